@@ -1,0 +1,1 @@
+"""The institution's side: local self-supervised training under guidance."""

@@ -1,0 +1,1 @@
+"""FedSense: one remote-sensing foundation model from many institutions that share no imagery."""

@@ -1,0 +1,1 @@
+"""Codecs turn a flat update into few bytes and back."""

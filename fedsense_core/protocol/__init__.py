@@ -1,0 +1,1 @@
+"""Frames and messages: all that travels between server and clients."""

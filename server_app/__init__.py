@@ -1,0 +1,1 @@
+"""The coordinator's side: the custom Strategy and what it needs."""
