@@ -1,0 +1,90 @@
+"""Codecs without loss or almost: float32 as it is, and bfloat16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsense_core.codecs.checks import checked_payload, checked_vector, within
+from fedsense_core.codecs.layout import pieces
+from fedsense_core.errors import FrameError
+from fedsense_core.tensors import TensorTable
+
+
+@dataclass(frozen=True)
+class Float32:
+    """Send every number as little-endian float32: exact for float32 vectors."""
+
+    id: ClassVar[int] = 0
+    name: ClassVar[str] = "none"
+    bits: ClassVar[int] = 32
+
+    def payload_bytes(self, table: TensorTable) -> int:
+        """Return the exact length of every payload for ``table``."""
+        return 4 * table.numel
+
+    def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
+        """Encode ``vector`` (N,) float32 or float64. ``seed`` and ``unbiased`` change nothing here.
+
+        Raises ValueError for a wrong shape or dtype and for numbers that float32 cannot hold.
+        """
+        source = checked_vector(vector, table, torch.finfo(torch.float32).max)
+        words = np.empty(table.numel, "<f4")
+        for piece in pieces(0, table.numel):
+            words[piece] = source[piece].to("cpu", torch.float32).numpy()
+        return words.tobytes()
+
+    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
+        """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
+        view = checked_payload(payload, self.payload_bytes(table))
+        return finite(torch.from_numpy(view.view("<f4").astype(np.float32)))
+
+
+@dataclass(frozen=True)
+class Bfloat16:
+    """Send the upper half of every float32, rounded to nearest, ties to even."""
+
+    id: ClassVar[int] = 1
+    name: ClassVar[str] = "bf16"
+    bits: ClassVar[int] = 16
+
+    def payload_bytes(self, table: TensorTable) -> int:
+        """Return the exact length of every payload for ``table``."""
+        return 2 * table.numel
+
+    def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
+        """Encode ``vector`` (N,) float32 or float64. ``seed`` and ``unbiased`` change nothing here.
+
+        Raises ValueError for a wrong shape or dtype and for numbers that bfloat16 cannot hold.
+        """
+        source = checked_vector(vector, table, torch.finfo(torch.bfloat16).max)
+        words = np.empty(table.numel, "<u2")
+        for piece in pieces(0, table.numel):
+            words[piece] = upper_half(source[piece].to("cpu", torch.float32).numpy())
+        return words.tobytes()
+
+    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
+        """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
+        view = checked_payload(payload, self.payload_bytes(table))
+        words = view.view("<u2").astype(np.uint32)
+        words <<= np.uint32(16)
+        return finite(torch.from_numpy(words.view(np.float32)))
+
+
+def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Return the bfloat16 bits of finite ``values`` by integer arithmetic: no rounding mode of a CPU is involved."""
+    words = values.view(np.uint32)
+    # Adding just under half of the kept unit, plus one where the kept part is odd, carries exactly when rounding up.
+    return (words + (np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+
+
+def finite(vector: Tensor) -> Tensor:
+    """Return a decoded ``vector`` (N,) as it is; raise FrameError if any number in it is not finite."""
+    if not within(vector, torch.finfo(torch.float32).max):
+        raise FrameError("the payload holds NaN or infinity")
+    return vector
