@@ -1,0 +1,78 @@
+"""Two probes of frozen features: nearest neighbours and logistic regression.
+
+The weighted neighbour vote is that of Wu et al. 2018 (arXiv 1805.01978), the usual companion of self-supervised
+training. Shapes: N training samples, M test samples, D features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from fedsense_core.errors import FedSenseError, SiteError
+from fedsense_core.evaluation.scores import Scores, score
+
+TEMPERATURE = 0.07
+"""Of the neighbour vote exp(cos / T), as in the paper."""
+INVERSE_PENALTY = 0.1
+"""scikit-learn's C, below its default of 1: a few hundred labels do not determine a few hundred weights a class."""
+
+
+def knn_scores(
+    train_f: np.ndarray,
+    train_y: np.ndarray,
+    test_f: np.ndarray,
+    test_y: np.ndarray,
+    groups: np.ndarray | None = None,
+    k: int = 20,
+) -> Scores:
+    """Score the vote of the ``k`` training features (N, D) nearest in cosine to each test feature (M, D).
+
+    A neighbour counts exp(cos / 0.07). ``groups`` (M,) are the test samples' scenes. Raises SiteError for an empty
+    part or a class without training samples, FedSenseError for features that are not finite.
+    """
+    _check(train_f, train_y, test_f, test_y)
+    cosine_MN = _unit(test_f) @ _unit(train_f).T
+    nearest_Mk = np.argsort(-cosine_MN, axis=1, kind="stable")[:, : min(k, len(train_y))]
+    weight_Mk = np.exp((np.take_along_axis(cosine_MN, nearest_Mk, 1) - 1) / TEMPERATURE)
+    votes_MK = np.stack([(weight_Mk * (train_y[nearest_Mk] == y)).sum(1) for y in range(int(train_y.max()) + 1)], 1)
+    return score(test_y, votes_MK.argmax(1), groups)
+
+
+def linear_scores(
+    train_f: np.ndarray,
+    train_y: np.ndarray,
+    test_f: np.ndarray,
+    test_y: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> Scores:
+    """Score a logistic regression on features standardised by the training part's mean and deviation.
+
+    Deterministic: the penalised problem is convex and solved from zero. Arguments and errors as in ``knn_scores``.
+    """
+    _check(train_f, train_y, test_f, test_y)
+    mean, std = train_f.mean(0), train_f.std(0) + 1e-6
+    # L-BFGS takes some 40 steps on standardised features; second-order solvers need a (D K)² matrix.
+    model = LogisticRegression(C=INVERSE_PENALTY, solver="lbfgs", tol=1e-4, max_iter=1000)
+    model.fit((train_f - mean) / std, train_y)
+    return score(test_y, model.predict((test_f - mean) / std), groups)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    features = features.astype(np.float64)
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
+
+
+def _check(train_f: np.ndarray, train_y: np.ndarray, test_f: np.ndarray, test_y: np.ndarray) -> None:
+    for name, features, labels in (("training", train_f, train_y), ("test", test_f, test_y)):
+        if len(features) != len(labels):
+            raise ValueError(f"the {name} part has {len(features)} features and {len(labels)} labels")
+        if len(labels) == 0:
+            raise SiteError(f"the {name} part of the labelled set is empty: a probe needs samples in both parts.")
+        if not np.isfinite(features).all():
+            raise FedSenseError(f"features of the {name} part are not finite: the encoder diverged; train it slower.")
+    classes = np.unique(train_y)
+    if missing := [int(y) for y in np.setdiff1d(test_y, classes)]:
+        raise SiteError(f"classes {missing} of the labelled set have test samples and no training samples: add some.")
+    if len(classes) < 2:
+        raise SiteError(f"all training samples are of class {int(classes[0])}: a probe needs at least two classes.")
