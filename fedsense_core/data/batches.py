@@ -1,0 +1,31 @@
+"""Which chips go into which batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def epoch_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield index batches (batch_size,) int64 without end: each run of n indices holds every chip once.
+
+    A batch that spans two epochs takes no chip twice unless n < batch_size. The iterator's place in the epoch is not in
+    ``generator``: seed one per round to make rounds repeatable. Raises ValueError for n or batch_size below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"epoch_batches needs at least one chip and one place, not n={n}, batch_size={batch_size}")
+    return _endless(n, batch_size, generator)
+
+
+def _endless(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(waiting) < batch_size:
+            order = torch.randperm(n, generator=generator)
+            # A twin in the same batch would be a false negative of contrastive recipes: left-overs go last.
+            seen = torch.isin(order, waiting)
+            waiting = torch.cat([waiting, order[~seen], order[seen]])
+        yield waiting[:batch_size]
+        waiting = waiting[batch_size:]

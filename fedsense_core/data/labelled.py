@@ -1,0 +1,162 @@
+"""Labelled chips for probes: mosaics, and a table that says where in them each labelled chip lies.
+
+A labelled folder holds `labelled.toml`, `labels.csv` with the columns file,row,col,class,split,group, and the GeoTIFFs.
+``row`` and ``col`` count chips from the top left; ``split`` is ``train`` or ``test``; ``group`` joins neighbours, which
+are alike.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedsense_core.data.chips import CLAMP, Chips
+from fedsense_core.data.rasters import GDAL_OPTIONS, ReadLimits, Unreadable, inspect, read_chips
+from fedsense_core.data.sensors import SensorCard
+from fedsense_core.data.site import SensorChoice, read_strict_toml
+from fedsense_core.errors import SiteError
+
+COLUMNS = ("file", "row", "col", "class", "split", "group")
+SPLITS = ("train", "test")
+
+
+class LabelledFile(SensorChoice):
+    """`labelled.toml`: the sensor of the files, the name of the task and the chip size."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Short name of the task."""
+    description: str = ""
+    """One sentence for the report."""
+    chip_size: Annotated[int, Field(ge=8, le=4096)]
+    """Pixels along a chip's side."""
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """One part of a labelled set."""
+
+    values: Tensor
+    """(n, C, S, S) float32, standardised by the training part's statistics and clamped."""
+    labels: Tensor
+    """(n,) int64, positions in ``classes``."""
+    groups: Tensor
+    """(n,) int64: chips of one group are neighbours; bootstrap over groups."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A scene-classification task."""
+
+    name: str
+    classes: tuple[str, ...]
+    bands: tuple[str, ...]
+    train: LabelledSplit
+    test: LabelledSplit
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str
+    row: int
+    col: int
+    label: str
+    split: str
+    group: int
+
+
+def load_labelled(folder: Path, bands: Sequence[str]) -> LabelledSet:
+    """Read a labelled folder with the named bands. Raises SiteError naming the file, the line and the remedy."""
+    folder = Path(folder)
+    head = read_strict_toml(folder / "labelled.toml", LabelledFile)
+    table = _read_table(folder / "labels.csv")
+    classes = tuple(sorted({row.label for row in table}))
+    card = head.card(str(folder / "labelled.toml"))
+    chips = _read_chips(folder, table, card, bands, head.chip_size)
+    in_train = np.array([row.split == "train" for row in table])
+    if in_train.all() or not in_train.any():
+        raise SiteError(f"{folder / 'labels.csv'}: needs rows of both splits, 'train' and 'test'.")
+    scale = Chips.of(chips[in_train], bands)
+    train, test = (
+        _split(chips, [i for i, keep in enumerate(part) if keep], table, classes, scale)
+        for part in (in_train, ~in_train)
+    )
+    return LabelledSet(head.name, classes, tuple(bands), train, test)
+
+
+def _split(
+    chips: NDArray[Any], rows: Sequence[int], table: Sequence[_Row], classes: Sequence[str], scale: Chips
+) -> LabelledSplit:
+    x = torch.from_numpy(chips[rows].astype(np.float32))
+    x = ((x - scale.mean[:, None, None]) / scale.std[:, None, None]).clamp_(-CLAMP, CLAMP)
+    labels = torch.tensor([classes.index(table[i].label) for i in rows])
+    return LabelledSplit(x, labels, torch.tensor([table[i].group for i in rows]))
+
+
+def _read_table(path: Path) -> list[_Row]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise SiteError(f"{path}: the first line must be {','.join(COLUMNS)}, not {reader.fieldnames}.")
+            rows = [_row(fields, f"{path}, line {reader.line_num}") for fields in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SiteError(f"{path}: cannot be read ({error}). A labelled folder needs this table.") from error
+    if not rows:
+        raise SiteError(f"{path}: holds no labelled chip.")
+    return rows
+
+
+def _row(fields: dict[str, str], where: str) -> _Row:
+    if fields["split"] not in SPLITS:
+        raise SiteError(f"{where}: split is {fields['split']!r}; it must be one of {', '.join(SPLITS)}.")
+    try:
+        numbers = [int(fields[key]) for key in ("row", "col", "group")]
+    except (TypeError, ValueError) as error:
+        raise SiteError(f"{where}: row, col and group must be whole numbers ({error}).") from error
+    return _Row(fields["file"], numbers[0], numbers[1], fields["class"], fields["split"], numbers[2])
+
+
+def _read_chips(folder: Path, table: Sequence[_Row], card: SensorCard, bands: Sequence[str], size: int) -> NDArray[Any]:
+    """Return the chips of ``table``, in its order (n, C, S, S). Unlike imagery, a labelled file must not be missing."""
+    mosaics: dict[str, NDArray[Any]] = {}
+    with rasterio.Env(**GDAL_OPTIONS):
+        for name in sorted({row.file for row in table}):
+            mosaics[name] = _read_mosaic(folder, name, card, bands, size)
+    chips = []
+    for row in table:
+        grid = mosaics[row.file]
+        if not (0 <= row.row < grid.shape[0] and 0 <= row.col < grid.shape[1]):
+            raise SiteError(
+                f"{folder / row.file}: has {grid.shape[0]} x {grid.shape[1]} chips, "
+                f"labels.csv names row {row.row}, column {row.col}."
+            )
+        chips.append(grid[row.row, row.col])
+    return np.stack(chips)
+
+
+def _read_mosaic(folder: Path, name: str, card: SensorCard, bands: Sequence[str], size: int) -> NDArray[Any]:
+    """Return a mosaic as a grid of chips (rows, columns, C, S, S)."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise SiteError(f"{folder / 'labels.csv'}: {name!r} lies outside the labelled folder.")
+    try:
+        raster = inspect(path, card, bands, size, ReadLimits())
+        grid = np.empty((raster.height // size, raster.width // size, len(bands), size, size), raster.dtype)
+        for part in read_chips(raster, size, ReadLimits()):
+            grid[part.rows, part.columns] = part.values
+    except Unreadable as reason:
+        raise SiteError(f"{path}: {reason}.") from reason
+    return grid

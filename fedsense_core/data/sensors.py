@@ -1,0 +1,100 @@
+"""Sensor cards: what a file's bands are, so that imagery of different sensors meets by band name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fedsense_core.data.cards import CARDS
+from fedsense_core.errors import SiteError, nearest
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _is_plain(name: str) -> str:
+    if not name or name != name.strip() or "," in name:
+        raise ValueError("a band name is a word without commas or outer spaces")
+    return name
+
+
+class Band(BaseModel):
+    """One spectral band."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, AfterValidator(_is_plain)]
+    """What the band is called everywhere in FedSense: ``red``, ``green``, ``blue``, ``nir``, ``swir_1``, ..."""
+    wavelength_um: Annotated[FiniteFloat, Field(gt=0.2, lt=20)]
+    """Central wavelength, in micrometres (665 nm is 0.665)."""
+    code: str = ""
+    """The sensor's own name of it, such as ``B04``."""
+
+
+class SensorCard(BaseModel):
+    """The bands of one kind of product, in file order, and how its numbers are to be read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bands: Annotated[list[Band], Field(min_length=1, max_length=64)]
+    """In the order in which a file holds them."""
+    gsd_m: Annotated[FiniteFloat, Field(gt=0)]
+    """Ground sample distance, in metres a pixel."""
+    scale: FiniteFloat = 1.0
+    """physical value = stored value * scale + offset."""
+    offset: FiniteFloat = 0.0
+    """See ``scale``."""
+    nodata: FiniteFloat | None = None
+    """Stored value that means "no measurement", besides what the file itself declares."""
+    kind: Literal["optical"] = "optical"
+    """What the sensor measures. Only optical sensors so far."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> SensorCard:
+        known = [label for band in self.bands for label in {band.name, band.code} if label]
+        twice = sorted({label for label in known if known.count(label) > 1})
+        if twice:
+            raise ValueError(f"band {twice[0]!r} appears twice")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Band names in file order."""
+        return [band.name for band in self.bands]
+
+    def position(self, name: str) -> int | None:
+        """Return the 0-based position of the band with this name or code, or None."""
+        return next((i for i, band in enumerate(self.bands) if name and name in (band.name, band.code)), None)
+
+    def positions(self, names: Sequence[str], where: str) -> tuple[int, ...]:
+        """Return the 0-based positions of the named bands.
+
+        Raises SiteError, beginning with ``where``, for a band that this card does not hold.
+        """
+        return tuple(self._position_or_raise(name, where) for name in names)
+
+    def only(self, names: Sequence[str], where: str) -> SensorCard:
+        """Return a card for files that hold just these bands, in this order. Raises as `positions` does."""
+        return self.model_copy(update={"bands": [self.bands[i] for i in self.positions(names, where)]})
+
+    def _position_or_raise(self, name: str, where: str) -> int:
+        found = self.position(name)
+        if found is None:
+            labels = [label for band in self.bands for label in (band.name, band.code) if label]
+            raise SiteError(
+                f"{where}: there is no band {name!r}; the files hold {', '.join(self.names)}.{nearest(name, labels)}"
+            )
+        return found
+
+
+def shipped_card(name: str, where: str) -> SensorCard:
+    """Return the sensor card of that name that ships with FedSense. Raises SiteError, beginning with ``where``."""
+    if name not in CARDS:
+        known = sorted(CARDS)
+        raise SiteError(
+            f"{where}: unknown sensor card {name!r}.{nearest(name, known)} Shipped cards: {', '.join(known)}. "
+            "Or write the card in place, as a table with `bands` and `gsd_m`."
+        )
+    card: dict[str, Any] = CARDS[name]
+    return SensorCard.model_validate(card)

@@ -1,0 +1,159 @@
+"""The site file: one institution's holdings, in TOML, checked strictly before a single pixel is read."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedsense_core.data.sensors import Band, FiniteFloat, SensorCard, shipped_card
+from fedsense_core.errors import SiteError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SITE_FILE_BYTES = 1 << 20
+"""A site file is a page of text; anything larger is another file given by mistake."""
+
+
+class SensorChoice(BaseModel):
+    """Which sensor card describes files, and in what they differ from it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    sensor: str | SensorCard
+    """Name of a shipped card, or a card written in place."""
+    bands: list[str] | None = None
+    """The bands that these files hold, in their order, if not all of the card's."""
+    gsd_m: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """Ground sample distance of these files, if not the card's."""
+    scale: FiniteFloat | None = None
+    """Overrides the card's."""
+    offset: FiniteFloat | None = None
+    """Overrides the card's."""
+    nodata: FiniteFloat | None = None
+    """Overrides the card's."""
+
+    def card(self, where: str) -> SensorCard:
+        """Return the card of these files, overrides applied. Raises SiteError beginning with ``where``."""
+        card = shipped_card(self.sensor, f"{where}.sensor") if isinstance(self.sensor, str) else self.sensor
+        if self.bands is not None:
+            card = card.only(self.bands, f"{where}.bands")
+        changed = {key: getattr(self, key) for key in ("gsd_m", "scale", "offset", "nodata")}
+        # Through the validator, so that an override cannot build a card that a file could not.
+        fields = card.model_dump() | {key: value for key, value in changed.items() if value is not None}
+        try:
+            return SensorCard.model_validate(fields)
+        except ValidationError as error:
+            raise SiteError(f"{where}: {_first_fault(error)}") from error
+
+
+class SourceEntry(SensorChoice):
+    """One ``[[sources]]`` table: files that share a sensor."""
+
+    paths: Annotated[list[str], Field(min_length=1)]
+    """Globs of GeoTIFF or COG files, relative to the site file; ``**`` descends into folders."""
+
+
+class SiteFile(BaseModel):
+    """The whole site file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Short name of the institution in logs and reports: letters, digits, dots and hyphens."""
+    description: str = ""
+    """One sentence for the report."""
+    sources: Annotated[list[SourceEntry], Field(min_length=1)]
+    """What the institution holds."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files that share one sensor card."""
+
+    files: tuple[Path, ...]
+    card: SensorCard
+
+
+@dataclass(frozen=True)
+class Site:
+    """A checked site file with its globs resolved."""
+
+    name: str
+    description: str
+    path: Path
+    sources: tuple[Source, ...]
+
+    @property
+    def common_bands(self) -> tuple[str, ...]:
+        """Names of the bands that every source holds, in the first source's order."""
+        first, *rest = (source.card.names for source in self.sources)
+        return tuple(name for name in first if all(name in names for names in rest))
+
+
+def load_site(path: Path) -> Site:
+    """Read a site file and list its imagery.
+
+    Raises SiteError naming the file, the key, its value and the remedy.
+    """
+    path = Path(path).absolute()
+    entry = read_strict_toml(path, SiteFile)
+    sources = tuple(_source(path, i, source) for i, source in enumerate(entry.sources, start=1))
+    if not any(source.files for source in sources):
+        tried = ", ".join(repr(p) for source in entry.sources for p in source.paths)
+        raise SiteError(f"{path}: sources.paths matches no file (tried {tried} from {path.parent}). Correct the globs.")
+    return Site(entry.name, entry.description, path, sources)
+
+
+def read_strict_toml(path: Path, model: type[Model]) -> Model:
+    """Parse ``path`` as ``model``. Raises SiteError naming the file and the wrong key with the nearest right one."""
+    try:
+        if path.stat().st_size > SITE_FILE_BYTES:
+            raise SiteError(f"{path}: larger than {SITE_FILE_BYTES} bytes; this is not a site file.")
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SiteError(f"{path}: cannot be read ({error.strerror}). Give the path of a site file (TOML).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SiteError(f"{path}: is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SiteError(f"{path}: {_first_fault(error)}") from error
+
+
+def _source(path: Path, number: int, entry: SourceEntry) -> Source:
+    where = f"{path}: sources[{number}]"
+    files = {file for glob in entry.paths for file in _matches(path.parent, glob, where)}
+    return Source(tuple(sorted(files)), entry.card(where))
+
+
+def _matches(folder: Path, glob: str, where: str) -> list[Path]:
+    """Resolve one glob on the real file system. GDAL's virtual file systems and URLs are no files here."""
+    if "/vsi" in glob or glob.startswith("vsi") or "://" in glob or "\0" in glob:
+        raise SiteError(f"{where}.paths: {glob!r} is no plain path; list GeoTIFF files of this machine's disk.")
+    pattern = Path(glob)
+    try:
+        if pattern.is_absolute():
+            found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        else:
+            found = folder.glob(glob)
+        return [file.resolve() for file in found if file.is_file()]
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise SiteError(f"{where}.paths: {glob!r} cannot be searched: {error}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Say the first mistake of a pydantic report as `key: what is wrong, and the nearest right key`."""
+    faults: list[Any] = list(error.errors(include_url=False, include_context=False))
+    # A union reports each alternative; the branch that was meant is the one whose complaint lies deepest.
+    fault = max(faults, key=lambda f: (f["type"] == "extra_forbidden", len(f["loc"])))
+    where = [part for part in fault["loc"] if part not in ("SensorCard", "str")]
+    key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".") or "file"
+    if fault["type"] == "extra_forbidden":
+        wrong = str(fault["loc"][-1])
+        known = [name for model in (SiteFile, SourceEntry, SensorCard, Band) for name in model.model_fields]
+        return f"unknown key {key!r}.{nearest(wrong, known)}"
+    if fault["type"] == "missing":
+        return f"the key {key!r} is missing."
+    return f"{key} = {fault['input']!r}: {fault['msg']}."
