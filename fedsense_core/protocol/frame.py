@@ -166,8 +166,8 @@ def checksum(fields: bytes | memoryview, payload: memoryview) -> bytes:
 
 def byte_view(frame: NDArray[np.uint8] | bytes) -> memoryview:
     """Return ``frame`` as a read-only view of its bytes; raise FrameError for an array of any other dtype or shape."""
-    if isinstance(frame, bytes):
-        return memoryview(frame)
+    if not isinstance(frame, np.ndarray):
+        return memoryview(frame).toreadonly()
     if frame.dtype != np.uint8 or frame.ndim != 1:
         raise FrameError(f"a frame is one row of uint8, not {frame.dtype} of shape {frame.shape}")
     return np.ascontiguousarray(frame).data.toreadonly()

@@ -1,0 +1,96 @@
+"""What a client keeps between rounds, on its own disk: one slot for each of at most two rounds.
+
+The slot of the round that the server acknowledged is *committed*, the newer one is *pending*. Which is which is decided by
+the server's next message alone, so no crash can leave them confused: slots are folders named by round, written whole or
+not at all. Flower's ``context.state`` would lose all this silently above about 200 MB, and with every restart.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedsense_core.durable import sha256, whole_folder
+from fedsense_core.protocol.replica import Replica
+
+STATE, MANIFEST = "state.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The state of one client after one round."""
+
+    round: int
+    replica: Replica
+    residual: Tensor | None = None
+    """e_i (N,): what the codec has lost so far; None without error feedback."""
+    optimiser: dict[str, Tensor] = field(default_factory=dict)
+    """Inner optimiser state, flat, by name."""
+    local: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters that never travel."""
+
+
+class ClientMemory:
+    """Slots of one run in one folder."""
+
+    def __init__(self, state_dir: Path, run_id: int) -> None:
+        self.folder = state_dir / f"run-{run_id:016x}"
+
+    def rounds(self) -> list[int]:
+        """Return the rounds whose slots are on disk, oldest first."""
+        return sorted(int(p.name.removeprefix("round-")) for p in self.folder.glob("round-*") if p.is_dir())
+
+    def recall(self, acknowledged: int) -> Slot | None:
+        """Commit the acknowledged round and roll everything else back.
+
+        Returns the committed slot, or None where it was lost, damaged, or nothing was acknowledged yet.
+        """
+        for number in self.rounds():
+            if number != acknowledged:
+                shutil.rmtree(self._path(number), ignore_errors=True)
+        return self._load(acknowledged) if acknowledged else None
+
+    def keep(self, slot: Slot) -> None:
+        """Write the slot of a round, pending until acknowledged. The committed slot stays."""
+        with whole_folder(self._path(slot.round)) as folder:
+            save_file(_pack(slot), folder / STATE)
+            manifest = {"round": slot.round, "version": slot.replica.version, "sha256": sha256(folder / STATE)}
+            (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+    def _load(self, number: int) -> Slot | None:
+        path = self._path(number)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            if sha256(path / STATE) != manifest["sha256"]:
+                return None
+            tensors = load_file(path / STATE)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
+        return _unpack(tensors, manifest)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:06d}"
+
+
+def _pack(slot: Slot) -> dict[str, Tensor]:
+    tensors = {"replica.weights": slot.replica.weights, "replica.momentum": slot.replica.momentum}
+    if slot.residual is not None:
+        tensors["residual"] = slot.residual
+    tensors |= {f"optimiser/{name}": value for name, value in slot.optimiser.items()}
+    tensors |= {f"local/{name}": value for name, value in slot.local.items()}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _unpack(tensors: dict[str, Tensor], manifest: dict[str, int]) -> Slot:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    replica = Replica(manifest["version"], tensors["replica.weights"], tensors["replica.momentum"])
+    residual = tensors.get("residual")
+    return Slot(manifest["round"], replica, residual, under("optimiser/"), under("local/"))

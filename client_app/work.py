@@ -1,0 +1,170 @@
+"""The two things a client does when asked: say what it has, and train a round. Both always end in an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from flwr.app import Context
+from torch import Tensor
+
+from client_app.memory import ClientMemory, Slot
+from client_app.place import Place
+from client_app.training import Outcome, Start, train_locally
+from fedsense_core.codecs import get_codec
+from fedsense_core.config import Config, resolve
+from fedsense_core.data import Chips, epoch_batches
+from fedsense_core.errors import FedSenseError
+from fedsense_core.models import build_model
+from fedsense_core.protocol.broadcast import NeedsSnapshot, receive, update_seed
+from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
+from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.seeds import seed_of
+from fedsense_core.source import source_digest
+from fedsense_core.ssl import build_recipe
+from fedsense_core.tensors import TensorTable
+
+
+def introduce(context: Context, run_id: int) -> Hello:
+    """Say who this client is, what it can train on and which rounds it remembers; a problem is part of the answer."""
+    try:
+        config = resolve(context.run_config)
+        place = Place.of(context, config)
+        sets = place.open(config)
+    except FedSenseError as error:
+        return Hello(site="", code=source_digest(), problem=str(error))
+    return Hello(
+        site=place.name,
+        chips=sum(len(chips) for chips in sets),
+        skipped=sum(len(chips.skipped) for chips in sets),
+        rounds=tuple(ClientMemory(place.state_dir, run_id).rounds()),
+        code=source_digest(),
+    )
+
+
+def train(context: Context, task: TrainTask) -> TrainReply:
+    """Train one round and answer with a coded update, or say why not: never a guess, never silence."""
+    site = "?"
+    try:
+        config = resolve(context.run_config)
+        place = Place.of(context, config)
+        site = place.name
+        _check_agreement(config, task)
+        return Worker(config, place, task).run()
+    except NeedsSnapshot:
+        return TrainReply(site, "needs-snapshot", "this client does not hold the base of the update")
+    except (FedSenseError, FloatingPointError, OSError, torch.OutOfMemoryError) as error:
+        return TrainReply(site, "refused", f"{type(error).__name__}: {error}")
+
+
+class Worker:
+    """One client's round: receive, train, code, remember."""
+
+    def __init__(self, config: Config, place: Place, task: TrainTask) -> None:
+        self.config, self.place, self.task = config, place, task
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = build_model(config)
+        self.table = TensorTable.of(self.model, config.model.local_parameters)
+        self.memory = ClientMemory(place.state_dir, task.run_id)
+
+    def run(self) -> TrainReply:
+        """Return the reply of this round; what it changes is pending until the server acknowledges it."""
+        began = time.monotonic()
+        slot = self.memory.recall(self.task.acknowledged)
+        replica = self._receive(slot)
+        outcome = self._train(replica, slot)
+        trained = time.monotonic()
+        frame, residual = self._encode(outcome.delta, replica, slot)
+        self._remember(replica, residual, outcome)
+        metrics = {
+            "num-examples": outcome.examples,
+            "ssl-loss": outcome.ssl_loss,
+            "alignment-loss": outcome.alignment_loss,
+            "shift-norm": outcome.shift_norm,
+            "train-seconds": trained - began,
+            "codec-seconds": time.monotonic() - trained,
+        }
+        return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame)
+
+    def _receive(self, slot: Slot | None) -> Replica:
+        beta = self.config.momentum_in_use
+        held = slot.replica if slot else None
+        replica = receive(held, self.task.frames, self.task.run_id, self.table, beta)
+        if replica.version != self.task.version:
+            raise NeedsSnapshot
+        return replica
+
+    def _train(self, replica: Replica, slot: Slot | None) -> Outcome:
+        if slot and slot.local:
+            self.model.load_state_dict(slot.local, strict=False)
+        self.model.to(self.device)
+        start = Start(
+            round=self.task.round,
+            replica=replica,
+            radii=torch.from_numpy(self.task.radii),
+            seed=self._seed("steps"),
+            steps_done=(self.task.round - 1) * self.config.train.local_steps,
+            optimiser=slot.optimiser if slot else {},
+        )
+        recipe = build_recipe(self.config)
+        return train_locally(self.config, self.model, self.table, recipe, self._batches(), start)
+
+    def _batches(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed("batches"))
+        return batches_in_turn(self.place.open(self.config), self.config.train.batch_size, generator)
+
+    def _encode(self, delta: Tensor, replica: Replica, slot: Slot | None) -> tuple[np.ndarray, Tensor | None]:
+        """Return the frame of q = Q_b(Δ + e) and the new residual e' = Δ + e - decode(q)."""
+        uplink, exact = self.config.uplink, self.config.sends_models
+        codec = get_codec(uplink.codec, uplink.bits)
+        seed = update_seed(self.task.run_id, self.task.round, self.place.name)
+        value = self.table.read(self.model) if exact else delta
+        feedback = uplink.feedback and not exact
+        if feedback and slot and slot.residual is not None:
+            value = value + slot.residual
+        payload = codec.encode(value.cpu(), self.table, seed, unbiased=not feedback)
+        residual = value - codec.decode(payload, self.table, seed) if feedback else None
+        header = FrameHeader(
+            kind=FrameKind.MODEL if exact else FrameKind.UPDATE,
+            run_id=self.task.run_id,
+            round=self.task.round,
+            base_version=replica.version,
+            base_digest=replica.digest(),
+            codec_id=codec.id,
+            bits=codec.bits,
+            elements=self.table.numel,
+            table_digest=self.table.digest,
+            payload_bytes=len(payload),
+        )
+        return pack(header, payload), residual
+
+    def _remember(self, replica: Replica, residual: Tensor | None, outcome: Outcome) -> None:
+        travelling = {spec.name for spec in self.table.specs}
+        local = {name: value for name, value in self.model.state_dict().items() if name not in travelling}
+        self.memory.keep(Slot(self.task.round, replica, residual, outcome.optimiser, local))
+
+    def _seed(self, purpose: str) -> int:
+        return seed_of(self.config.run.seed, self.place.name, self.task.round, purpose)
+
+
+def batches_in_turn(sets: Sequence[Chips], batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches (B, C, H, W) of one site after the other, so that no batch can be told apart by sensor."""
+    orders = [epoch_batches(len(chips), batch_size, generator) for chips in sets]
+    while True:
+        for chips, order in zip(sets, orders, strict=True):
+            yield chips.batch(next(order))
+
+
+def _check_agreement(config: Config, task: TrainTask) -> None:
+    if task.code != source_digest():
+        raise FedSenseError(
+            f"this client runs other code ({source_digest()}) than the server ({task.code}). In a simulation an old "
+            "Flower daemon may serve another folder: stop it and start again from a neutral directory"
+        )
+    if task.config_digest != config.digest:
+        raise FedSenseError(
+            f"this client reads another configuration ({config.digest}) than the server ({task.config_digest})"
+        )

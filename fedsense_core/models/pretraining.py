@@ -1,0 +1,107 @@
+"""The encoder by timm name, and the module that travels: encoder, projector, masked-image decoder.
+
+Shapes: B batch, C bands, H W pixels, D features, G cells of the feature map a side, P pixels of a cell a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from fedsense_core.config import Config
+from fedsense_core.errors import ConfigError, nearest
+from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
+
+BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def build_encoder(architecture: str, channels: int, image_size: int, args: Mapping[str, Any]) -> nn.Module:
+    """Create a timm encoder without a classifier: (B, C, H, W) -> (B, D).
+
+    ``image_size`` is given to architectures that are built for one (ViTs, Swin); the others take any.
+    Raises ConfigError for an unknown name or argument, and for layers that hold batch statistics, which
+    do not average over institutions.
+    """
+    if architecture not in timm.list_models():
+        hint = nearest(architecture, timm.list_models())
+        raise ConfigError(f"model.architecture = {architecture!r} is not a timm model.{hint}")
+    try:
+        encoder = _create(architecture, channels, {"img_size": image_size} | dict(args))
+    except TypeError:
+        encoder = _create_or_explain(architecture, channels, dict(args))
+    if any(isinstance(layer, BATCH_STATISTICS) for layer in encoder.modules()):
+        raise ConfigError(
+            f"model.architecture = {architecture!r} has batch normalisation, whose statistics differ by institution. "
+            'Add norm_layer = "groupnorm" (ResNets) to model.args in flower.toml, or choose a model without it.'
+        )
+    return encoder
+
+
+def encoder_args(architecture: str, channels: int, image_size: int, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with which plain timm builds the same encoder again."""
+    try:
+        _create(architecture, channels, {"img_size": image_size} | dict(args))
+    except TypeError:
+        return dict(args)
+    return {"img_size": image_size} | dict(args)
+
+
+class PretrainingModel(nn.Module):
+    """Encoder with the heads of its recipe. Every parameter travels unless the configuration keeps it local."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module, masked: MaskedModel | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.masked = masked
+
+    def embed(self, x_BCHW: Tensor) -> Tensor:
+        """Return pooled features (B, D)."""
+        features: Tensor = self.encoder(x_BCHW)
+        return features
+
+    def project(self, x_BCHW: Tensor) -> Tensor:
+        """Return projected representations h (B, projector output)."""
+        projected: Tensor = self.projector(self.encoder(x_BCHW))
+        return projected
+
+
+def build_model(config: Config, generator: torch.Generator | None = None) -> PretrainingModel:
+    """Build the model of a run with weights drawn from ``config.run.seed``: equal on every machine that asks."""
+    seed = config.run.seed if generator is None else int(generator.initial_seed())
+    with torch.random.fork_rng(devices=[]):  # timm draws initial weights from the global generator
+        torch.manual_seed(seed)
+        model = config.model
+        channels, size = len(config.data.bands), config.data.view_size
+        encoder = build_encoder(model.architecture, channels, size, model.args)
+        masked = _masked_model(encoder, config) if config.train.recipe == "mae" else None
+        return PretrainingModel(encoder, _projector(int(encoder.num_features), *model.projector), masked)  # type: ignore[arg-type]
+
+
+def _projector(width: int, hidden: int, out: int) -> nn.Module:
+    # LayerNorm instead of the usual BatchNorm: batch statistics are one institution's.
+    return nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:
+    channels, ratio = len(config.data.bands), config.train.mask_ratio
+    if isinstance(encoder, VisionTransformer):
+        return VitMaskedModel(encoder, channels, config.model.decoder_width, config.model.decoder_depth, ratio)
+    return ConvMaskedModel(encoder, channels, ratio)
+
+
+def _create(architecture: str, channels: int, args: dict[str, Any]) -> nn.Module:
+    encoder: nn.Module = timm.create_model(architecture, num_classes=0, in_chans=channels, **args)
+    return encoder
+
+
+def _create_or_explain(architecture: str, channels: int, args: dict[str, Any]) -> nn.Module:
+    try:
+        return _create(architecture, channels, args)
+    except TypeError as error:
+        raise ConfigError(f"model.args of {architecture!r}: {error}. Remove or correct it in flower.toml.") from None

@@ -1,0 +1,211 @@
+"""Server to clients: which frames carry a client from what it holds to the current replica, and how it applies them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from fedsense_core.codecs import Codec, codec_by_id, get_codec
+from fedsense_core.errors import FrameError
+from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack, unpack
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.seeds import seed_of
+from fedsense_core.tensors import TensorTable
+
+NO_DIGEST = bytes(16)
+COUNT = struct.Struct("<I")
+LENGTH = struct.Struct("<Q")
+MAX_FRAMES = 4096
+
+
+class NeedsSnapshot(Exception):
+    """The client does not hold the base that a frame builds on."""
+
+
+@dataclass
+class Broadcaster:
+    """The server's end of the stream: its replica, and the recent frames that lagging clients replay."""
+
+    run_id: int
+    table: TensorTable
+    codec: Codec
+    beta: float | None
+    """β of m̂; None where nothing uses m̂, which then stays zero everywhere."""
+    replica: Replica | None = None
+    frames: dict[int, np.ndarray] = field(default_factory=dict)
+    """Version -> frame that leads to it from the version before."""
+
+    def advance(self, weights: Tensor) -> Replica:
+        """Encode w_t - ŵ_{t-1}, and move the server's own replica by what clients will decode."""
+        if self.replica is None:
+            self.replica = Replica.first(weights.clone())
+            self.frames[1] = self._weights_frame()
+            return self.replica
+        before = self.replica
+        if self.codec.name == "none":
+            self.replica = before.replace(weights.clone(), self.beta)
+            self.frames[self.replica.version] = self._weights_frame()
+        else:
+            seed = broadcast_seed(self.run_id, before.version)
+            payload = self.codec.encode(weights - before.weights, self.table, seed)
+            self.frames[before.version + 1] = self._pack(
+                FrameKind.DELTA, before.version + 1, before, self.codec, payload
+            )
+            self.replica = before.advance(self.codec.decode(payload, self.table, seed), self.beta)
+        self._forget_what_a_snapshot_replaces()
+        return self.replica
+
+    def frames_for(self, held: int | None) -> np.ndarray:
+        """Return one array with the frames for a client that holds version ``held`` (None: nothing)."""
+        replica = self._current()
+        if held == replica.version:
+            return bundle([])
+        if self.codec.name == "none" and self.beta is None:
+            return bundle([self._weights_frame()])  # full weights need no base
+        missed = range((held or 0) + 1, replica.version + 1)
+        if (held is not None or replica.version == 1) and all(version in self.frames for version in missed):
+            chosen = [self.frames[version] for version in missed]
+            if sum(len(frame) for frame in chosen) <= self.snapshot_bytes or replica.version == 1:
+                return bundle(chosen)
+        return bundle([self._snapshot_frame()])
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Payload bytes of a snapshot: ŵ and m̂ in float32."""
+        return 8 * self.table.numel
+
+    def _current(self) -> Replica:
+        if self.replica is None:
+            raise RuntimeError("advance() comes before frames_for()")
+        return self.replica
+
+    def _weights_frame(self) -> np.ndarray:
+        replica, exact = self._current(), get_codec("none", 32)
+        payload = exact.encode(replica.weights, self.table, 0)
+        base = Replica(replica.version - 1, replica.weights, replica.momentum)
+        return self._pack(FrameKind.MODEL, replica.version, base, exact, payload, NO_DIGEST)
+
+    def _snapshot_frame(self) -> np.ndarray:
+        replica, exact = self._current(), get_codec("none", 32)
+        parts = [bytes(exact.encode(vector, self.table, 0)) for vector in (replica.weights, replica.momentum)]
+        return self._pack(FrameKind.SNAPSHOT, replica.version, replica, exact, b"".join(parts))
+
+    def _pack(
+        self,
+        kind: FrameKind,
+        version: int,
+        base: Replica,
+        codec: Codec,
+        payload: bytes,
+        digest: bytes | None = None,
+    ) -> np.ndarray:
+        return pack(
+            FrameHeader(
+                kind=kind,
+                run_id=self.run_id,
+                round=version,
+                base_version=base.version,
+                base_digest=base.digest() if digest is None else digest,
+                codec_id=codec.id,
+                bits=codec.bits,
+                elements=self.table.numel,
+                table_digest=self.table.digest,
+                payload_bytes=len(payload),
+            ),
+            payload,
+        )
+
+    def _forget_what_a_snapshot_replaces(self) -> None:
+        """Keep the newest frames that together are smaller than a snapshot, and the newest in any case."""
+        total = 0
+        for version in sorted(self.frames, reverse=True):
+            total += len(self.frames[version])
+            if total > self.snapshot_bytes and version != self._current().version:
+                del self.frames[version]
+
+
+def receive(held: Replica | None, bundled: np.ndarray, run_id: int, table: TensorTable, beta: float | None) -> Replica:
+    """Apply the frames of a broadcast to what a client holds.
+
+    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is not a frame of this run.
+    """
+    replica = held
+    for raw in unbundle(bundled):
+        header, payload = unpack(raw)
+        _check(header, run_id, table)
+        replica = _apply(replica, header, payload, table, beta)
+    if replica is None:
+        raise NeedsSnapshot
+    return replica
+
+
+def _apply(
+    replica: Replica | None, header: FrameHeader, payload: memoryview, table: TensorTable, beta: float
+) -> Replica:
+    codec = codec_by_id(header.codec_id, header.bits)
+    if header.kind == FrameKind.SNAPSHOT:
+        half = len(payload) // 2
+        weights, momentum = (codec.decode(part, table, 0) for part in (payload[:half], payload[half:]))
+        fresh = Replica(header.base_version, weights, momentum)
+        if fresh.digest() != header.base_digest:
+            raise FrameError("the snapshot does not have the digest it claims; ask the coordinator to check the run")
+        return fresh
+    if header.kind == FrameKind.MODEL:
+        weights = codec.decode(payload, table, 0)
+        if header.base_version == 0 or beta is None:
+            return Replica(header.base_version + 1, weights, weights.new_zeros(weights.shape))
+        if replica is None or replica.version != header.base_version:
+            raise NeedsSnapshot
+        return replica.replace(weights, beta)
+    if header.kind != FrameKind.DELTA:
+        raise FrameError(f"a frame of kind {header.kind.name} does not travel from server to client")
+    if replica is None or replica.version != header.base_version or replica.digest() != header.base_digest:
+        raise NeedsSnapshot
+    delta = codec.decode(payload, table, broadcast_seed(header.run_id, header.base_version))
+    return replica.advance(delta, beta)
+
+
+def _check(header: FrameHeader, run_id: int, table: TensorTable) -> None:
+    if header.run_id != run_id:
+        raise FrameError(f"frame of run {header.run_id:x}, expected {run_id:x}")
+    if header.table_digest != table.digest or header.elements != table.numel:
+        raise FrameError(
+            f"frame of a model with {header.elements} parameters, this client builds one with {table.numel}: "
+            "server and client run different code or configuration"
+        )
+
+
+def broadcast_seed(run_id: int, version: int) -> int:
+    """Return the rotation seed of the frame that builds on ``version``: known to both sides, never sent."""
+    return seed_of("broadcast", run_id, version)
+
+
+def update_seed(run_id: int, server_round: int, site: str) -> int:
+    """Return the rotation seed of one client's update in one round: clients differ, so their errors average out."""
+    return seed_of("update", run_id, server_round, site)
+
+
+def bundle(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Join frames into one array: every further Array of a message costs a fifth of a second a round."""
+    head = COUNT.pack(len(frames)) + b"".join(LENGTH.pack(len(frame)) for frame in frames)
+    return np.concatenate([np.frombuffer(head, np.uint8), *frames])
+
+
+def unbundle(bundled: np.ndarray) -> list[np.ndarray]:
+    """Split what ``bundle`` joined. Raises FrameError unless the lengths add up exactly."""
+    data = np.ascontiguousarray(bundled, dtype=np.uint8).reshape(-1)
+    if len(data) < COUNT.size:
+        raise FrameError("empty broadcast")
+    (count,) = COUNT.unpack_from(data)
+    start = COUNT.size + count * LENGTH.size
+    if count > MAX_FRAMES or start > len(data):
+        raise FrameError(f"broadcast of {len(data)} bytes claims {count} frames")
+    lengths = [LENGTH.unpack_from(data, COUNT.size + i * LENGTH.size)[0] for i in range(count)]
+    if start + sum(lengths) != len(data):
+        raise FrameError(f"broadcast of {len(data)} bytes claims frames of {sum(lengths)} bytes")
+    ends = np.cumsum([start, *lengths])
+    return [data[int(a) : int(b)] for a, b in zip(ends[:-1], ends[1:], strict=True)]

@@ -1,0 +1,212 @@
+"""Flower messages to values and back. The only module of the core that knows Flower.
+
+Each direction carries one uint8 Array: every further Array costs a round a fifth of a second, whatever its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedsense_core.errors import FrameError
+
+Status = Literal["trained", "needs-snapshot", "refused"]
+MAX_TEXT = 500
+"""Characters of a client's words that the server keeps."""
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What the server asks of one client in one round."""
+
+    run_id: int
+    round: int
+    version: int
+    """Version of the replica on which the update must build."""
+    acknowledged: int
+    """Last round whose update of this client was aggregated; 0 none."""
+    code: str
+    """Digest of the server's source."""
+    config_digest: str
+    """Digest of the server's configuration."""
+    radii: np.ndarray = field(repr=False)
+    """ρ_l, float32 (L,)."""
+    frames: np.ndarray = field(repr=False)
+    """Bundle of frames that leads from what the client holds to ``version``, uint8."""
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that travel: frames and radii."""
+        return int(self.frames.nbytes + self.radii.nbytes)
+
+    def to_records(self) -> RecordDict:
+        """Pack into one Array and one ConfigRecord."""
+        task = ConfigRecord(
+            {
+                "run-id": self.run_id,
+                "round": self.round,
+                "version": self.version,
+                "acknowledged": self.acknowledged,
+                "code": self.code,
+                "config-digest": self.config_digest,
+                "radii": self.radii.astype("<f4").tobytes(),
+            }
+        )
+        return RecordDict({"broadcast": ArrayRecord({"frames": Array(self.frames)}), "task": task})
+
+    @classmethod
+    def from_records(cls, content: RecordDict) -> TrainTask:
+        """Read what ``to_records`` packed."""
+        task = content.config_records["task"]
+        return cls(
+            run_id=_int(task, "run-id"),
+            round=_int(task, "round"),
+            version=_int(task, "version"),
+            acknowledged=_int(task, "acknowledged"),
+            code=str(task["code"]),
+            config_digest=str(task["config-digest"]),
+            radii=np.frombuffer(_bytes(task, "radii"), "<f4").copy(),
+            frames=_array(content, "broadcast", "frames"),
+        )
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a client answers."""
+
+    site: str
+    status: Status
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """``num-examples`` and the means of the round's losses."""
+    frame: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def examples(self) -> float:
+        """Chips seen in the round."""
+        return float(self.metrics.get("num-examples", 0.0))
+
+    def to_records(self) -> RecordDict:
+        """Pack into at most one Array, a MetricRecord and a ConfigRecord."""
+        reply = ConfigRecord({"site": self.site, "status": self.status, "reason": self.reason or "-"})
+        records = RecordDict({"reply": reply, "metrics": MetricRecord({k: float(v) for k, v in self.metrics.items()})})
+        if self.frame is not None:
+            records["update"] = ArrayRecord({"frame": Array(self.frame)})
+        return records
+
+    @classmethod
+    def from_message(cls, message: Message) -> TrainReply:
+        """Read a reply whoever sent it. Raises FrameError for anything that is not one."""
+        if message.has_error():
+            raise FrameError(f"error {message.error.code}: {_clean(message.error.reason or 'no reason given')}")
+        try:
+            reply = message.content.config_records["reply"]
+            metrics = dict(message.content.metric_records["metrics"])
+            site, status, reason = str(reply["site"]), str(reply["status"]), _clean(str(reply["reason"]))
+        except KeyError as error:
+            raise FrameError(f"the reply has no {error}") from None
+        if status != "trained":
+            return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", reason)
+        return cls(site, "trained", reason, _finite(metrics), _array(message.content, "update", "frame"))
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a client says of itself before it is given work."""
+
+    site: str
+    """Name from its site file; empty if it has none."""
+    chips: int = 0
+    skipped: int = 0
+    """Files it could not use."""
+    rounds: tuple[int, ...] = ()
+    """Rounds of this run whose state it holds on disk."""
+    code: str = ""
+    problem: str = ""
+    """Why it cannot train; empty if it can."""
+
+    def to_records(self) -> RecordDict:
+        """Pack into one ConfigRecord."""
+        fields = {"site": self.site, "chips": self.chips, "skipped": self.skipped, "code": self.code}
+        texts = {"problem": self.problem or "-", "rounds": ",".join(map(str, self.rounds)) or "-"}
+        return RecordDict({"hello": ConfigRecord({**fields, **texts})})
+
+    @classmethod
+    def from_message(cls, message: Message) -> Hello:
+        """Read a hello whoever sent it. Raises FrameError for anything that is not one."""
+        if message.has_error():
+            raise FrameError(f"error {message.error.code}: {_clean(message.error.reason or 'no reason given')}")
+        try:
+            hello = message.content.config_records["hello"]
+            rounds, problem = str(hello["rounds"]), _clean(str(hello["problem"]))
+            return cls(
+                site=_clean(str(hello["site"])),
+                chips=_int(hello, "chips"),
+                skipped=_int(hello, "skipped"),
+                rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
+                code=str(hello["code"]),
+                problem="" if problem == "-" else problem,
+            )
+        except (KeyError, ValueError) as error:
+            raise FrameError(f"not a hello: {error}") from None
+
+
+def hello_request(run_id: int) -> RecordDict:
+    """Ask a client what it has."""
+    return RecordDict({"request": ConfigRecord({"run-id": run_id})})
+
+
+def hello_run_id(message: Message) -> int:
+    """Return the run that a hello request is about."""
+    return _int(message.content.config_records["request"], "run-id")
+
+
+def array_bytes(message: Message) -> int:
+    """Return the bytes of all Arrays of a message, whoever sent it and whatever is in them."""
+    if message.has_error():
+        return 0
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+
+
+def _array(content: RecordDict, record: str, key: str) -> np.ndarray:
+    try:
+        array = content.array_records[record][key]
+        values = array.numpy()
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(f"no frame in the message: {error}") from None
+    if values.dtype != np.uint8 or values.ndim != 1:
+        raise FrameError(f"a frame is one row of bytes, got {values.dtype} of shape {values.shape}")
+    return np.asarray(values)
+
+
+def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
+    clean: dict[str, float] = {}
+    for key, value in list(metrics.items())[:64]:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise FrameError(f"metric {key!r} is {value!r}, not a finite number")
+        clean[key] = float(value)
+    return clean
+
+
+def _clean(text: str) -> str:
+    """Return one printable line of a stranger's words."""
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
+
+
+def _int(record: ConfigRecord, key: str) -> int:
+    value = record[key]
+    if not isinstance(value, int):
+        raise FrameError(f"{key} is {value!r}, not an integer")
+    return value
+
+
+def _bytes(record: ConfigRecord, key: str) -> bytes:
+    value = record[key]
+    if not isinstance(value, bytes):
+        raise FrameError(f"{key} is not bytes")
+    return value

@@ -1,0 +1,16 @@
+"""The learning rate over the global steps of a run: clients and the distilling server follow one schedule."""
+
+from __future__ import annotations
+
+import math
+
+from fedsense_core.config import Config
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Return the rate at a global step: linear warm-up, then a cosine to zero over all steps of the run."""
+    total = config.total_steps
+    warmup = max(1, round(config.train.warmup * total))
+    rise = min(1.0, (step + 1) / warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0, step - warmup) / max(1, total - warmup))))
+    return config.train.learning_rate * rise * fall

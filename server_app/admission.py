@@ -1,0 +1,147 @@
+"""Which replies count. Anything else becomes a ``Rejected``: logged, shown, and without any effect on the round.
+
+Flower's own FedAvg, measured: of 14 hostile replies 7 corrupt the model silently and 5 end the run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from fedsense_core.codecs import Codec
+from fedsense_core.config import AdmissionSection
+from fedsense_core.errors import FrameError, Rejected
+from fedsense_core.places import safe_name
+from fedsense_core.protocol.broadcast import update_seed
+from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
+from fedsense_core.protocol.messages import TrainReply
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.tensors import TensorTable
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every reply of a round must match."""
+
+    run_id: int
+    round: int
+    replica: Replica
+    digest: bytes
+    kind: FrameKind
+    codec: Codec
+    table: TensorTable
+
+    def decode(self, site: str, payload: memoryview | bytes) -> Tensor:
+        """Return Δ̂ of one site (N,); for full models, the model."""
+        return self.codec.decode(payload, self.table, update_seed(self.run_id, self.round, site))
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One reply that counts: its frame waits on disk, encoded, until it is needed."""
+
+    site: str
+    examples: float
+    norm: float
+    """‖Δ̂‖."""
+    metrics: Mapping[str, float]
+    expected: Expected = field(repr=False)
+    path: Path = field(repr=False)
+
+    def value(self) -> Tensor:
+        """Decode Δ̂ (N,); for full models, the model."""
+        _, payload = unpack(np.fromfile(self.path, np.uint8))
+        return self.expected.decode(self.site, payload)
+
+    def update(self) -> Tensor:
+        """Decode Δ̂ (N,), whatever travelled."""
+        value = self.value()
+        return value - self.expected.replica.weights if self.expected.kind == FrameKind.MODEL else value
+
+
+class Admission:
+    """Checks replies of one run; remembers the norms it accepted."""
+
+    def __init__(self, settings: AdmissionSection, spool: Path, norms: list[float] | None = None) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.norms = norms or []
+
+    def admit(self, message: Message, site: str, expected: Expected, seen: set[str]) -> Accepted | Rejected:
+        """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already accepted."""
+        try:
+            return self._accept(TrainReply.from_message(message), site, expected, seen)
+        except (FrameError, ValueError) as error:
+            return Rejected(site, str(error))
+
+    def remember(self, accepted: list[Accepted]) -> None:
+        """Take the norms of an aggregated round as the measure of later ones."""
+        self.norms += [one.norm for one in accepted]
+
+    def norm_limit(self) -> tuple[float, str]:
+        """Return the largest admissible norm and where it comes from."""
+        if not self.norms:
+            return self.settings.first_round_max_norm, "admission.first_round_max_norm"
+        limit = self.settings.norm_factor * statistics.median(self.norms)
+        return limit, f"{self.settings.norm_factor:g} times the median of earlier rounds"
+
+    def _accept(self, reply: TrainReply, site: str, expected: Expected, seen: set[str]) -> Accepted:
+        if reply.status != "trained" or reply.frame is None:
+            raise FrameError(reply.reason if reply.status == "refused" else f"{reply.status}: {reply.reason}")
+        if reply.site != site:
+            raise FrameError(f"the reply names site {reply.site[:80]!r}")
+        if site in seen:
+            raise FrameError("a second reply to the same round")
+        self._check_examples(reply.examples)
+        header, payload = unpack(reply.frame)
+        _check_header(header, expected)
+        norm = self._check_norm(expected.decode(site, payload), expected)
+        self.spool.mkdir(parents=True, exist_ok=True)
+        path = self.spool / f"{safe_name(site)}-{len(seen)}.frame"
+        reply.frame.tofile(path)
+        return Accepted(site, reply.examples, norm, reply.metrics, expected, path)
+
+    def _check_examples(self, examples: float) -> None:
+        if not 0 < examples <= self.settings.max_examples:
+            limit = self.settings.max_examples
+            raise FrameError(
+                f"claims {examples:g} examples, must be above 0 and at most {limit} (admission.max_examples)"
+            )
+
+    def _check_norm(self, value: Tensor, expected: Expected) -> float:
+        update = value - expected.replica.weights if expected.kind == FrameKind.MODEL else value
+        norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+        limit, source = self.norm_limit()
+        if not norm <= limit:  # also true for NaN
+            raise FrameError(f"update norm {norm:.4g} is above {limit:.4g} ({source})")
+        return norm
+
+
+def _check_header(header: FrameHeader, expected: Expected) -> None:
+    replica, codec, table = expected.replica, expected.codec, expected.table
+    wanted = {
+        "kind": (header.kind, expected.kind),
+        "run id": (header.run_id, expected.run_id),
+        "round": (header.round, expected.round),
+        "base version": (header.base_version, replica.version),
+        "base digest": (header.base_digest, expected.digest),
+        "codec": (header.codec_id, codec.id),
+        "bits": (header.bits, codec.bits),
+        "element count": (header.elements, table.numel),
+        "tensor table": (header.table_digest, table.digest),
+        "payload length": (header.payload_bytes, codec.payload_bytes(table)),
+    }
+    for name, (got, want) in wanted.items():
+        if got != want:
+            raise FrameError(f"{name} is {_show(got)}, expected {_show(want)}")
+
+
+def _show(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

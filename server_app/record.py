@@ -1,0 +1,74 @@
+"""What one round did, and the line of metrics.jsonl that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsense_core.errors import Rejected
+from server_app.admission import Accepted
+from server_app.aggregation import weights_of
+
+
+@dataclass
+class RoundRecord:
+    """Filled by the strategy while the round goes on."""
+
+    round: int
+    accepted: list[Accepted] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    bytes_down: int = 0
+    """Frames and radii sent, all clients together."""
+    bytes_up: int = 0
+    """Frames received, accepted or not."""
+    radius: float = 0.0
+    """‖ρ‖ over all tensors."""
+    ramp: float = 0.0
+    drift: dict[str, float] = field(default_factory=dict)
+    cosine: dict[str, float] = field(default_factory=dict)
+    update_norm: float = 0.0
+    """‖Δ̄‖."""
+    momentum_norm: float = 0.0
+    """‖m̂‖ that clients held in the round."""
+    learning_rate: float = 0.0
+    """At the first local step of the round."""
+    distillation_loss: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def line(self, alignment_weight: float, probe: dict[str, float] | None) -> dict[str, Any]:
+        """Return the round as one JSON object."""
+        means = mean_metrics(self.accepted)
+        ssl, alignment = means.get("ssl-loss"), means.get("alignment-loss")
+        return {
+            "round": self.round,
+            "loss": None if ssl is None else ssl + alignment_weight * (alignment or 0.0),
+            "ssl_loss": ssl,
+            "alignment_loss": alignment,
+            "loss_by_site": {one.site: one.metrics.get("ssl-loss") for one in self.accepted},
+            "examples": means.get("num-examples", 0.0),
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "accepted": [one.site for one in self.accepted],
+            "rejected": [{"node": one.node, "reason": one.reason} for one in self.rejected],
+            "radius": self.radius,
+            "ramp": self.ramp,
+            "update_norm": self.update_norm,
+            "momentum_norm": self.momentum_norm,
+            "drift": self.drift,
+            "cosine": self.cosine,
+            "learning_rate": self.learning_rate,
+            "distillation_loss": self.distillation_loss,
+            "client_seconds": {one.site: one.metrics.get("train-seconds") for one in self.accepted},
+            "seconds": self.seconds,
+            "probe": probe,
+        }
+
+
+def mean_metrics(accepted: list[Accepted]) -> dict[str, float]:
+    """Return the weighted mean of what clients measured, and their examples in all; empty without clients."""
+    if not accepted:
+        return {}
+    weights = weights_of(accepted)
+    keys = set.intersection(*(set(one.metrics) for one in accepted)) - {"num-examples"}
+    means = {key: sum(w * one.metrics[key] for one, w in zip(accepted, weights, strict=True)) for key in sorted(keys)}
+    return means | {"num-examples": sum(one.examples for one in accepted)}

@@ -1,0 +1,78 @@
+"""What a run leaves behind after every round: a probe, a line of metrics, a block in the terminal, a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from fedsense_core.config import Config
+from fedsense_core.data import Chips, LabelledSet
+from fedsense_core.encoder import export_encoder
+from fedsense_core.evaluation import probe
+from fedsense_core.models import encoder_args
+from fedsense_core.reporting.run_folder import RunFolder
+from server_app.checkpoints import Checkpoints
+from server_app.record import RoundRecord
+from server_app.strategy import FedSense
+
+Show = Callable[[dict[str, object]], None]
+
+
+@dataclass
+class Recorder:
+    """Called by the strategy when a round is over."""
+
+    config: Config
+    run: RunFolder
+    checkpoints: Checkpoints
+    labelled: LabelledSet | None
+    show: Show
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def before_first_round(self, strategy: FedSense) -> None:
+        """Probe the random weights that every later figure is shown beside."""
+        line = {"round": 0, "probe": self._probe(strategy)}
+        self.run.append_metrics(line)
+        self.show(line)
+
+    def __call__(self, record: RoundRecord, strategy: FedSense) -> None:
+        """Record a finished round. The checkpoint comes last: what is in it has its line."""
+        began = time.monotonic()
+        due = self._is_due(record.round)
+        scores = self._probe(strategy) if due else None
+        record.seconds["evaluate"] = time.monotonic() - began
+        line = record.line(self.config.alignment.weight, scores)
+        self.run.append_metrics(line)
+        self.show(line)
+        strategy.state.norms = strategy.admission.norms
+        self.checkpoints.save(strategy.state)
+
+    def export(self, strategy: FedSense, statistics: Chips) -> None:
+        """Write the encoder with w (not the quantized replica) where plain timm loads it."""
+        strategy.table.write(strategy.state.weights, strategy.model)
+        model, data = self.config.model, self.config.data
+        export_encoder(
+            strategy.model.encoder.to("cpu"),
+            self.run.encoder,
+            architecture=model.architecture,
+            model_args=encoder_args(model.architecture, len(data.bands), data.view_size, model.args),
+            bands=data.bands,
+            mean=statistics.mean,
+            std=statistics.std,
+            image_size=data.view_size,
+            extra={"preset": self.config.preset, "recipe": self.config.train.recipe, "rounds": strategy.state.round},
+        )
+
+    def _is_due(self, server_round: int) -> bool:
+        every = self.config.run.evaluate_every
+        return bool(every) and (server_round % every == 0 or server_round == self.config.run.rounds)
+
+    def _probe(self, strategy: FedSense) -> dict[str, float] | None:
+        if self.labelled is None or not self.config.run.evaluate_every:
+            return None
+        strategy.table.write(strategy.state.weights, strategy.model)
+        encoder = strategy.model.encoder.to(self.device)
+        return probe(encoder, self.labelled, self.config.data.view_size, self.device).as_dict()

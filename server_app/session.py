@@ -1,0 +1,102 @@
+"""One run from configuration to report: begin or continue, train, export."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from pathlib import Path
+
+import torch
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from fedsense_core.config import Config
+from fedsense_core.data import Chips, LabelledSet, load_labelled, load_site, open_chips
+from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.places import labelled_folder, public_file, run_folder
+from fedsense_core.reporting.console import RoundPrinter
+from fedsense_core.reporting.run_folder import RunFolder
+from fedsense_core.ssl import build_recipe
+from fedsense_core.tensors import TensorTable
+from server_app.admission import Admission
+from server_app.checkpoints import Checkpoints, ServerState
+from server_app.distillation import Distiller
+from server_app.pictures import report
+from server_app.recorder import Recorder
+from server_app.strategy import FedSense
+
+FREE_KEYS = ("run.folder", "run.resume", "run.report", "run.keep_checkpoints")
+"""Settings that may change when a run is continued: they do not change its numbers."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the server reads from its own disk."""
+
+    public: Chips
+    labelled: LabelledSet | None
+
+    @classmethod
+    def open(cls, config: Config, cache: Path) -> Material:
+        """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
+        data = config.data
+        public = open_chips(load_site(public_file(config)), data.bands, data.chip_size, cache)
+        folder = labelled_folder(config)
+        return cls(public, load_labelled(folder, data.bands) if folder else None)
+
+
+def run_session(config: Config, grid: Grid) -> Path:
+    """Train and leave a run folder. Raises FedSenseError with what to do when that is not possible."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run, state, checkpoints = _begin(config)
+    material = Material.open(config, run.path / "cache")
+    model = build_model(config)
+    table = TensorTable.of(model, config.model.local_parameters)
+    state = state or ServerState(run_id=secrets.randbits(62), weights=table.read(model).float())
+    recorder = Recorder(config, run, checkpoints, material.labelled, RoundPrinter(config.run.rounds).show, device)
+    strategy = _strategy(config, model, state, run, material.public, recorder, device)
+    if not state.round:
+        recorder.before_first_round(strategy)
+        checkpoints.save(state)
+    strategy.start(grid)
+    recorder.export(strategy, material.public)
+    if config.run.report:
+        report(config, run, strategy, material.public, material.labelled)
+    run.finish({"rounds": state.round, "aggregated": state.aggregated})
+    log(INFO, "run folder: %s", run.path)
+    return run.path
+
+
+def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
+    """Start a run folder, or continue the unfinished run that is in it."""
+    path = run_folder(config)
+    checkpoints = Checkpoints(path / "checkpoints", config.digest, config.run.keep_checkpoints)
+    settings = config.model_dump(mode="json")
+    if config.run.resume == "never" or not RunFolder.exists(path):
+        return RunFolder.create(path, settings), None, checkpoints
+    run = RunFolder.open(path, settings, free=FREE_KEYS)
+    state = checkpoints.newest()
+    if state is None:
+        log(WARNING, "%s has no checkpoint yet: starting at round 1", path)
+    else:
+        log(INFO, "continuing %s after round %d", path, state.round)
+    run.truncate_after(state.round if state else -1)
+    return run, state, checkpoints
+
+
+def _strategy(
+    config: Config,
+    model: PretrainingModel,
+    state: ServerState,
+    run: RunFolder,
+    public: Chips,
+    recorder: Recorder,
+    device: torch.device,
+) -> FedSense:
+    distiller = None
+    if config.distillation.kind != "none":
+        x_PCHW = public.batch(torch.arange(len(public)))
+        distiller = Distiller(config, x_PCHW, build_recipe(config), device)
+    admission = Admission(config.admission, run.path / "spool", list(state.norms))
+    return FedSense(config, model, state, admission, distiller=distiller, after_round=recorder)

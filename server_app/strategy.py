@@ -1,0 +1,284 @@
+"""FedSense as a Flower strategy: the server's half of DESIGN section 3. ``client_app/training.py`` is the client's.
+
+Derived from Flower's ``Strategy``, not from its FedAvg: there one inconsistent reply ends the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from fedsense_core.codecs import get_codec
+from fedsense_core.config import Config
+from fedsense_core.errors import FedSenseError, Rejected
+from fedsense_core.models import PretrainingModel
+from fedsense_core.protocol.broadcast import Broadcaster
+from fedsense_core.protocol.frame import FrameKind
+from fedsense_core.protocol.messages import TrainTask, array_bytes
+from fedsense_core.schedule import learning_rate
+from fedsense_core.source import source_digest
+from fedsense_core.tensors import TensorTable
+from server_app.admission import Accepted, Admission, Expected
+from server_app.aggregation import spread_of, weighted_mean, weights_of
+from server_app.checkpoints import ServerState
+from server_app.distillation import Distiller
+from server_app.exchange import exchange
+from server_app.gathering import Gathering
+from server_app.guidance import radii, ramp
+from server_app.outer import OuterOptimiser
+from server_app.record import RoundRecord, mean_metrics
+from server_app.roster import Roster
+
+TRAVELLING = "weights"
+"""Key of the flat vector in the ArrayRecord that Flower's strategy interface passes around."""
+
+
+class FedSense(Strategy):
+    """Mutual guidance between a server and the clients that must not share their imagery.
+
+    ``model`` is a scratch copy to decode into; ``state`` is what the strategy carries between rounds and what a checkpoint
+    saves; ``after_round`` is called with every finished round (checkpoint, probes, report).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: PretrainingModel,
+        state: ServerState,
+        admission: Admission,
+        *,
+        distiller: Distiller | None = None,
+        after_round: Callable[[RoundRecord, FedSense], None] = lambda record, strategy: None,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.state = state
+        self.admission = admission
+        self.distiller = distiller
+        self.after_round = after_round
+        self.table = TensorTable.of(model, config.model.local_parameters)
+        self.codec = get_codec(config.uplink.codec, config.uplink.bits)
+        self.roster = Roster(held=state.held)
+        self.gathering = Gathering(config, state.run_id, self.roster)
+        self.outer = OuterOptimiser(config.outer, state.outer_momentum)
+        down = get_codec(config.downlink.codec, config.downlink.bits)
+        self.broadcaster = Broadcaster(state.run_id, self.table, down, config.momentum_in_use, state.replica)
+        self.record = RoundRecord(0)
+        self._asked: dict[str, str] = {}
+        self._expected: Expected | None = None
+
+    def summary(self) -> None:
+        """Log the switches that make up the method."""
+        config = self.config
+        radius = f", r = {config.guidance.radius:g}" if config.guidance.kind != "none" else ""
+        log(INFO, "\t├── preset %s, recipe %s", config.preset, config.train.recipe)
+        log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
+        log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment.weight)
+        log(INFO, "\t├── up: %s, down: %s", _codec_text(config.uplink), _codec_text(config.downlink))
+        log(INFO, "\t└── outer: %s; distillation: %s", config.outer.kind, config.distillation.kind)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds that are still to do; Flower's own loop always starts at round 1.
+
+        Weights, number of rounds and deadline come from the state and the configuration unless given.
+        Raises FedSenseError where no round was ever aggregated.
+        """
+        if initial_arrays is not None:
+            self.state.weights = _from_arrays(initial_arrays)
+        rounds = self.config.run.rounds if num_rounds is None else num_rounds
+        deadline_s = self.config.federation.deadline_s if timeout is None else timeout
+        log(INFO, "Starting FedSense at round %d of %d:", self.state.round + 1, rounds)
+        self.summary()
+        result = Result()
+        for server_round in range(self.state.round + 1, rounds + 1):
+            metrics = self._run_round(server_round, grid, train_config or ConfigRecord(), deadline_s)
+            if metrics is not None:
+                result.train_metrics_clientapp[server_round] = metrics
+        if not self.state.aggregated:
+            raise FedSenseError("no round was aggregated: every reply was rejected or missing; the reasons are above")
+        result.arrays = _to_arrays(self.state.weights)
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Advance the broadcast to w_t and address every chosen client with the frames that it lacks."""
+        began = time.monotonic()
+        chosen, absent = self.gathering.choose(grid, server_round)
+        self.record = RoundRecord(server_round, rejected=absent)
+        if self.state.moved or self.broadcaster.replica is None:
+            self.broadcaster.advance(_from_arrays(arrays))
+            self.state.moved = False
+        self._expected = self._expect(server_round)
+        radii_L = radii(self.config, server_round, self.state.last_norms, len(self.table))
+        self._note_start(server_round, radii_L)
+        messages = [self._message(node, site, server_round, radii_L) for node, site in chosen]
+        self.record.seconds["down"] = time.monotonic() - began
+        return messages  # a list: a generator works in simulation and gives HTTP 500 in a deployment
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Admit replies as they come, then move w; below the quorum nothing moves."""
+        began = time.monotonic()
+        self._admit(replies)
+        self.record.seconds["clients"] = time.monotonic() - began
+        accepted = self.record.accepted
+        if len(accepted) < self.config.federation.quorum:
+            quorum = self.config.federation.quorum
+            log(WARNING, "round %d: %d accepted, quorum %d: nothing changes", server_round, len(accepted), quorum)
+            return None, None
+        began = time.monotonic()
+        self._move(accepted)
+        self.record.seconds["aggregate"] = time.monotonic() - began
+        self._distil(accepted, server_round)
+        self._acknowledge(accepted, server_round)
+        return _to_arrays(self.state.weights), MetricRecord(mean_metrics(accepted))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send nothing: a message costs a client process, and probes run on the server."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing; see ``configure_evaluate``."""
+        return None
+
+    def _run_round(self, server_round: int, grid: Grid, config: ConfigRecord, deadline_s: float) -> MetricRecord | None:
+        began = time.monotonic()
+        messages = list(self.configure_train(server_round, _to_arrays(self.state.weights), config, grid))
+        self._asked, replies = exchange(grid, messages, deadline_s, self._site_of)
+        _, metrics = self.aggregate_train(server_round, replies)
+        self.state.round = server_round
+        self.state.replica = self.broadcaster.replica
+        self.record.seconds["round"] = time.monotonic() - began
+        self.after_round(self.record, self)
+        return metrics
+
+    def _site_of(self, message: Message) -> str:
+        return self.roster.sites.get(message.metadata.dst_node_id, "?")
+
+    def _note_start(self, server_round: int, radii_L: Tensor) -> None:
+        assert self._expected is not None
+        self.record.radius = float(radii_L.norm())
+        self.record.ramp = ramp(self.config, server_round)
+        self.record.momentum_norm = float(self._expected.replica.momentum.norm())
+        first_step = (server_round - 1) * self.config.train.local_steps
+        self.record.learning_rate = learning_rate(self.config, first_step)
+
+    def _expect(self, server_round: int) -> Expected:
+        replica = self.broadcaster.replica
+        assert replica is not None
+        kind = FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE
+        run_id, digest = self.state.run_id, replica.digest()
+        return Expected(run_id, server_round, replica, digest, kind, self.codec, self.table)
+
+    def _message(self, node: int, site: str, server_round: int, radii_L: Tensor) -> Message:
+        assert self._expected is not None
+        held = self.roster.acknowledged(site)
+        task = TrainTask(
+            run_id=self.state.run_id,
+            round=server_round,
+            version=self._expected.replica.version,
+            acknowledged=held.round if held else 0,
+            code=source_digest(),
+            config_digest=self.config.digest,
+            radii=radii_L.numpy(),
+            frames=self.broadcaster.frames_for(held.version if held else None),
+        )
+        self.record.bytes_down += task.bytes_down
+        ttl = 2 * self.config.federation.deadline_s
+        return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
+
+    def _admit(self, replies: Iterable[Message]) -> None:
+        assert self._expected is not None
+        answered: set[str] = set()
+        seen: set[str] = set()
+        for message in replies:
+            site = self._asked.get(message.metadata.reply_to_message_id, f"node {message.metadata.src_node_id}")
+            answered.add(site)
+            self.record.bytes_up += array_bytes(message)
+            judged = self.admission.admit(message, site, self._expected, seen)
+            if isinstance(judged, Rejected):
+                self._reject(judged)
+            else:
+                seen.add(site)
+                self.record.accepted.append(judged)
+        for site in sorted(set(self._asked.values()) - answered):
+            deadline_s = self.config.federation.deadline_s
+            self._reject(Rejected(site, f"no answer within {deadline_s:g} s (federation.deadline_s)"))
+        self.record.accepted.sort(key=lambda one: one.site)
+
+    def _reject(self, rejected: Rejected) -> None:
+        log(WARNING, "%s is left out of the round: %s", rejected.node, rejected.reason)
+        self.record.rejected.append(rejected)
+        if rejected.reason.startswith("needs-snapshot"):
+            self.roster.lose(rejected.node)
+
+    def _move(self, accepted: list[Accepted]) -> None:
+        """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i."""
+        assert self._expected is not None
+        mean = weighted_mean(accepted)
+        base = self._expected.replica.weights
+        update = mean - base if self.config.sends_models else mean
+        weights = mean if self.config.sends_models else self.outer.step(self.state.weights, update)
+        self.record.drift, self.record.cosine = spread_of(accepted, update)
+        self.record.update_norm = float(update.norm())
+        self.state.weights, self.state.moved = weights, True
+        self.state.last_norms = self.table.norms(update)
+        self.state.outer_momentum = self.outer.momentum
+
+    def _distil(self, accepted: list[Accepted], server_round: int) -> None:
+        if self.distiller is None:
+            return
+        began = time.monotonic()
+        assert self._expected is not None
+        base, teachers = self._expected.replica.weights, []
+        for one, weight in zip(accepted, weights_of(accepted), strict=True):
+            if self.distiller.needs_teachers:
+                self.table.write(base + one.update(), self.model)
+                teachers.append(self.distiller.look(self.model, weight))
+        self.table.write(self.state.weights, self.model)
+        distilled = self.distiller.distil(self.model, self.table, teachers, server_round)
+        self.state.weights, self.record.distillation_loss = distilled
+        self.record.seconds["distill"] = time.monotonic() - began
+
+    def _acknowledge(self, accepted: list[Accepted], server_round: int) -> None:
+        assert self._expected is not None
+        for one in accepted:
+            self.roster.acknowledge(one.site, server_round, self._expected.replica.version)
+            one.path.unlink(missing_ok=True)
+        self.admission.remember(accepted)
+        self.state.norms = self.admission.norms
+        self.state.aggregated += 1
+
+
+def _codec_text(link: object) -> str:
+    codec, bits = getattr(link, "codec", "?"), getattr(link, "bits", "?")
+    return f"{codec} at {bits} bit" if codec == "eden" else str(codec)
+
+
+def _to_arrays(weights: Tensor) -> ArrayRecord:
+    return ArrayRecord({TRAVELLING: Array(weights.numpy())})
+
+
+def _from_arrays(arrays: ArrayRecord) -> Tensor:
+    return torch.from_numpy(arrays[TRAVELLING].numpy().copy())
