@@ -86,6 +86,6 @@ def codebook(bits: int) -> Codebook:
     """Return the codebook of ``bits``, one of ``HALF_CODEBOOKS``."""
     half = torch.tensor(HALF_CODEBOOKS[bits], dtype=torch.float32)
     levels = torch.cat([-half.flip(0), half])
-    borders = torch.cat([(levels[1:] + levels[:-1]) / 2, torch.tensor([torch.inf])])
+    borders = torch.cat([(levels[1:] + levels[:-1]) / 2, levels.new_tensor([torch.inf])])
     cells = torch.arange(2 * SEARCH_LIMIT * CELLS_PER_UNIT, dtype=torch.int32)
     return Codebook(levels, borders, torch.searchsorted(cell_of(borders[:-1]), cells, out_int32=True))

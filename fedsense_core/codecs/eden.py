@@ -4,12 +4,14 @@ Vargaftik et al., EDEN: Communication-Efficient and Robust Distributed Mean Esti
 With r = H D_s x / sqrt(B) the rotated block and q its levels, the decoder returns D_s H (S q) / sqrt(B).
 
 Payload, little-endian, for L tensors, K blocks, M elements of small tensors and b bits:
-tensor scales (L float32), block scales (K fp16), small tensors' values (M fp16), codes (K x 128 b bytes).
+codes (K x 128 b bytes), tensor scales (L float32), block scales (K fp16), small tensors' values (M fp16). Codes come
+first because they are known first, so that a payload is written in one go and never copied.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import ClassVar
 
 import numpy as np
@@ -20,31 +22,13 @@ from torch import Tensor
 from fedsense_core.codecs.checks import checked_payload, checked_vector
 from fedsense_core.codecs.codebooks import Codebook, codebook
 from fedsense_core.codecs.hadamard import BLOCK, SIDE, hadamard_, signs
-from fedsense_core.codecs.layout import BlockLayout, Chunk, pieces
+from fedsense_core.codecs.layout import BlockLayout, Chunk
 from fedsense_core.codecs.packing import PLANE_BYTES, pack_codes, unpack_codes
-from fedsense_core.codecs.scales import LARGEST_INPUT, halves, read_halves, read_tensor_scales, tensor_scale
+from fedsense_core.codecs.scales import LARGEST_INPUT, halves, read_halves, read_tensor_scales, tensor_scales
 from fedsense_core.tensors import TensorTable
 
 SMALLEST_PEAK = 2.0**-90
 """A block whose largest magnitude is below this counts as zero: dividing by it could overflow."""
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The parts of a payload as views of its bytes."""
-
-    tensor_scales: NDArray[np.uint8]
-    block_scales: NDArray[np.uint8]
-    small: NDArray[np.uint8]
-    codes: NDArray[np.uint8]
-    """(K, 128 b)."""
-
-    @classmethod
-    def of(cls, payload: NDArray[np.uint8], layout: BlockLayout) -> Sections:
-        """Split ``payload`` (bytes,) of the right length."""
-        ends = np.cumsum([4 * layout.tensors, 2 * layout.blocks, 2 * layout.small_numel])
-        tensor_scales, block_scales, small, codes = np.split(payload, ends)
-        return cls(tensor_scales, block_scales, small, codes.reshape(layout.blocks, -1 if layout.blocks else 0))
 
 
 @dataclass(frozen=True)
@@ -69,31 +53,33 @@ class Eden:
         """
         source = checked_vector(vector, table, LARGEST_INPUT)
         layout = BlockLayout.of(table)
-        payload = np.empty(self.payload_bytes(table), np.uint8)
-        sections = Sections.of(payload, layout)
-        tensor_scales = np.zeros(layout.tensors, "<f4")
-        write_small(source, layout, tensor_scales, sections.small.view("<f2"))
-        scales_K = torch.empty(layout.blocks)
+        stream = BytesIO()
+        scales_K = torch.empty(layout.blocks, dtype=torch.float32)
         for chunk in layout.chunks():
             codes_KB, scales_K[chunk.blocks] = quantize(rotate(chunk, source, seed), codebook(self.bits), unbiased)
-            sections.codes[chunk.blocks] = pack_codes(codes_KB, self.bits)
-        write_block_scales(scales_K, layout, tensor_scales, sections.block_scales.view("<f2"))
-        sections.tensor_scales[:] = tensor_scales.view(np.uint8)
-        return payload.tobytes()
+            stream.write(pack_codes(codes_KB, self.bits).data)
+        tensor_scales_L = tensor_scales(tops(source, scales_K, layout))
+        stream.write(tensor_scales_L.numpy().astype("<f4", copy=False).data)
+        stream.write(halves(scales_K, tensor_scales_L[layout.tensor_of_block()]).data)
+        for tensor, piece in layout.small_pieces():
+            stream.write(halves(source[piece].to("cpu", torch.float32), tensor_scales_L[tensor]).data)
+        return stream.getvalue()
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
         """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or unsound scales."""
         view = checked_payload(payload, self.payload_bytes(table))
         layout = BlockLayout.of(table)
-        sections = Sections.of(view, layout)
-        tensor_scales_L = read_tensor_scales(sections.tensor_scales)
-        scales_K = read_halves(sections.block_scales, signed=False) * tensor_scales_L[layout.tensor_of_block()]
-        vector = torch.empty(table.numel)
-        read_small(sections.small, layout, tensor_scales_L, vector)
+        ends = np.cumsum([self.bits * PLANE_BYTES * layout.blocks, 4 * layout.tensors, 2 * layout.blocks])
+        codes, tensor_words, block_words, small_words = np.split(view, ends)
+        tensor_scales_L = read_tensor_scales(tensor_words)
+        scales_K = read_halves(block_words, signed=False) * tensor_scales_L[layout.tensor_of_block()]
+        vector = torch.empty(table.numel, dtype=torch.float32)
+        read_small(small_words, layout, tensor_scales_L, vector)
+        packed = codes.reshape(layout.blocks, self.bits * PLANE_BYTES)
         for chunk in layout.chunks():
-            codes_KB = unpack_codes(sections.codes[chunk.blocks], self.bits)
-            rows_KB = codebook(self.bits).values(torch.from_numpy(codes_KB).view(-1).to(torch.int32)).view(-1, BLOCK)
-            unrotate(chunk, rows_KB, scales_K[chunk.blocks], seed, vector)
+            codes_KB = torch.from_numpy(unpack_codes(packed[chunk.blocks], self.bits))
+            levels_KB = codebook(self.bits).values(codes_KB.view(-1).to(torch.int32)).view(-1, BLOCK)
+            unrotate(chunk, levels_KB, scales_K[chunk.blocks], seed, vector)
         return vector
 
 
@@ -153,34 +139,21 @@ def row_sums(rows_KB: Tensor) -> Tensor:
     return rows_KB[:, 0]
 
 
-def write_block_scales(
-    scales_K: Tensor, layout: BlockLayout, tensor_scales: NDArray[np.float32], out: NDArray[np.float16]
-) -> None:
-    """Write every coded tensor's float32 scale and every block's fp16 scale."""
+def tops(vector: Tensor, scales_K: Tensor, layout: BlockLayout) -> Tensor:
+    """Return (L,): each coded tensor's largest block scale, each small tensor's largest magnitude in ``vector`` (N,)."""
+    tops_L = torch.zeros(layout.tensors, dtype=torch.float32)
     for coded in layout.coded:
-        tensor_scales[coded.tensor] = tensor_scale(float(scales_K[coded.blocks].max()))
-        out[coded.blocks] = halves(scales_K[coded.blocks], float(tensor_scales[coded.tensor]))
-
-
-def write_small(
-    vector: Tensor, layout: BlockLayout, tensor_scales: NDArray[np.float32], out: NDArray[np.float16]
-) -> None:
-    """Write the small tensors of ``vector`` (N,) as fp16 relative to their largest magnitude."""
-    first = 0
-    for index, spec in layout.small:
-        parts = [vector[piece] for piece in pieces(spec.offset, spec.end)]
-        tensor_scales[index] = tensor_scale(max((float(part.abs().amax()) for part in parts), default=0.0))
-        for part in parts:
-            out[first : first + part.numel()] = halves(part.to("cpu", torch.float32), float(tensor_scales[index]))
-            first += part.numel()
+        tops_L[coded.tensor] = scales_K[coded.blocks].max()
+    for tensor, piece in layout.small_pieces():
+        tops_L[tensor] = max(float(tops_L[tensor]), float(vector[piece].abs().amax()))
+    return tops_L
 
 
 def read_small(words: NDArray[np.uint8], layout: BlockLayout, tensor_scales_L: Tensor, vector: Tensor) -> None:
     """Write the small tensors in ``words`` (2 M,) to their places in ``vector`` (N,)."""
     first = 0
-    for index, spec in layout.small:
-        for piece in pieces(spec.offset, spec.end):
-            last = first + piece.stop - piece.start
-            values = read_halves(words[2 * first : 2 * last], signed=True)
-            torch.mul(values, tensor_scales_L[index], out=vector[piece])
-            first = last
+    for tensor, piece in layout.small_pieces():
+        last = first + piece.stop - piece.start
+        values = read_halves(words[2 * first : 2 * last], signed=True)
+        torch.mul(values, tensor_scales_L[tensor], out=vector[piece])
+        first = last

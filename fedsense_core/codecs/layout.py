@@ -47,7 +47,7 @@ class Chunk:
 
     def gather(self, vector: Tensor) -> Tensor:
         """Copy the chunk's elements of ``vector`` (N,) into new float32 rows (K, 1024), the filling zero."""
-        rows_KB = torch.zeros(self.blocks.stop - self.blocks.start, BLOCK)
+        rows_KB = torch.zeros(self.blocks.stop - self.blocks.start, BLOCK, dtype=torch.float32)
         for segment in self.segments:
             segment.flat(rows_KB).copy_(vector[segment.elements])
         return rows_KB
@@ -114,6 +114,12 @@ class BlockLayout:
                 segments.append(self.coded[i].cut(low, high))
                 first = i if self.coded[i].blocks.stop > high else i + 1
             yield Chunk(slice(low, high), tuple(segments))
+
+    def small_pieces(self) -> Iterator[tuple[int, slice]]:
+        """Yield (index in the table, elements) of all small tensors in order, at most ``PIECE`` elements at a time."""
+        for index, spec in self.small:
+            for piece in pieces(spec.offset, spec.end):
+                yield index, piece
 
     def tensor_of_block(self) -> Tensor:
         """Return the table index of each block's tensor, int64 (K,)."""

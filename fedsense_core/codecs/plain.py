@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import ClassVar
 
 import numpy as np
@@ -34,10 +35,10 @@ class Float32:
         Raises ValueError for a wrong shape or dtype and for numbers that float32 cannot hold.
         """
         source = checked_vector(vector, table, torch.finfo(torch.float32).max)
-        words = np.empty(table.numel, "<f4")
+        stream = BytesIO()
         for piece in pieces(0, table.numel):
-            words[piece] = source[piece].to("cpu", torch.float32).numpy()
-        return words.tobytes()
+            stream.write(source[piece].to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).data)
+        return stream.getvalue()
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
         """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
@@ -63,10 +64,10 @@ class Bfloat16:
         Raises ValueError for a wrong shape or dtype and for numbers that bfloat16 cannot hold.
         """
         source = checked_vector(vector, table, torch.finfo(torch.bfloat16).max)
-        words = np.empty(table.numel, "<u2")
+        stream = BytesIO()
         for piece in pieces(0, table.numel):
-            words[piece] = upper_half(source[piece].to("cpu", torch.float32).numpy())
-        return words.tobytes()
+            stream.write(upper_half(source[piece].to("cpu", torch.float32).contiguous().numpy()).data)
+        return stream.getvalue()
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
         """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
@@ -76,11 +77,12 @@ class Bfloat16:
         return finite(torch.from_numpy(words.view(np.float32)))
 
 
-def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Return the bfloat16 bits of finite ``values`` by integer arithmetic: no rounding mode of a CPU is involved."""
+def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return finite ``values`` as little-endian bfloat16, by integer arithmetic: no CPU's rounding mode matters."""
     words = values.view(np.uint32)
     # Adding just under half of the kept unit, plus one where the kept part is odd, carries exactly when rounding up.
-    return (words + (np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    rounded = words + (np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1)))
+    return (rounded >> np.uint32(16)).astype("<u2")
 
 
 def finite(vector: Tensor) -> Tensor:

@@ -25,16 +25,15 @@ LARGEST_TENSOR_SCALE = LARGEST_INPUT * 2.0**6 / HALF_TOP
 """The unbiased scale of a block exceeds its largest magnitude by at most 40."""
 
 
-def tensor_scale(top: float) -> float:
-    """Return the float32 t of a tensor whose largest scale or magnitude is ``top``: a power of two times it, or 0."""
-    return top / HALF_TOP if top >= SMALLEST_TOP else 0.0
+def tensor_scales(tops_L: Tensor) -> Tensor:
+    """Return the float32 t of tensors with largest scales or magnitudes ``tops_L`` (L,): 0 where next to nothing."""
+    return torch.where(tops_L >= SMALLEST_TOP, tops_L / HALF_TOP, 0.0)
 
 
-def halves(values: Tensor, scale: Tensor | float) -> NDArray[np.float16]:
-    """Return ``values / scale`` rounded to fp16, and 0 where ``scale`` is 0. Both are float32."""
-    divisor = torch.as_tensor(scale, dtype=torch.float32)
-    quotient = torch.where(divisor > 0, values / divisor.clamp(min=SMALLEST_TOP / HALF_TOP), 0.0)
-    return quotient.to(torch.float16).numpy()
+def halves(values: Tensor, scales: Tensor) -> NDArray[np.float16]:
+    """Return ``values / scales`` rounded to little-endian fp16, and 0 where a scale is 0. Both are float32."""
+    quotient = torch.where(scales > 0, values / torch.where(scales > 0, scales, 1.0), 0.0)
+    return quotient.numpy().astype("<f2")
 
 
 def read_tensor_scales(words: NDArray[np.uint8]) -> Tensor:
