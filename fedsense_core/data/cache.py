@@ -84,7 +84,7 @@ def _load(folder: Path, entry: str, request: Request) -> tuple[Array, Cut] | Non
     try:
         cut = _cut_from_json(json.loads((folder / f"{entry}.json").read_text(encoding="utf-8")))
         values = np.load(folder / f"{entry}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     shape = (cut.count, len(request.bands), request.size, request.size)
     return (values, cut) if (values.shape, str(values.dtype)) == (shape, cut.dtype) else None

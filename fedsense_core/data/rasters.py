@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -46,6 +46,8 @@ class ReadLimits:
     """Least fraction of a chip's pixels that must hold a measurement in every band."""
     max_file_pixels: int = 1 << 31
     """Largest width times height of one file. A Sentinel-2 tile has 0.12e9."""
+    max_expansion: int = 1000
+    """Largest ratio of decoded bytes to the file's size; a sparse or crafted file may claim terabytes."""
     max_block_bytes: int = 64 << 20
     """Largest decoded block: a file of 250 bytes may claim one of gigabytes."""
     max_window_bytes: int = 64 << 20
@@ -71,14 +73,12 @@ class Raster:
     height: int
     dtype: str
     block_shape: tuple[int, int]
-    positions: tuple[int, ...]
-    """0-based positions of the requested bands."""
+    indexes: tuple[int, ...]
+    """1-based indexes of the requested bands, as GDAL counts."""
+    masked: bool
+    """True when the file says which pixels are valid: by nodata, by an internal mask or by an alpha band."""
     nodata: float | None
     """The card's nodata; the file's own is in its masks."""
-
-    def chip_count(self, size: int) -> int:
-        """Return the number of whole chips of ``size`` x ``size`` pixels."""
-        return (self.width // size) * (self.height // size)
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,18 @@ def inspect(path: Path, card: SensorCard, bands: Sequence[str], size: int, limit
     with open_raster(path) as file:
         _check_bands(path, file, card)
         _check_mosaic(file, size)
-        dtype = str(file.dtypes[0])  # a GeoTIFF has one type for all its bands
-        if dtype not in DTYPES:
-            raise Unreadable(f"has pixels of type {dtype}; allowed are {', '.join(DTYPES)}")
-        raster = Raster(
+        _check_claims(path, file, size, limits)
+        indexes = tuple(i + 1 for i in card.positions(bands, str(path)))
+        return Raster(
             path=path,
             width=file.width,
             height=file.height,
-            dtype=dtype,
+            dtype=str(file.dtypes[0]),  # a GeoTIFF has one type for all its bands
             block_shape=_block_shape(file, limits),
-            positions=card.positions(bands, str(path)),
+            indexes=indexes,
+            masked=_is_masked(file, indexes, card),
             nodata=card.nodata,
         )
-    if raster.chip_count(size) == 0:
-        raise Unreadable(f"is {raster.width} x {raster.height} pixels, smaller than one chip of {size}")
-    if raster.width * raster.height > limits.max_file_pixels:
-        raise Unreadable(f"claims {raster.width} x {raster.height} pixels, more than {limits.max_file_pixels}")
-    return raster
 
 
 def read_chips(raster: Raster, size: int, limits: ReadLimits) -> Iterator[ChipBlock]:
@@ -151,18 +146,45 @@ def read_chips(raster: Raster, size: int, limits: ReadLimits) -> Iterator[ChipBl
 
 def _check_bands(path: Path, file: Any, card: SensorCard) -> None:
     expected = ", ".join(card.names)
-    if file.count != len(card.bands):
+    if file.count != len(card.bands) + _has_extra_alpha(file, card):
         raise SiteError(
             f"{path}: holds {file.count} bands, but its sensor card has {len(card.bands)} ({expected}). "
             "Name the right card, or list the file's bands under `bands` in the site file."
         )
-    described = [card.position(text or "") for text in file.descriptions]
-    wrong_order = all(i is not None for i in described) and described != list(range(file.count))
-    if wrong_order:
+    texts = file.descriptions[: len(card.bands)]
+    described = [card.position(text or "") for text in texts]
+    if None not in described and described != list(range(len(texts))):
         raise SiteError(
-            f"{path}: its own band descriptions say {', '.join(file.descriptions)}, the site file expects {expected}. "
+            f"{path}: its own band descriptions say {', '.join(texts)}, but the site file expects {expected}. "
             "Put `bands` in the file's order."
         )
+
+
+def _has_extra_alpha(file: Any, card: SensorCard) -> bool:
+    """True when the last band is an alpha channel besides the card's bands.
+
+    GDAL calls the fourth band of many 8-bit files alpha although it is near infrared: the card decides.
+    """
+    return bool(file.count == len(card.bands) + 1 and file.colorinterp[-1] == ColorInterp.alpha)
+
+
+def _is_masked(file: Any, indexes: Sequence[int], card: SensorCard) -> bool:
+    flags = [file.mask_flag_enums[i - 1] for i in indexes]
+    believable = [f for f in flags if MaskFlags.alpha not in f or _has_extra_alpha(file, card)]
+    return any(MaskFlags.all_valid not in f for f in believable)
+
+
+def _check_claims(path: Path, file: Any, size: int, limits: ReadLimits) -> None:
+    if file.dtypes[0] not in DTYPES:
+        raise Unreadable(f"has pixels of type {file.dtypes[0]}; allowed are {', '.join(DTYPES)}")
+    pixels = file.width * file.height
+    if min(file.width, file.height) < size:
+        raise Unreadable(f"is {file.width} x {file.height} pixels, smaller than one chip of {size}")
+    if pixels > limits.max_file_pixels:
+        raise Unreadable(f"claims {file.width} x {file.height} pixels, more than {limits.max_file_pixels}")
+    ratio = pixels * file.count * np.dtype(file.dtypes[0]).itemsize / max(1, path.stat().st_size)
+    if ratio > limits.max_expansion:
+        raise Unreadable(f"claims {ratio:.0f} times its own size, more than {limits.max_expansion}")
 
 
 def _check_mosaic(file: Any, size: int) -> None:
@@ -185,7 +207,7 @@ def _block_shape(file: Any, limits: ReadLimits) -> tuple[int, int]:
 
 def _windows(raster: Raster, size: int, limits: ReadLimits) -> Iterator[Window]:
     """Yield windows of whole chips that begin on block edges where blocks and chips fit into each other."""
-    bytes_each = size * size * len(raster.positions) * (np.dtype(raster.dtype).itemsize + 1)  # values and masks
+    bytes_each = size * size * len(raster.indexes) * (np.dtype(raster.dtype).itemsize + 1)  # values and masks
     most = max(1, limits.max_window_bytes // bytes_each)
     across, down = raster.width // size, raster.height // size
     step_x = min(across, max(1, ceil(raster.block_shape[1] / size)), most)
@@ -198,12 +220,11 @@ def _windows(raster: Raster, size: int, limits: ReadLimits) -> Iterator[Window]:
 
 def _read(file: Any, raster: Raster, window: Window) -> tuple[Array, NDArray[np.bool_]]:
     """Return values (C, h, w) and the pixels (h, w) that are valid in every requested band."""
-    indexes = [i + 1 for i in raster.positions]
+    indexes = list(raster.indexes)
     try:
         values: Array = file.read(indexes, window=window)
         valid = np.ones(values.shape[1:], dtype=bool)
-        if any(flags != [MaskFlags.all_valid] for flags in file.mask_flag_enums):
-            # The file's nodata, internal mask and alpha, whichever it has.
+        if raster.masked:
             valid &= (file.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
         raise Unreadable(f"cannot be decoded ({_one_line(error)})") from error

@@ -76,7 +76,11 @@ class SensorCard(BaseModel):
 
     def only(self, names: Sequence[str], where: str) -> SensorCard:
         """Return a card for files that hold just these bands, in this order. Raises as `positions` does."""
-        return self.model_copy(update={"bands": [self.bands[i] for i in self.positions(names, where)]})
+        chosen = self.positions(names, where)
+        twice = next((name for name, i in zip(names, chosen, strict=True) if chosen.count(i) > 1), None)
+        if twice is not None:
+            raise SiteError(f"{where}: band {twice!r} appears twice.")
+        return self.model_copy(update={"bands": [self.bands[i] for i in chosen]})
 
     def _position_or_raise(self, name: str, where: str) -> int:
         found = self.position(name)

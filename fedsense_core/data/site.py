@@ -47,7 +47,7 @@ class SensorChoice(BaseModel):
         try:
             return SensorCard.model_validate(fields)
         except ValidationError as error:
-            raise SiteError(f"{where}: {_first_fault(error)}") from error
+            raise SiteError(f"{where}: {_first_fault(error, SensorCard)}") from error
 
 
 class SourceEntry(SensorChoice):
@@ -102,7 +102,11 @@ def load_site(path: Path) -> Site:
     path = Path(path).absolute()
     entry = read_strict_toml(path, SiteFile)
     sources = tuple(_source(path, i, source) for i, source in enumerate(entry.sources, start=1))
-    if not any(source.files for source in sources):
+    listed = [file for source in sources for file in source.files]
+    twice = next((file for file in listed if listed.count(file) > 1), None) if len(set(listed)) < len(listed) else None
+    if twice is not None:
+        raise SiteError(f"{path}: {twice} belongs to two sources. Make their globs disjoint.")
+    if not listed:
         tried = ", ".join(repr(p) for source in entry.sources for p in source.paths)
         raise SiteError(f"{path}: sources.paths matches no file (tried {tried} from {path.parent}). Correct the globs.")
     return Site(entry.name, entry.description, path, sources)
@@ -119,7 +123,7 @@ def read_strict_toml(path: Path, model: type[Model]) -> Model:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SiteError(f"{path}: is not valid TOML: {error}") from error
     except ValidationError as error:
-        raise SiteError(f"{path}: {_first_fault(error)}") from error
+        raise SiteError(f"{path}: {_first_fault(error, model)}") from error
 
 
 def _source(path: Path, number: int, entry: SourceEntry) -> Source:
@@ -143,7 +147,7 @@ def _matches(folder: Path, glob: str, where: str) -> list[Path]:
         raise SiteError(f"{where}.paths: {glob!r} cannot be searched: {error}") from error
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     """Say the first mistake of a pydantic report as `key: what is wrong, and the nearest right key`."""
     faults: list[Any] = list(error.errors(include_url=False, include_context=False))
     # A union reports each alternative; the branch that was meant is the one whose complaint lies deepest.
@@ -152,8 +156,9 @@ def _first_fault(error: ValidationError) -> str:
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".") or "file"
     if fault["type"] == "extra_forbidden":
         wrong = str(fault["loc"][-1])
-        known = [name for model in (SiteFile, SourceEntry, SensorCard, Band) for name in model.model_fields]
+        known = [name for part in (model, SourceEntry, SensorCard, Band) for name in part.model_fields]
         return f"unknown key {key!r}.{nearest(wrong, known)}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing."
-    return f"{key} = {fault['input']!r}: {fault['msg']}."
+    value = "" if isinstance(fault["input"], dict | list) else f" = {fault['input']!r}"
+    return f"{key}{value}: {fault['msg']}."

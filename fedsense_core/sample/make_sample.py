@@ -72,8 +72,8 @@ class Labelled:
 NASA = "Public domain (NASA)"
 USGS = "Public domain (U.S. Geological Survey)"
 COPERNICUS = "Contains modified Copernicus Sentinel data; free, full and open (Copernicus data licence)"
-THEIA = "Contains modified Copernicus Sentinel data, processed by CNES for Theia; Etalab open licence 2.0"
-NEON = "Open, National Ecological Observatory Network (NEON data usage policy, CC0)"
+THEIA = "Contains modified Copernicus Sentinel data, processed by CNES for Theia; open licence"
+NEON = "Open data of the National Ecological Observatory Network (NEON)"
 MODIS_NAME = "NASA Blue Marble Next Generation (Terra MODIS)"
 
 MOSAICS = (
