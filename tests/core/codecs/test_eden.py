@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import hadamard
 from torch import Tensor
 
+from fedsense_core.codecs.codebooks import HALF_CODEBOOKS
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.hadamard import signs
 from fedsense_core.errors import FrameError
@@ -269,6 +271,27 @@ def test_random_bytes_decode_to_finite_numbers_or_are_refused(table: TensorTable
         assert torch.isfinite(decoded).all()
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_a_reader_written_from_the_format_alone_agrees(bits: int) -> None:
+    table = TensorTable.from_shapes({"b": (3,), "w": (25, 41)})
+    vector = torch.randn(table.numel, generator=torch.Generator().manual_seed(bits))
+    payload = Eden(bits).encode(vector, table, seed=7)
+    read = np.concatenate(read_by_the_book(payload, bits, signs(7, 1).numpy()))
+    np.testing.assert_allclose(Eden(bits).decode(payload, table, seed=7).numpy(), read, rtol=0, atol=1e-5)
+
+
+def read_by_the_book(payload: bytes, bits: int, sign_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decode three small values and a tensor of 1025 in two blocks with float64 and a matrix."""
+    codes = np.frombuffer(payload, np.uint8, 2 * 128 * bits).reshape(2, bits, 128)
+    scale_b, scale_w = np.frombuffer(payload, "<f4", 2, offset=codes.size).astype(float)
+    numbers = np.frombuffer(payload, "<f2", 5, offset=codes.size + 8).astype(float)
+    planes = np.unpackbits(codes, axis=2, bitorder="little").astype(int)
+    half = np.array(HALF_CODEBOOKS[bits])
+    levels = np.concatenate([-half[::-1], half])[(planes << np.arange(bits)[:, None]).sum(1)]
+    rotated = levels * (scale_w * numbers[:2, None])
+    return scale_b * numbers[2:], (rotated @ hadamard(1024) / 32 * sign_row).reshape(-1)[:1025]
+
+
 GOLDEN = {
     1: "8f4e1c390000c03800781b6400f855f555f1 cce6404ce101a381 16ec64ff06ec5058",
     2: "5bce1b390000c03800785a6000f855f555f1 648ddde8bc035d53 52d6d23f06c99929",
@@ -292,3 +315,10 @@ def test_golden_payload(bits: int) -> None:
 
 def spliced(payload: bytes, at: int, part: bytes) -> bytes:
     return payload[:at] + part + payload[at + len(part) :]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bits", BITS)
+def test_a_vector_on_a_gpu_gives_the_payload_of_its_copy(table: TensorTable, bits: int) -> None:
+    vector = torch.randn(table.numel, generator=torch.Generator().manual_seed(0))
+    assert Eden(bits).encode(vector.cuda(), table, 1) == Eden(bits).encode(vector, table, 1)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsense_core.codecs.packing import pack_codes, unpack_codes
 
 
+@settings(deadline=None)
 @given(bits=st.integers(1, 8), blocks=st.integers(0, 5), seed=st.integers(0, 2**32 - 1))
 def test_unpacking_inverts_packing_for_every_width(bits: int, blocks: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, 2**bits, (blocks, 1024), dtype=np.uint8)
@@ -16,6 +17,7 @@ def test_unpacking_inverts_packing_for_every_width(bits: int, blocks: int, seed:
     assert np.array_equal(unpack_codes(packed, bits), codes)
 
 
+@settings(deadline=None)
 @given(bits=st.integers(1, 8), seed=st.integers(0, 2**32 - 1))
 def test_every_byte_string_is_some_packing(bits: int, seed: int) -> None:
     packed = np.random.default_rng(seed).integers(0, 256, (3, 128 * bits), dtype=np.uint8)

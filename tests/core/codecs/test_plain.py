@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -18,6 +18,7 @@ def flat(size: int) -> TensorTable:
     return TensorTable.from_shapes({"w": (1, size)})
 
 
+@settings(deadline=None)
 @given(values=arrays(np.float32, st.integers(0, 3000), elements=FINITE))
 def test_none_returns_every_bit(values: np.ndarray) -> None:
     payload = Float32().encode(torch.from_numpy(values), flat(values.size), seed=0)
@@ -25,6 +26,7 @@ def test_none_returns_every_bit(values: np.ndarray) -> None:
     assert Float32().decode(payload, flat(values.size), seed=0).numpy().tobytes() == values.tobytes()
 
 
+@settings(deadline=None)
 @given(values=arrays(np.float32, st.integers(0, 3000), elements=st.floats(-(2.0**127), 2.0**127, width=32)))
 def test_bf16_rounds_to_nearest_even(values: np.ndarray) -> None:
     payload = Bfloat16().encode(torch.from_numpy(values), flat(values.size), seed=0)

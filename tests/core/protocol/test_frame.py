@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsense_core.errors import FrameError
@@ -49,6 +49,7 @@ def forged(frame: bytes, **changes: object) -> bytes:
     return head + checksum(head, memoryview(frame)[HEADER_BYTES:]) + frame[HEADER_BYTES:]
 
 
+@settings(deadline=None)
 @given(head=HEADERS, payload=st.binary(max_size=300))
 def test_unpack_inverts_pack(head: FrameHeader, payload: bytes) -> None:
     head = dataclasses.replace(head, payload_bytes=len(payload))
@@ -160,6 +161,7 @@ def test_forged_headers_with_a_matching_checksum_are_refused(changes: dict[str, 
         unpack(forged(pack(header(b"payload"), b"payload").tobytes(), **changes))
 
 
+@settings(deadline=None)
 @given(rest=st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(rest: bytes) -> None:
     for frame in (rest, b"FSFR\x01\x00" + rest):
