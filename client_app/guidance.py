@@ -1,9 +1,8 @@
 """Server-to-clients guidance, as a client follows it: where the gradient of a step is taken (DESIGN, section 4).
 
-The shift form starts local training at the sharp side of the global model and never looks back: a perturbation that stays
-constant over a round equals a shifted start (FedLESAM, arXiv 2405.18890), so it costs no step anything. Shapes: N, L as in
-``fedsense_core.tensors``.
-"""
+The shift form starts local training at the sharp side of the global model and never looks back: a perturbation that
+stays constant over a round equals a shifted start (FedLESAM, arXiv 2405.18890), so it costs no step anything.
+Shapes: N, L as in ``fedsense_core.tensors``."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedsense_core.config import GuidanceSection
+from fedsense_core.settings import GuidanceSection
 from fedsense_core.tensors import TensorTable
 
 Loss = Callable[[], Tensor]

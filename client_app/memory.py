@@ -1,9 +1,9 @@
 """What a client keeps between rounds, on its own disk: one slot for each of at most two rounds.
 
-The slot of the round that the server acknowledged is *committed*, the newer one is *pending*. Which is which is decided by
-the server's next message alone, so no crash can leave them confused: slots are folders named by round, written whole or
-not at all. Flower's ``context.state`` would lose all this silently above about 200 MB, and with every restart.
-"""
+The slot of the round that the server acknowledged is *committed*, the newer one is *pending*. Which is which is
+decided by the server's next message alone, so no crash can leave them confused: slots are folders named by round,
+written whole or not at all. Flower's ``context.state`` would lose all this silently above about 200 MB, and with
+every restart."""
 
 from __future__ import annotations
 

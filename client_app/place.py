@@ -11,10 +11,10 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from fedsense_core.config import Config
 from fedsense_core.data import Chips, load_site, open_chips
 from fedsense_core.errors import SiteError
 from fedsense_core.places import run_folder, safe_name, site_files
+from fedsense_core.settings import Config
 
 POOLED = "pooled"
 

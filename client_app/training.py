@@ -15,11 +15,11 @@ from torch import Tensor
 
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import ShiftedAdamW
-from fedsense_core.config import Config
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
+from fedsense_core.settings import Config
 from fedsense_core.ssl import Recipe, StepLoss
 from fedsense_core.tensors import TensorTable
 

@@ -14,7 +14,7 @@ from client_app.memory import ClientMemory, Slot
 from client_app.place import Place
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs import get_codec
-from fedsense_core.config import Config, resolve
+from fedsense_core.config import resolve
 from fedsense_core.data import Chips, epoch_batches
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models import build_model
@@ -23,6 +23,7 @@ from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
+from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable

@@ -1,4 +1,4 @@
-"""The one configuration tree. Data enters here and nowhere else, so a wrong key or value stops a run at once.
+"""From what a user says to the settings of a run; a wrong key or value stops it at once.
 
 Four layers, later ones win: the defaults below, the ``[fedsense]`` table of ``flower.toml``, the preset, and Flower's
 run config (``flwr run -c``). In the run config the word ``preset`` means "as the layers below say".
@@ -6,265 +6,19 @@ run config (``flwr run -c``). In the run config the word ``preset`` means "as th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.presets import PRESETS, preset
+from fedsense_core.presets import preset
+from fedsense_core.settings import Config, Section
 
 FROM_PRESET = "preset"
 """The value of a run-config key that leaves the choice to the preset."""
-
-
-class Section(BaseModel):
-    """A strict, frozen group of settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class RunSection(Section):
-    """How long the run is and where it is written."""
-
-    rounds: int = Field(8, ge=1)
-    """Rounds of federated training."""
-    seed: int = Field(0, ge=0)
-    """Seed of initial weights, batches, augmentations and codec rotations."""
-    folder: str = "auto"
-    """Run folder, an absolute path; ``auto`` is ``~/.fedsense/runs/<preset>-seed<seed>``."""
-    resume: Literal["auto", "never"] = "auto"
-    """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an existing folder."""
-    evaluate_every: int = Field(2, ge=0)
-    """Probe the encoder every E rounds and after the last; 0 never."""
-    keep_checkpoints: int = Field(2, ge=1)
-    """Newest checkpoints that stay on disk."""
-    report: bool = True
-    """Write report.html at the end."""
-
-
-class FederationSection(Section):
-    """Who takes part, and when a round counts."""
-
-    participation: float = Field(1.0, gt=0, le=1)
-    """Share of the available clients asked in each round."""
-    min_clients: int = Field(1, ge=1)
-    """Clients that must be connected before a round begins."""
-    quorum: int = Field(1, ge=1)
-    """Accepted replies below which the round changes nothing."""
-    wait_s: float = Field(600.0, ge=0)
-    """Seconds to wait for ``min_clients`` before giving up."""
-    deadline_s: float = Field(3600.0, gt=0)
-    """Seconds after which a round goes on without the replies that are missing."""
-    only: str = ""
-    """Name of the one site that trains (``standalone``); empty: everybody."""
-    pooled: bool = False
-    """One client opens every site file (``centralised``; simulation only)."""
-    sites: str = "sample"
-    """Simulation: folder of site files, one per SuperNode in name order; ``sample`` is the shipped federation."""
-    public: str = "sample"
-    """Site file of the public imagery, read by the server; ``sample`` is the shipped set."""
-    labelled: str = "sample"
-    """Folder of the labelled set for the probes, read by the server; ``sample`` is the shipped set, empty is none."""
-
-
-class ModelSection(Section):
-    """What is trained."""
-
-    architecture: str = "resnet18"
-    """timm model name."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of ``timm.create_model``; JSON types only, they are exported with the encoder."""
-    projector: tuple[int, int] = (256, 64)
-    """Hidden and output width of the projection head."""
-    decoder_width: int = Field(96, ge=8)
-    """Width of the masked-image decoder of ViTs."""
-    decoder_depth: int = Field(1, ge=1)
-    """Transformer blocks of the masked-image decoder of ViTs."""
-    local_parameters: tuple[str, ...] = ()
-    """Globs of parameter names that never leave the client."""
-
-
-class DataSection(Section):
-    """What the model sees."""
-
-    bands: tuple[str, ...] = Field(("red", "green", "blue"), min_length=1)
-    """Bands read from every sensor, by name."""
-    chip_size: int = Field(64, ge=8)
-    """Side of the chips cut from the rasters, pixels."""
-    view_size: int = Field(48, ge=8)
-    """Side of the views the model trains on, pixels."""
-    min_scale: float = Field(0.3, gt=0, le=1)
-    """Smallest share of a chip's area that a view shows."""
-    jitter: float = Field(1.0, ge=0)
-    """Strength of gain and offset changes; 0 turns them off."""
-
-
-class TrainSection(Section):
-    """Local training."""
-
-    recipe: Literal["simclr", "mae"] = "simclr"
-    """Self-supervised loss."""
-    local_steps: int = Field(20, ge=1)
-    """Optimiser steps a client makes in a round (K)."""
-    batch_size: int = Field(64, ge=2)
-    """Chips in a batch."""
-    learning_rate: float = Field(2e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    weight_decay: float = Field(0.05, ge=0)
-    """Decoupled weight decay, towards the unshifted weights."""
-    warmup: float = Field(0.1, ge=0, le=1)
-    """Share of all steps of the run with a rising learning rate; a cosine follows."""
-    temperature: float = Field(0.2, gt=0)
-    """Temperature of the contrastive loss."""
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of patches hidden from the encoder (mae)."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` is bf16 autocast on CUDA and fp32 on the CPU."""
-
-
-class GuidanceSection(Section):
-    """Server-to-clients guidance (DESIGN, section 4)."""
-
-    kind: Literal["none", "shift", "sam", "mixed", "sam-every-k"] = "shift"
-    """Where the local gradient is taken."""
-    radius: float = Field(0.1, ge=0)
-    """r: radius of a tensor's shift relative to the norm of its last aggregated update."""
-    direction: Literal["momentum", "random"] = "momentum"
-    """``random`` is the control: a direction that means nothing."""
-    sign: Literal[-1, 0, 1] = 1
-    """1 looks from the sharp side; 0 and -1 are controls."""
-    ramp: float = Field(0.1, ge=0, le=1)
-    """Share of the rounds over which the radius rises to its value."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """β of the momentum of global updates."""
-    mix: float = Field(0.5, ge=0, le=1)
-    """``mixed``: weight of the global direction beside the local gradient."""
-    every: int = Field(5, ge=1)
-    """``sam-every-k``: local ascent on every k-th step only."""
-
-
-class AlignmentSection(Section):
-    """Keeping representations near the universal encoder's."""
-
-    weight: float = Field(0.5, ge=0)
-    """μ; 0 saves the second forward pass."""
-    target: Literal["global", "shifted"] = "global"
-    """Whether the anchor is ŵ or the shifted start."""
-
-
-class CodecSection(Section):
-    """How a vector is coded."""
-
-    codec: Literal["none", "bf16", "eden"] = "eden"
-    """Codec name."""
-    bits: Literal[1, 2, 3, 4, 8] = 1
-    """Bits per parameter (eden)."""
-
-
-class UplinkSection(CodecSection):
-    """Client to server."""
-
-    feedback: bool = True
-    """Carry what the codec lost over to the next round."""
-
-
-class DownlinkSection(CodecSection):
-    """Server to client."""
-
-    bits: Literal[1, 2, 3, 4, 8] = 4
-    """Bits per parameter (eden)."""
-
-
-class OuterSection(Section):
-    """What the server does with the mean update."""
-
-    kind: Literal["fedavg", "nesterov"] = "fedavg"
-    """``fedavg`` adds it; ``nesterov`` is the outer optimiser of DiLoCo (arXiv 2311.08105)."""
-    learning_rate: float = Field(0.7, gt=0)
-    """nesterov: step size."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """nesterov: momentum."""
-
-
-class DistillationSection(Section):
-    """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
-
-    kind: Literal["none", "similarity", "public-ssl", "self"] = "similarity"
-    """``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the mean as its own teacher) are controls."""
-    steps: int = Field(10, ge=1)
-    """Optimiser steps a round."""
-    batch_size: int = Field(128, ge=4)
-    """Public chips in a batch."""
-    learning_rate_factor: float = Field(0.1, gt=0)
-    """Learning rate relative to the clients'."""
-    teacher_temperature: float = Field(0.07, gt=0)
-    """τ_T."""
-    student_temperature: float = Field(0.1, gt=0)
-    """τ_S."""
-    public_weight: float = Field(0.0, ge=0)
-    """λ_pub: weight of the self-supervised loss on the same public batch."""
-
-
-class AdmissionSection(Section):
-    """What a reply must satisfy to count."""
-
-    max_examples: int = Field(10_000_000, ge=1)
-    """Largest example count a client may claim for one round."""
-    norm_factor: float = Field(10.0, gt=1)
-    """Largest update norm relative to the median of those accepted in earlier rounds."""
-    first_round_max_norm: float = Field(1_000.0, gt=0)
-    """Largest update norm while nothing has been accepted yet."""
-
-
-class Config(Section):
-    """Everything a run is told."""
-
-    preset: str = "fedsense"
-    """Named method; see ``presets.py``."""
-    run: RunSection = RunSection()
-    federation: FederationSection = FederationSection()
-    model: ModelSection = ModelSection()
-    data: DataSection = DataSection()
-    train: TrainSection = TrainSection()
-    guidance: GuidanceSection = GuidanceSection()
-    alignment: AlignmentSection = AlignmentSection()
-    uplink: UplinkSection = UplinkSection()
-    downlink: DownlinkSection = DownlinkSection()
-    outer: OuterSection = OuterSection()
-    distillation: DistillationSection = DistillationSection()
-    admission: AdmissionSection = AdmissionSection()
-
-    @property
-    def total_steps(self) -> int:
-        """Local steps of the whole run, over which the learning rate is scheduled."""
-        return self.run.rounds * self.train.local_steps
-
-    @property
-    def sends_models(self) -> bool:
-        """True where full models travel both ways and the round is plain FedAvg, bit for bit."""
-        return (
-            self.uplink.codec == self.downlink.codec == "none"
-            and self.guidance.kind != "shift"
-            and self.outer.kind == "fedavg"
-        )
-
-    @property
-    def momentum_in_use(self) -> float | None:
-        """β of m̂, or None where no guidance looks at m̂, which then need not travel to clients that lag."""
-        return self.guidance.momentum if self.guidance.kind in ("shift", "mixed") else None
-
-    @property
-    def digest(self) -> str:
-        """Hex name of all settings that change the numbers: where a run is written and how often it reports do not."""
-        settings = self.model_dump(mode="json")
-        for key in ("folder", "resume", "report", "keep_checkpoints"):
-            del settings["run"][key]
-        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def known_keys() -> list[str]:
@@ -296,7 +50,7 @@ def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = 
 
 
 def flower_defaults() -> dict[str, Any]:
-    """Return the ``[fedsense]`` table of ``flower.toml``: beside the packages in a bundle or clone, inside in a wheel."""
+    """Return ``[fedsense]`` of ``flower.toml``, which lies beside the packages, or inside fedsense_core in a wheel."""
     here = Path(__file__).parent
     for path in (here.parent / "flower.toml", here / "flower.toml"):
         if path.is_file():
@@ -347,4 +101,4 @@ def _nearest_choice(key: str, value: Any) -> str:
     return nearest(str(value), [str(choice) for choice in get_args(inner.annotation)]) if inner else ""
 
 
-__all__ = ["PRESETS", "Config", "flower_defaults", "known_keys", "resolve"]
+__all__ = ["Config", "flower_defaults", "known_keys", "resolve"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fedsense_core.config import Config
 from fedsense_core.data import sample_labelled, sample_public, sample_sites
 from fedsense_core.errors import ConfigError, SiteError
+from fedsense_core.settings import Config
 
 SAMPLE = "sample"
 

@@ -1,4 +1,5 @@
-"""Methods are data: each preset is a handful of switches over the configuration tree, never a class (DESIGN, section 9)."""
+"""Methods are data: each preset is a handful of switches over the configuration tree, never a class (DESIGN, section
+9)."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ PRESETS: dict[str, Switches] = {
     "standalone": PLAIN,
     "centralised": PLAIN | {"federation": {"pooled": True}},
 }
-"""arXiv 2503.11051 as read (``fedsense``; ``-fp32`` at 32 bits both ways), McMahan et al. 2017 (``fedavg``), and the two
-ends: one institution alone (name it in ``federation.only``), and all imagery in one place."""
+"""arXiv 2503.11051 as read (``fedsense``; ``-fp32`` at 32 bits both ways), McMahan et al. 2017 (``fedavg``), and the
+two ends: one institution alone (name it in ``federation.only``), and all imagery in one place."""
 
 
 def preset(name: str) -> Switches:

@@ -16,13 +16,13 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedsense_core.codecs import Codec
-from fedsense_core.config import AdmissionSection
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.places import safe_name
 from fedsense_core.protocol.broadcast import update_seed
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.settings import AdmissionSection
 from fedsense_core.tensors import TensorTable
 
 

@@ -1,8 +1,7 @@
 """The weighted mean of accepted updates, decoded one at a time into one accumulator.
 
-Memory is two vectors whatever the number of clients; frames wait on disk. The order is that of site names: floating-point
-sums depend on it, and Flower's node ids change from one run to the next.
-"""
+Memory is two vectors whatever the number of clients; frames wait on disk. The order is that of site names:
+floating-point sums depend on it, and Flower's node ids change from one run to the next."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ def weights_of(accepted: Sequence[Accepted]) -> list[float]:
 def weighted_mean(accepted: Sequence[Accepted]) -> Tensor:
     """Return Σ p_i x_i of what travelled (updates, or models) as float32 (N,).
 
-    The operations and their order are those of Flower's FedAvg on the same ordered replies, so with full models the result
-    equals it bit for bit (McMahan et al. 2017, algorithm 1).
+    The operations and their order are those of Flower's FedAvg on the same ordered replies, so with full models the
+    result equals it bit for bit (McMahan et al. 2017, algorithm 1).
     """
     mean: np.ndarray | None = None
     for one, weight in zip(accepted, weights_of(accepted), strict=True):

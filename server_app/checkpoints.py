@@ -1,7 +1,8 @@
-"""Checkpoints that are whole or not there: written aside, synced, checksummed, renamed; the newest intact one continues.
+"""Checkpoints that are whole or not there: written aside, synced, checksummed, renamed; the newest intact one
+continues.
 
-Every random choice of a run is named by seed and round (``fedsense_core.seeds``), so no generator state needs saving.
-"""
+Every random choice of a run is named by seed and round (``fedsense_core.seeds``), so no generator state needs
+saving."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ class Checkpoints:
                 damaged.append(f"{path.name}: {error}")
         if damaged:
             raise CheckpointError(
-                f"no intact checkpoint in {self.folder} ({'; '.join(damaged)}). Restore one, or choose another run.folder"
+                f"no intact checkpoint in {self.folder} ({'; '.join(damaged)}). "
+                "Restore one, or choose another run.folder"
             )
         return None
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.config import Config
 from fedsense_core.data import epoch_batches
 from fedsense_core.models import PretrainingModel
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
+from fedsense_core.settings import Config
 from fedsense_core.ssl import Recipe
 from fedsense_core.tensors import TensorTable
 
@@ -65,7 +65,8 @@ class Distiller:
     def look(self, model: PretrainingModel, weight: float) -> Teacher:
         """Embed the public set with one teacher (P, C, H, W) -> (P, D)."""
         model.to(self.device).eval()
-        features = [F.normalize(model.embed(self._view(batch)).float(), dim=1) for batch in self.public.split(256)]
+        batches = torch.split(self.public, 256)
+        features = [F.normalize(model.embed(self._view(batch)).float(), dim=1) for batch in batches]
         return Teacher(weight, torch.cat(features).half().cpu())
 
     def distil(

@@ -10,10 +10,10 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fedsense_core.config import Config
 from fedsense_core.errors import FedSenseError, FrameError, Rejected
 from fedsense_core.protocol.messages import Hello, hello_request
 from fedsense_core.seeds import seed_of
+from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from server_app.exchange import exchange
 from server_app.roster import Roster

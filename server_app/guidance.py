@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config
+from fedsense_core.settings import Config
 
 
 def ramp(config: Config, server_round: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsense_core.config import OuterSection
+from fedsense_core.settings import OuterSection
 
 
 @dataclass

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from fedsense_core.config import Config
 from fedsense_core.data import Chips, LabelledSet
 from fedsense_core.encoder import export_encoder
 from fedsense_core.evaluation import probe
 from fedsense_core.models import encoder_args
 from fedsense_core.reporting.run_folder import RunFolder
+from fedsense_core.settings import Config
 from server_app.checkpoints import Checkpoints
 from server_app.record import RoundRecord
 from server_app.strategy import FedSense
 
-Show = Callable[[dict[str, object]], None]
+Show = Callable[[dict[str, Any]], None]
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Recorder:
 
     def before_first_round(self, strategy: FedSense) -> None:
         """Probe the random weights that every later figure is shown beside."""
-        line = {"round": 0, "probe": self._probe(strategy)}
+        line: dict[str, Any] = {"round": 0, "probe": self._probe(strategy)}
         self.run.append_metrics(line)
         self.show(line)
 

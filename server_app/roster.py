@@ -1,8 +1,7 @@
 """Who is connected, which site each node speaks for, and what the server knows each site to hold.
 
-Flower's node ids change with every run of a simulation and with every restart of a SuperNode without a key, so everything
-that must outlive them is kept by site name.
-"""
+Flower's node ids change with every run of a simulation and with every restart of a SuperNode without a key, so
+everything that must outlive them is kept by site name."""
 
 from __future__ import annotations
 

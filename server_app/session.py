@@ -11,23 +11,20 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fedsense_core.config import Config
 from fedsense_core.data import Chips, LabelledSet, load_labelled, load_site, open_chips
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.places import labelled_folder, public_file, run_folder
-from fedsense_core.reporting.console import RoundPrinter
-from fedsense_core.reporting.run_folder import RunFolder
+from fedsense_core.reporting import RoundPrinter, RunFolder
+from fedsense_core.reporting.report import write_report
+from fedsense_core.settings import FREE_KEYS, Config
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
 from server_app.checkpoints import Checkpoints, ServerState
 from server_app.distillation import Distiller
-from server_app.pictures import report
+from server_app.pictures import draw
 from server_app.recorder import Recorder
 from server_app.strategy import FedSense
-
-FREE_KEYS = ("run.folder", "run.resume", "run.report", "run.keep_checkpoints")
-"""Settings that may change when a run is continued: they do not change its numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,9 @@ def run_session(config: Config, grid: Grid) -> Path:
     strategy.start(grid)
     recorder.export(strategy, material.public)
     if config.run.report:
-        report(config, run, strategy, material.public, material.labelled)
+        log(INFO, "writing the report")
+        strategy.model.to(device).eval()
+        write_report(run, draw(config, run, strategy.model, material.public, material.labelled))
     run.finish({"rounds": state.round, "aggregated": state.aggregated})
     log(INFO, "run folder: %s", run.path)
     return run.path

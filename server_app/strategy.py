@@ -17,13 +17,13 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from fedsense_core.codecs import get_codec
-from fedsense_core.config import Config
 from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.protocol.messages import TrainTask, array_bytes
 from fedsense_core.schedule import learning_rate
+from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
@@ -44,8 +44,8 @@ TRAVELLING = "weights"
 class FedSense(Strategy):
     """Mutual guidance between a server and the clients that must not share their imagery.
 
-    ``model`` is a scratch copy to decode into; ``state`` is what the strategy carries between rounds and what a checkpoint
-    saves; ``after_round`` is called with every finished round (checkpoint, probes, report).
+    ``model`` is a scratch copy to decode into; ``state`` is what the strategy carries between rounds and what a
+    checkpoint saves; ``after_round`` is called with every finished round (checkpoint, probes, report).
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class FedSense(Strategy):
         self.record.seconds["aggregate"] = time.monotonic() - began
         self._distil(accepted, server_round)
         self._acknowledge(accepted, server_round)
-        return _to_arrays(self.state.weights), MetricRecord(mean_metrics(accepted))
+        return _to_arrays(self.state.weights), MetricRecord({**mean_metrics(accepted)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

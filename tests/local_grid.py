@@ -1,4 +1,4 @@
-"""A Flower Grid that runs ClientApps in this process, through Flower's own wire format, and can be made to misbehave."""
+"""A Flower Grid that runs ClientApps in this process through Flower's wire format, and can be made to misbehave."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Masked image modelling on a timm encoder: hide cells, encode the rest, predict the pixels that were hidden.
 
-ViTs drop hidden tokens before the blocks (MAE, arXiv 2111.06377); convolutional encoders see a learned colour in their
-place and predict from the last map (SimMIM, arXiv 2111.09886).
-Shapes: B batch, C bands, H W pixels, G cells a side, N = G*G cells, V visible cells, P pixels of a cell a side, D width.
-"""
+ViTs drop hidden tokens before the blocks (MAE, arXiv 2111.06377); convolutional encoders see a learned colour in
+their place and predict from the last map (SimMIM, arXiv 2111.09886). Shapes: B batch, C bands, H W pixels, G cells
+a side, N = G*G cells, V visible cells, P pixels of a cell a side, D width."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,7 @@ class VitMaskedModel(MaskedModel):
         self.predict = nn.Linear(width, self.cell**2 * channels)
 
     def forward(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode visible tokens, decode all; see ``MaskedModel``."""
         visible_BVD = self._visible_tokens(encoder, x_BCHW, mask_BN)
         embedded_BVW = self.embed(visible_BVD)
         tokens_BNW = self.mask_token.to(embedded_BVW.dtype).expand(*mask_BN.shape, -1).clone()
@@ -78,6 +79,7 @@ class VitMaskedModel(MaskedModel):
         return self.predict(decoded_BNW), _pooled(visible_BVD)
 
     def pool_visible(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
+        """Encode and pool the visible tokens alone; see ``MaskedModel``."""
         return _pooled(self._visible_tokens(encoder, x_BCHW, mask_BN))
 
     def _visible_tokens(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
@@ -96,16 +98,18 @@ class ConvMaskedModel(MaskedModel):
     """SimMIM on a convolutional encoder: hidden cells show a learned colour; one convolution predicts pixels."""
 
     def __init__(self, encoder: nn.Module, channels: int, mask_ratio: float) -> None:
-        info = encoder.feature_info[-1]  # type: ignore[index]
-        super().__init__(int(info["reduction"]), mask_ratio)
+        stages: Any = encoder.feature_info
+        super().__init__(int(stages[-1]["reduction"]), mask_ratio)
         self.colour = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.predict = nn.Linear(int(encoder.num_features), self.cell**2 * channels)  # type: ignore[arg-type]
 
     def forward(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode the image with hidden cells coloured; see ``MaskedModel``."""
         cells_BND = self._cells(encoder, x_BCHW, mask_BN)
         return self.predict(cells_BND), self._pool(cells_BND, mask_BN)
 
     def pool_visible(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
+        """Encode the image and pool its visible cells alone; see ``MaskedModel``."""
         return self._pool(self._cells(encoder, x_BCHW, mask_BN), mask_BN)
 
     def _cells(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
@@ -142,7 +146,7 @@ def _pooled(tokens_BVD: Tensor) -> Tensor:
 
 
 def _prefix_tokens(encoder: VisionTransformer, batch: int) -> Tensor | None:
-    parts = [token for token in (encoder.cls_token, encoder.reg_token) if token is not None]
+    parts: list[Tensor] = [token for token in (encoder.cls_token, encoder.reg_token) if token is not None]
     if not parts:
         return None
     prefix = torch.cat(parts, dim=1)

@@ -13,9 +13,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fedsense_core.config import Config
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
+from fedsense_core.settings import Config
 
 BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -90,9 +90,17 @@ def _projector(width: int, hidden: int, out: int) -> nn.Module:
 
 def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:
     channels, ratio = len(config.data.bands), config.train.mask_ratio
+    masked: MaskedModel
     if isinstance(encoder, VisionTransformer):
-        return VitMaskedModel(encoder, channels, config.model.decoder_width, config.model.decoder_depth, ratio)
-    return ConvMaskedModel(encoder, channels, ratio)
+        masked = VitMaskedModel(encoder, channels, config.model.decoder_width, config.model.decoder_depth, ratio)
+    else:
+        masked = ConvMaskedModel(encoder, channels, ratio)
+    if config.data.view_size % masked.cell or config.data.view_size < 2 * masked.cell:
+        raise ConfigError(
+            f"data.view_size = {config.data.view_size} must be a multiple of {masked.cell} pixels, at least twice, to "
+            f"hide cells of {config.model.architecture!r}; change it, or the strides in model.args"
+        )
+    return masked
 
 
 def _create(architecture: str, channels: int, args: dict[str, Any]) -> nn.Module:

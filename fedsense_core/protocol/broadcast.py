@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -131,7 +132,7 @@ class Broadcaster:
 def receive(held: Replica | None, bundled: np.ndarray, run_id: int, table: TensorTable, beta: float | None) -> Replica:
     """Apply the frames of a broadcast to what a client holds.
 
-    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is not a frame of this run.
+    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is no frame of this run.
     """
     replica = held
     for raw in unbundle(bundled):
@@ -144,7 +145,7 @@ def receive(held: Replica | None, bundled: np.ndarray, run_id: int, table: Tenso
 
 
 def _apply(
-    replica: Replica | None, header: FrameHeader, payload: memoryview, table: TensorTable, beta: float
+    replica: Replica | None, header: FrameHeader, payload: memoryview, table: TensorTable, beta: float | None
 ) -> Replica:
     codec = codec_by_id(header.codec_id, header.bits)
     if header.kind == FrameKind.SNAPSHOT:
@@ -200,12 +201,13 @@ def unbundle(bundled: np.ndarray) -> list[np.ndarray]:
     data = np.ascontiguousarray(bundled, dtype=np.uint8).reshape(-1)
     if len(data) < COUNT.size:
         raise FrameError("empty broadcast")
-    (count,) = COUNT.unpack_from(data)
+    raw = memoryview(data.data)
+    (count,) = COUNT.unpack_from(raw)
     start = COUNT.size + count * LENGTH.size
     if count > MAX_FRAMES or start > len(data):
         raise FrameError(f"broadcast of {len(data)} bytes claims {count} frames")
-    lengths = [LENGTH.unpack_from(data, COUNT.size + i * LENGTH.size)[0] for i in range(count)]
+    lengths = [LENGTH.unpack_from(raw, COUNT.size + i * LENGTH.size)[0] for i in range(count)]
     if start + sum(lengths) != len(data):
         raise FrameError(f"broadcast of {len(data)} bytes claims frames of {sum(lengths)} bytes")
     ends = np.cumsum([start, *lengths])
-    return [data[int(a) : int(b)] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [data[int(a) : int(b)] for a, b in pairwise(ends)]

@@ -132,9 +132,17 @@ class Hello:
 
     def to_records(self) -> RecordDict:
         """Pack into one ConfigRecord."""
-        fields = {"site": self.site, "chips": self.chips, "skipped": self.skipped, "code": self.code}
-        texts = {"problem": self.problem or "-", "rounds": ",".join(map(str, self.rounds)) or "-"}
-        return RecordDict({"hello": ConfigRecord({**fields, **texts})})
+        hello = ConfigRecord(
+            {
+                "site": self.site or "-",
+                "chips": self.chips,
+                "skipped": self.skipped,
+                "rounds": ",".join(map(str, self.rounds)) or "-",
+                "code": self.code,
+                "problem": self.problem or "-",
+            }
+        )
+        return RecordDict({"hello": hello})
 
     @classmethod
     def from_message(cls, message: Message) -> Hello:
@@ -145,7 +153,7 @@ class Hello:
             hello = message.content.config_records["hello"]
             rounds, problem = str(hello["rounds"]), _clean(str(hello["problem"]))
             return cls(
-                site=_clean(str(hello["site"])),
+                site="" if hello["site"] == "-" else _clean(str(hello["site"])),
                 chips=_int(hello, "chips"),
                 skipped=_int(hello, "skipped"),
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),

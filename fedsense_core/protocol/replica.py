@@ -1,8 +1,7 @@
 """The stream that every party replays: ŵ_t and m̂_t from one sequence of exact operations (DESIGN, section 3).
 
-Elementwise float32 additions and multiplications, one after the other: IEEE 754 fixes each result, so server and clients
-hold equal bits whatever their processor. Nothing fused (``add(alpha=)``, ``lerp``) belongs here.
-"""
+Elementwise float32 additions and multiplications, one after the other: IEEE 754 fixes each result, so server and
+clients hold equal bits whatever their processor. Nothing fused (``add(alpha=)``, ``lerp``) belongs here."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config
 from fedsense_core.data.augment import Augmentation
 from fedsense_core.models import PretrainingModel
+from fedsense_core.settings import Config
 from fedsense_core.ssl.mae import mae_loss
 from fedsense_core.ssl.simclr import simclr_loss
 from fedsense_core.ssl.step import StepLoss
@@ -55,8 +55,15 @@ def contrastive_policy(config: Config) -> Augmentation:
 
 def geometric_policy(config: Config) -> Augmentation:
     """Return crops, flips and turns alone: what is predicted must be the imagery as it is."""
-    still = {"image_gain": 0.0, "band_gain": 0.0, "image_offset": 0.0, "band_offset": 0.0, "grey": 0.0}
-    return Augmentation(config.data.view_size, config.data.min_scale, **still)
+    return Augmentation(
+        config.data.view_size,
+        config.data.min_scale,
+        image_gain=0.0,
+        band_gain=0.0,
+        image_offset=0.0,
+        band_offset=0.0,
+        grey=0.0,
+    )
 
 
 __all__ = ["Recipe", "StepLoss", "build_recipe"]
