@@ -61,7 +61,7 @@ def _entry(site: Site, request: Request, cache_dir: Path) -> tuple[Path, str]:
     """Return the entry's folder, named after what is asked, and its name, after the state of the source files."""
     cards = [source.card.model_dump() for source in site.sources]
     paths = [[str(path) for path in source.files] for source in site.sources]
-    asked = _digest([CACHE_FORMAT, str(site.path), asdict(request)])
+    asked = _digest([CACHE_FORMAT, str(site.path), request.bands, request.size, request.limits.model_dump()])
     states = [[_state(path) for path in source.files] for source in site.sources]
     return Path(cache_dir) / f"{site.name}-{asked}", _digest([cards, paths, states])
 

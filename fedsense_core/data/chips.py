@@ -34,7 +34,10 @@ class Chips:
     values: NDArray[Any]
     """(n, C, S, S) as stored in the files; memory-mapped when cached."""
     mean: Tensor
-    """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset, else physical."""
+    """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset, else physical.
+
+    For the record only: `batch` goes by ``origin_mean`` and ``origin_std``.
+    """
     std: Tensor
     """(C,) float32, like ``mean``."""
     sources: tuple[str, ...]
@@ -77,13 +80,14 @@ def open_chips(
     bands: Sequence[str],
     chip_size: int,
     cache_dir: Path | None,
-    limits: ReadLimits = ReadLimits(),  # noqa: B008 (frozen)
+    limits: ReadLimits | None = None,
 ) -> Chips:
     """Cut ``site`` into chips of ``chip_size`` pixels with the named bands, or map them from ``cache_dir``.
 
+    Without ``limits`` those of the site file hold.
     Raises SiteError for a band that a source lacks, a file that contradicts its sensor card, or no usable chip.
     """
-    request = Request(tuple(bands), chip_size, limits)
+    request = Request(tuple(bands), chip_size, limits or site.limits)
     _check(site, request)
     with rasterio.Env(**GDAL_OPTIONS):
         if cache_dir is None:

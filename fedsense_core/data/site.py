@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedsense_core.data.rasters import ReadLimits
 from fedsense_core.data.sensors import Band, FiniteFloat, SensorCard, shipped_card
 from fedsense_core.errors import SiteError, nearest
 
@@ -43,9 +45,9 @@ class SensorChoice(BaseModel):
             card = card.only(self.bands, f"{where}.bands")
         changed = {key: getattr(self, key) for key in ("gsd_m", "scale", "offset", "nodata")}
         # Through the validator, so that an override cannot build a card that a file could not.
-        fields = card.model_dump() | {key: value for key, value in changed.items() if value is not None}
+        whole = card.model_dump() | {key: value for key, value in changed.items() if value is not None}
         try:
-            return SensorCard.model_validate(fields)
+            return SensorCard.model_validate(whole)
         except ValidationError as error:
             raise SiteError(f"{where}: {_first_fault(error, SensorCard)}") from error
 
@@ -68,6 +70,8 @@ class SiteFile(BaseModel):
     """One sentence for the report."""
     sources: Annotated[list[SourceEntry], Field(min_length=1)]
     """What the institution holds."""
+    limits: ReadLimits = ReadLimits()
+    """How much of it may be read."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Site:
     description: str
     path: Path
     sources: tuple[Source, ...]
+    limits: ReadLimits
 
     @property
     def common_bands(self) -> tuple[str, ...]:
@@ -103,13 +108,13 @@ def load_site(path: Path) -> Site:
     entry = read_strict_toml(path, SiteFile)
     sources = tuple(_source(path, i, source) for i, source in enumerate(entry.sources, start=1))
     listed = [file for source in sources for file in source.files]
-    twice = next((file for file in listed if listed.count(file) > 1), None) if len(set(listed)) < len(listed) else None
-    if twice is not None:
-        raise SiteError(f"{path}: {twice} belongs to two sources. Make their globs disjoint.")
+    twice = [file for file, count in Counter(listed).items() if count > 1]
+    if twice:
+        raise SiteError(f"{path}: {twice[0]} belongs to two sources. Make their globs disjoint.")
     if not listed:
         tried = ", ".join(repr(p) for source in entry.sources for p in source.paths)
         raise SiteError(f"{path}: sources.paths matches no file (tried {tried} from {path.parent}). Correct the globs.")
-    return Site(entry.name, entry.description, path, sources)
+    return Site(entry.name, entry.description, path, sources, entry.limits)
 
 
 def read_strict_toml(path: Path, model: type[Model]) -> Model:
@@ -134,7 +139,7 @@ def _source(path: Path, number: int, entry: SourceEntry) -> Source:
 
 def _matches(folder: Path, glob: str, where: str) -> list[Path]:
     """Resolve one glob on the real file system. GDAL's virtual file systems and URLs are no files here."""
-    if "/vsi" in glob or glob.startswith("vsi") or "://" in glob or "\0" in glob:
+    if glob.startswith("/vsi") or "://" in glob or "\0" in glob:
         raise SiteError(f"{where}.paths: {glob!r} is no plain path; list GeoTIFF files of this machine's disk.")
     pattern = Path(glob)
     try:
@@ -156,7 +161,7 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".") or "file"
     if fault["type"] == "extra_forbidden":
         wrong = str(fault["loc"][-1])
-        known = [name for part in (model, SourceEntry, SensorCard, Band) for name in part.model_fields]
+        known = [name for part in (model, SourceEntry, SensorCard, Band, ReadLimits) for name in part.model_fields]
         return f"unknown key {key!r}.{nearest(wrong, known)}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing."

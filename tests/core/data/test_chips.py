@@ -69,6 +69,14 @@ def test_invalid_pixels_are_left_out_of_statistics_and_filled_with_the_chips_mea
         assert set(chips.values[0, band, :3].ravel()) == {round(picture[band, 3:, :64].mean())}
 
 
+def test_the_site_file_may_ask_for_less_of_a_chip(write_tiff: Any, write_site: Any, image: Any) -> None:
+    picture = image(height=64, width=128)
+    picture[:, :24, :64] = 0
+    write_tiff("a.tif", picture, nodata=0)
+    assert len(open_chips(write_site(), RGB, 64, None)) == 1
+    assert len(open_chips(write_site('sensor = "rgb"\n[limits]\nmin_valid = 0.6'), RGB, 64, None)) == 2
+
+
 @pytest.mark.parametrize("how", ["card", "mask", "alpha", "nan"])
 def test_gaps_are_known_from_card_internal_mask_alpha_and_nan(
     how: str, write_tiff: Any, write_site: Any, image: Any

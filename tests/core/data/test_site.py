@@ -75,6 +75,9 @@ def test_inline_card_and_overrides_are_taken(tmp_path: Path) -> None:
         (f'name = "a"\n{SOURCE}'.replace("*.tif", "zip://a.zip!b.tif"), ["no plain path"]),
         (f'name = "a"\n{SOURCE}'.replace("*.tif", ""), ["sources[1].paths"]),
         (f'name = "a"\n{SOURCE}{SOURCE}', ["a.tif", "two sources"]),
+        (f'name = "a"\n{SOURCE}[limits]\nmin_vald = 0.5', ["limits.min_vald", "Did you mean 'min_valid'?"]),
+        (f'name = "a"\n{SOURCE}[limits]\nmin_valid = 0.0', ["limits.min_valid = 0.0", "greater than 0"]),
+        (f'name = "a"\n{SOURCE}[limits]\nmax_chips = "many"', ["limits.max_chips", "'many'"]),
         ("name = ", ["not valid TOML"]),
         ('name = "a"\nsources = []', ["sources"]),
     ],
@@ -85,6 +88,17 @@ def test_a_wrong_site_file_is_answered_with_file_key_and_remedy(tmp_path: Path, 
     assert str(tmp_path / "site.toml") in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_limits_of_the_site_file_are_taken(tmp_path: Path) -> None:
+    site = load(tmp_path, f'name = "here"\n{SOURCE}[limits]\nmin_valid = 0.5\nmax_chips = 10')
+    assert (site.limits.min_valid, site.limits.max_chips) == (0.5, 10)  # type: ignore[attr-defined]
+
+
+def test_a_folder_whose_name_begins_like_a_virtual_one_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "vsi").mkdir()
+    (tmp_path / "vsi" / "a.tif").touch()
+    assert load(tmp_path, f'name = "here"\n{SOURCE}'.replace("*.tif", f"{tmp_path}/vsi/*.tif"))
 
 
 def test_a_missing_site_file_is_named(tmp_path: Path) -> None:
