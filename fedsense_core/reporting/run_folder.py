@@ -81,7 +81,7 @@ class RunFolder:
             raise CheckpointError(f"{path} is not an empty folder and holds no run: choose another run.folder.")
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         # Last, and whole or absent: a folder with config.json is a run.
-        _write_whole(run.config_file, _encode(config, indent=2))
+        write_whole(run.config_file, _encode(config, indent=2))
         return run
 
     @classmethod
@@ -130,11 +130,11 @@ class RunFolder:
     def truncate_after(self, round: int) -> None:
         """Drop the lines of all rounds after ``round``: a resumed run writes them again."""
         kept = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
-        _write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in kept))
+        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in kept))
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Mark the run as ended, so that nothing overwrites or continues it."""
-        _write_whole(self.finished_file, _encode(summary or {}, indent=2))
+        write_whole(self.finished_file, _encode(summary or {}, indent=2))
 
     def _check_may_continue(self, config: Mapping[str, Any], free: Collection[str]) -> None:
         if self.is_finished:
@@ -168,7 +168,7 @@ def _is_empty(path: Path) -> bool:
     )
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Replace the file ``path`` by ``content``: a reader, and a power cut, meet the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
