@@ -1,0 +1,36 @@
+"""The folder that ``flwr run`` takes: put together the same way from a clone and from an installed wheel.
+
+A wheel has no project folder, and a clone may hold anything; three packages and three files are the whole app, so the
+bundle is the same bytes from both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import fedsense_core
+from fedsense_core.errors import ConfigError
+
+PACKAGES = ("server_app", "client_app", "fedsense_core")
+INSTALLED = Path(fedsense_core.__file__).parent
+"""In a wheel the project's own files lie in here, in a clone one folder up."""
+PYTHON_ONLY = shutil.ignore_patterns("__pycache__", "*.tif", "*.csv", "*.toml", "*.md", "*.json", "LICENSE")
+
+
+def project_file(name: str) -> Path:
+    """Return ``pyproject.toml``, ``flower.toml`` or ``LICENSE`` of the copy of FedSense that runs."""
+    for folder in (INSTALLED, INSTALLED.parent):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{name} is neither in {INSTALLED} nor beside it: install FedSense again")
+
+
+def assemble(folder: Path, flower_toml: Path | None = None) -> Path:
+    """Write the app into ``folder``, which must be new; ``flower_toml`` takes the place of the shipped one."""
+    for name in PACKAGES:
+        shutil.copytree(INSTALLED.parent / name, folder / name, ignore=PYTHON_ONLY)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copyfile(project_file(name), folder / name)
+    shutil.copyfile(flower_toml or project_file("flower.toml"), folder / "flower.toml")
+    return folder

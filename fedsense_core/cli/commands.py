@@ -1,0 +1,135 @@
+"""The commands. Each is a thin shell: options in, work elsewhere, a clear exit status out.
+
+Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site or folder), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from fedsense_core.errors import FedSenseError
+
+app = typer.Typer(
+    name="fedsense",
+    help="Institutions pre-train one remote-sensing encoder together, without sharing imagery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+FAILED, CANNOT_START, INTERRUPTED = 1, 2, 130
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"fedsense {version('fedsense')}, flwr {version('flwr')}, torch {version('torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and stop.")
+    ] = False,
+) -> None:
+    """Institutions pre-train one remote-sensing encoder together, without sharing imagery."""
+
+
+@app.command()
+def run(
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", help="Method to run; `fedsense presets` lists them.")
+    ] = "fedsense",
+    sites: Annotated[
+        Path | None, typer.Option(help="Folder of site files, one per institution. Default: the shipped sample.")
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Site file of the coordinator's public imagery. Default: the shipped sample.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Folder of the labelled set for the probes. Default: the shipped sample.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/PRESET-seedSEED.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, repeatable; see `fedsense settings`."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A changed copy of flower.toml, for settings that are lists or tables.")
+    ] = None,
+    supernodes: Annotated[
+        int | None, typer.Option(min=1, help="Simulated SuperNodes. Default: one per site file.")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per client. Default: all are used.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="Share of a GPU per client. Default: all are used.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower says.")] = False,
+) -> None:
+    """Simulate a federation on this machine, from imagery to encoder and report.
+
+    An unfinished run in the run folder is continued after its last whole round.
+    """
+    from fedsense_core.cli.running import Display, run_jobs
+
+    given = {
+        "run.rounds": rounds,
+        "run.seed": seed,
+        "federation.sites": sites,
+        "federation.public": public,
+        "federation.labelled": labelled,
+    }
+    with _clear_errors():
+        from fedsense_core.cli.planning import Request, parse_settings, plan
+
+        pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
+        request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config)
+        jobs = plan(request)
+    raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
+    """Write report.html of a run again from its metrics, and say where it is."""
+    with _clear_errors():
+        from fedsense_core.reporting import RunFolder
+        from fedsense_core.reporting.report import write_report
+
+        console.print(str(write_report(RunFolder.open(folder.expanduser().absolute()), None)))
+
+
+@app.command()
+def presets() -> None:
+    """List the methods and the switches that make them."""
+    from fedsense_core.cli.tables import presets_table
+
+    console.print(presets_table())
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its default and its meaning."""
+    from fedsense_core.cli.tables import settings_table
+
+    with _clear_errors():
+        console.print(settings_table())
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """End with status 2 and one readable line where something is wrong before a run starts."""
+    try:
+        yield
+    except FedSenseError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}")
+        raise typer.Exit(CANNOT_START) from None

@@ -1,0 +1,80 @@
+"""Runs jobs one after the other and tells a person how they went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from fedsense_core.cli.log_lines import LogLines
+from fedsense_core.cli.planning import Job, Request, Resources
+from fedsense_core.cli.processes import terminate_as_interrupt
+from fedsense_core.cli.simulation import Simulation, open_simulation
+from fedsense_core.errors import FedSenseError
+from fedsense_core.reporting.run_folder import RunFolder
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+@dataclass
+class Display:
+    """Where the words go."""
+
+    console: Console
+    errors: Console
+    verbose: bool = False
+    lines: LogLines = field(default_factory=LogLines)
+
+    def line(self, line: str) -> None:
+        """Show one line of Flower's log."""
+        text = line.rstrip("\n") if self.verbose else self.lines.tidy(line)
+        if text is not None:
+            self.console.print(Text.from_ansi(text), style="yellow" if text.startswith("warning:") else None)
+
+    def say(self, text: str) -> None:
+        """Show a line of our own."""
+        self.console.print(text)
+
+    def complain(self, text: str) -> None:
+        """Show why something did not work."""
+        self.errors.print(f"[red]error:[/red] {escape(text)}")
+
+
+def run_jobs(
+    jobs: Sequence[Job], request: Request, per_client: tuple[int | None, float | None], display: Display
+) -> int:
+    """Run every job that is not finished. Returns the exit status."""
+    try:
+        with terminate_as_interrupt(), open_simulation(request.flower_toml) as simulation:
+            for job in jobs:
+                _run(job, simulation, Resources.shared_by(job.supernodes, *per_client), display)
+    except KeyboardInterrupt:
+        display.complain("interrupted. The same command continues after the last finished round")
+        return INTERRUPTED
+    except FedSenseError as error:
+        display.complain(str(error))
+        return FAILED
+    return DONE
+
+
+def _run(job: Job, simulation: Simulation, resources: Resources, display: Display) -> None:
+    folder = escape(str(job.folder))
+    if job.is_finished:
+        display.say(f"[bold]{escape(job.title)}[/bold]: already finished, in {folder}")
+        return
+    clients = "1 client" if job.supernodes == 1 else f"{job.supernodes} clients"
+    gpu = f" and {resources.gpus:g} GPU" if resources.gpus else ""
+    display.say(f"[bold]{escape(job.title)}[/bold]: {job.rounds} rounds, {clients} with {resources.cpus} CPU{gpu} each")
+    display.say(f"run folder {folder}")
+    try:
+        simulation.run(job, resources, display.line)
+    finally:
+        simulation.leave_log(job.folder)
+    run = RunFolder(job.folder)
+    display.say("[bold green]finished[/bold green]")
+    for what, path in (("report", run.report_file), ("encoder", run.encoder), ("metrics", run.metrics_file)):
+        if path.exists():
+            display.say(f"  {what:<9}{escape(str(path))}")

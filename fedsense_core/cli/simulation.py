@@ -1,0 +1,222 @@
+"""One Flower simulation from start to true exit status.
+
+Flower starts a daemon on the first ``flwr run`` and leaves it there, with the environment and working directory of that
+first call, serving every checkout on its port, and ``flwr run --stream`` ends with 0 even when the run failed. Here each
+call has a daemon of its own, in an empty folder, on its own port, that ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsense_core.cli.app_folder import assemble
+from fedsense_core.cli.planning import Job, Resources
+from fedsense_core.cli.processes import end, end_with_parent, free_port
+from fedsense_core.errors import FedSenseError
+from fedsense_core.reporting.run_folder import RunFolder
+
+START_DEADLINE_S = 120.0
+STATUS_DEADLINE_S = 120.0
+"""A simulation that was killed from outside is noticed by Flower after about 50 s."""
+RAY_SOCKET_ROOM = 38
+"""Longest folder name whose Ray sockets still fit into the 107 characters that Unix allows."""
+
+Show = Callable[[str], None]
+
+
+class RunFailed(FedSenseError):
+    """Flower ran the simulation and it failed."""
+
+
+@dataclass
+class Simulation:
+    """A local SuperLink and what it needs. Make one with ``open_simulation``."""
+
+    home: Path
+    """FLWR_HOME and working directory: nothing here can shadow the app."""
+    app: Path
+    environment: dict[str, str]
+    daemon: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> Path:
+        """Everything that Flower said about the runs."""
+        return self.home / "flower.log"
+
+    def run(self, job: Job, resources: Resources, show: Show) -> None:
+        """Run one job and pass its log on, line by line. Raises RunFailed with Flower's reason."""
+        command = ["run", str(self.app), "simulation", "--stream"]
+        command += ["--federation-config", resources.federation_config(job.supernodes)]
+        command += ["--run-config", str(self._write_settings(job))]
+        run_id = ""
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            self._flwr(command, stderr=subprocess.STDOUT) as flwr,
+        ):
+            assert flwr.stdout is not None
+            try:
+                for line in flwr.stdout:
+                    log.write(line)
+                    run_id = run_id or _run_id(line)
+                    show(line)
+            except BaseException:
+                flwr.terminate()
+                raise
+        self._check(run_id)
+
+    def leave_log(self, folder: Path) -> None:
+        """Add Flower's log to ``flower.log`` of a run folder, so that it stays with the run."""
+        if RunFolder.exists(folder) and self.log.exists():
+            with (folder / "flower.log").open("ab") as kept:
+                kept.write(self.log.read_bytes())
+            self.log.unlink()
+
+    def _check(self, run_id: str) -> None:
+        """Wait for the final status of a run. Raises RunFailed unless it completed."""
+        if not run_id:
+            raise RunFailed(_last_words(self.log))
+        deadline = time.monotonic() + STATUS_DEADLINE_S
+        while time.monotonic() < deadline and self.daemon.poll() is None:
+            run = self._status(run_id)
+            if run.get("status") == "finished:completed":
+                return
+            if str(run.get("status", "")).startswith("finished"):
+                raise RunFailed(
+                    str(run.get("status-details") or run["status"]).removeprefix("Simulation failed with exception: ")
+                )
+            time.sleep(1.0)
+        raise RunFailed("Flower's SuperLink ended or gives no status: was it killed, or is memory short?")
+
+    def _status(self, run_id: str) -> dict[str, Any]:
+        with self._flwr(["list", "--run-id", run_id, "--format", "json"], stderr=subprocess.DEVNULL) as flwr:
+            answer, _ = flwr.communicate()
+        try:
+            return dict(json.loads(answer)["runs"][0])
+        except (ValueError, LookupError):
+            return {}
+
+    def _flwr(self, arguments: list[str], stderr: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [program("flwr"), *arguments],
+            cwd=self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+
+    def _write_settings(self, job: Job) -> Path:
+        path = self.home / "run.toml"
+        # JSON scalars are TOML scalars, and Flower takes quoting in -c "key=value" apart by its own rules.
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in job.settings.items()]
+        path.write_text("".join(lines), encoding="utf-8")
+        return path
+
+
+@contextmanager
+def open_simulation(flower_toml: Path | None = None) -> Iterator[Simulation]:
+    """Start a SuperLink of our own and end it, whatever happens. The folder is kept when something failed."""
+    home = _short_folder()
+    app = assemble(home / "fedsense-app", flower_toml)
+    (home / "config.toml").symlink_to(app / "flower.toml")
+    environment = _environment(home)
+    with (home / "superlink.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            _superlink(environment),
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+    try:
+        _await_health(daemon, environment, home / "superlink.log")
+        yield Simulation(home, app, environment, daemon)
+    finally:
+        end(daemon)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def program(name: str) -> str:
+    """Return the path of one of Flower's programs, from the environment that runs FedSense."""
+    found = shutil.which(name, path=_search_path(os.environ))
+    if found is None:
+        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "flwr[simulation]"')
+    return found
+
+
+def _short_folder() -> Path:
+    folder = tempfile.gettempdir()
+    is_long = len(folder) + len("/fedsense-12345678") > RAY_SOCKET_ROOM
+    return Path(tempfile.mkdtemp(prefix="fedsense-", dir="/tmp" if is_long and os.name == "posix" else folder))
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return dict(os.environ) | {
+        "PATH": _search_path(os.environ),
+        "PYTHONUNBUFFERED": "1",
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # else Flower downloads torch into a new environment for every run
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_TMPDIR": str(home),
+        # off: Ray listens on 127.0.0.1 instead of every interface, without a password
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def _search_path(environment: Any) -> str:
+    return os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+
+
+def _superlink(environment: dict[str, str]) -> list[str]:
+    command = [program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--host", "127.0.0.1", "--port", environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]]
+    command += ["--control-api-address", f"127.0.0.1:{environment['FLWR_LOCAL_CONTROL_API_PORT']}"]
+    return [*command, "--disable-runtime-dependency-installation"]
+
+
+def _await_health(daemon: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
+    url = f"http://127.0.0.1:{environment['FLWR_LOCAL_SUPERLINK_HTTP_API_PORT']}/health"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_DEADLINE_S
+    while time.monotonic() < deadline and daemon.poll() is None:
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RunFailed(f"Flower's SuperLink does not start: {_last_words(log)}")
+
+
+def _run_id(line: str) -> str:
+    found = re.search(r"Successfully started run (\d+)", line)
+    return found[1] if found else ""
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return " ".join(lines[-6:]) or f"it said nothing; see {log}"
