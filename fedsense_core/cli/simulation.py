@@ -1,8 +1,8 @@
 """One Flower simulation from start to true exit status.
 
 Flower starts a daemon on the first ``flwr run`` and leaves it there, with the environment and working directory of that
-first call, serving every checkout on its port, and ``flwr run --stream`` ends with 0 even when the run failed. Here each
-call has a daemon of its own, in an empty folder, on its own port, that ends with it.
+first call, serving every checkout on its port, and ``flwr run --stream`` ends with 0 even when the run failed. Here
+each call has a daemon of its own, in an empty folder, on its own port, that ends with it.
 """
 
 from __future__ import annotations
