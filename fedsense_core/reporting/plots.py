@@ -137,7 +137,7 @@ def guidance(history: History) -> Curve | None:
     figure, (left, right) = panels("guidance", "norms of global updates")
     for index, (axes, key, name) in enumerate(
         [
-            (left, "radius", "radius r"),
+            (left, "radius", "radius ‖ρ‖"),
             (left, "ramp", "ramp"),
             (right, "update_norm", "mean update ‖Δ̄‖"),
             (right, "momentum_norm", "momentum ‖m̂‖"),
@@ -148,7 +148,7 @@ def guidance(history: History) -> Curve | None:
     return curve(
         figure,
         "Server-to-client guidance",
-        "Radius of the shift towards the sharp side, relative to the last mean update, and how it was ramped up.",
+        "How far clients start on the sharp side of the global model, over all tensors, and the ramp of that radius.",
         "Line charts of guidance radius, ramp, update norm and momentum norm by round.",
     )
 
