@@ -18,7 +18,7 @@ from fedsense_core.config import resolve
 from fedsense_core.data import Chips, epoch_batches
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models import build_model
-from fedsense_core.protocol.broadcast import NeedsSnapshot, receive, update_seed
+from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
 from fedsense_core.protocol.replica import Replica
@@ -57,7 +57,7 @@ def train(context: Context, task: TrainTask) -> TrainReply:
         return Worker(config, place, task).run()
     except NeedsSnapshot:
         return TrainReply(site, "needs-snapshot", "this client does not hold the base of the update")
-    except (FedSenseError, FloatingPointError, OSError, torch.OutOfMemoryError) as error:
+    except (FedSenseError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError) as error:
         return TrainReply(site, "refused", f"{type(error).__name__}: {error}")
 
 
@@ -69,6 +69,7 @@ class Worker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build_model(config)
         self.table = TensorTable.of(self.model, config.model.local_parameters)
+        self.stream = Stream(task.run_id, config.run.seed, self.table, config.momentum_in_use)
         self.memory = ClientMemory(place.state_dir, task.run_id)
 
     def run(self) -> TrainReply:
@@ -91,9 +92,7 @@ class Worker:
         return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame)
 
     def _receive(self, slot: Slot | None) -> Replica:
-        beta = self.config.momentum_in_use
-        held = slot.replica if slot else None
-        replica = receive(held, self.task.frames, self.task.run_id, self.table, beta)
+        replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
         if replica.version != self.task.version:
             raise NeedsSnapshot
         return replica
@@ -121,7 +120,7 @@ class Worker:
         """Return the frame of q = Q_b(Δ + e) and the new residual e' = Δ + e - decode(q)."""
         uplink, exact = self.config.uplink, self.config.sends_models
         codec = get_codec(uplink.codec, uplink.bits)
-        seed = update_seed(self.task.run_id, self.task.round, self.place.name)
+        seed = self.stream.update_seed(self.task.round, self.place.name)
         value = self.table.read(self.model) if exact else delta
         feedback = uplink.feedback and not exact
         if feedback and slot and slot.residual is not None:

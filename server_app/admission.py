@@ -18,29 +18,27 @@ from torch import Tensor
 from fedsense_core.codecs import Codec
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.places import safe_name
-from fedsense_core.protocol.broadcast import update_seed
+from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.settings import AdmissionSection
-from fedsense_core.tensors import TensorTable
 
 
 @dataclass(frozen=True)
 class Expected:
     """What every reply of a round must match."""
 
-    run_id: int
+    stream: Stream
     round: int
     replica: Replica
     digest: bytes
     kind: FrameKind
     codec: Codec
-    table: TensorTable
 
     def decode(self, site: str, payload: memoryview | bytes) -> Tensor:
         """Return Δ̂ of one site (N,); for full models, the model."""
-        return self.codec.decode(payload, self.table, update_seed(self.run_id, self.round, site))
+        return self.codec.decode(payload, self.stream.table, self.stream.update_seed(self.round, site))
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,10 @@ class Admission:
 
 
 def _check_header(header: FrameHeader, expected: Expected) -> None:
-    replica, codec, table = expected.replica, expected.codec, expected.table
+    replica, codec, table = expected.replica, expected.codec, expected.stream.table
     wanted = {
         "kind": (header.kind, expected.kind),
-        "run id": (header.run_id, expected.run_id),
+        "run id": (header.run_id, expected.stream.run_id),
         "round": (header.round, expected.round),
         "base version": (header.base_version, replica.version),
         "base digest": (header.base_digest, expected.digest),

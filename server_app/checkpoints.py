@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,6 +24,7 @@ from fedsense_core.protocol.replica import Replica
 from server_app.roster import Held
 
 FORMAT = 1
+FRAME = "frame."
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
 
 
@@ -42,6 +45,8 @@ class ServerState:
     """‖Δ̄_l‖ of the last aggregated round, float64 (L,)."""
     held: dict[str, Held] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
+    frames: dict[int, np.ndarray] = field(default_factory=dict)
+    """Recent broadcast frames by version, for clients that lag."""
     aggregated: int = 0
     """Rounds that changed the model."""
 
@@ -139,6 +144,7 @@ def _tensors(state: ServerState) -> dict[str, Tensor]:
         "outer.momentum": state.outer_momentum,
         "last.norms": state.last_norms,
     }
+    named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
     # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
     return {name: value.detach().cpu().clone() for name, value in named.items() if value is not None}
 
@@ -157,5 +163,6 @@ def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
         last_norms=tensors.get("last.norms"),
         held={site: Held(**held) for site, held in manifest.held.items()},
         norms=manifest.norms,
+        frames={int(n.removeprefix(FRAME)): t.numpy() for n, t in tensors.items() if n.startswith(FRAME)},
         aggregated=manifest.aggregated,
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from fedsense_core.codecs import get_codec
 from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.models import PretrainingModel
-from fedsense_core.protocol.broadcast import Broadcaster
+from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.protocol.messages import TrainTask, array_bytes
 from fedsense_core.schedule import learning_rate
@@ -70,7 +70,8 @@ class FedSense(Strategy):
         self.gathering = Gathering(config, state.run_id, self.roster)
         self.outer = OuterOptimiser(config.outer, state.outer_momentum)
         down = get_codec(config.downlink.codec, config.downlink.bits)
-        self.broadcaster = Broadcaster(state.run_id, self.table, down, config.momentum_in_use, state.replica)
+        self.stream = Stream(state.run_id, config.run.seed, self.table, config.momentum_in_use)
+        self.broadcaster = Broadcaster(self.stream, down, state.replica, state.frames)
         self.record = RoundRecord(0)
         self._asked: dict[str, str] = {}
         self._expected: Expected | None = None
@@ -188,8 +189,7 @@ class FedSense(Strategy):
         replica = self.broadcaster.replica
         assert replica is not None
         kind = FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE
-        run_id, digest = self.state.run_id, replica.digest()
-        return Expected(run_id, server_round, replica, digest, kind, self.codec, self.table)
+        return Expected(self.stream, server_round, replica, replica.digest(), kind, self.codec)
 
     def _message(self, node: int, site: str, server_round: int, radii_L: Tensor) -> Message:
         assert self._expected is not None

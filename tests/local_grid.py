@@ -95,8 +95,8 @@ def over_the_wire(message: Message) -> tuple[Message, int]:
     if message.has_error():
         return message, 0
     contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
-    metadata = message.metadata
+    metadata, size = message.metadata, sum(map(len, contents.values()))  # inflating empties ``contents``
     arrived = inflate_object_from_contents(message.object_id, contents)
     assert isinstance(arrived, Message)
     arrived.__dict__["_metadata"] = metadata
-    return arrived, sum(map(len, contents.values()))
+    return arrived, size

@@ -27,15 +27,33 @@ class NeedsSnapshot(Exception):
     """The client does not hold the base that a frame builds on."""
 
 
+@dataclass(frozen=True)
+class Stream:
+    """What both ends of a run's broadcasts agree on."""
+
+    run_id: int
+    """Names the run; drawn once, kept with its checkpoints."""
+    seed: int
+    """Of the configuration: codec rotations follow from it, so equal seeds give equal runs."""
+    table: TensorTable
+    beta: float | None
+    """β of m̂; None where nothing uses m̂, which then stays zero everywhere."""
+
+    def broadcast_seed(self, version: int) -> int:
+        """Return the rotation seed of the frame that builds on ``version``: known to both sides, never sent."""
+        return seed_of("broadcast", self.seed, version)
+
+    def update_seed(self, server_round: int, site: str) -> int:
+        """Return the rotation seed of one client's update in one round: clients differ, so their errors average."""
+        return seed_of("update", self.seed, server_round, site)
+
+
 @dataclass
 class Broadcaster:
     """The server's end of the stream: its replica, and the recent frames that lagging clients replay."""
 
-    run_id: int
-    table: TensorTable
+    stream: Stream
     codec: Codec
-    beta: float | None
-    """β of m̂; None where nothing uses m̂, which then stays zero everywhere."""
     replica: Replica | None = None
     frames: dict[int, np.ndarray] = field(default_factory=dict)
     """Version -> frame that leads to it from the version before."""
@@ -48,15 +66,15 @@ class Broadcaster:
             return self.replica
         before = self.replica
         if self.codec.name == "none":
-            self.replica = before.replace(weights.clone(), self.beta)
+            self.replica = before.replace(weights.clone(), self.stream.beta)
             self.frames[self.replica.version] = self._weights_frame()
         else:
-            seed = broadcast_seed(self.run_id, before.version)
-            payload = self.codec.encode(weights - before.weights, self.table, seed)
+            seed = self.stream.broadcast_seed(before.version)
+            payload = self.codec.encode(weights - before.weights, self.stream.table, seed)
             self.frames[before.version + 1] = self._pack(
                 FrameKind.DELTA, before.version + 1, before, self.codec, payload
             )
-            self.replica = before.advance(self.codec.decode(payload, self.table, seed), self.beta)
+            self.replica = before.advance(self.codec.decode(payload, self.stream.table, seed), self.stream.beta)
         self._forget_what_a_snapshot_replaces()
         return self.replica
 
@@ -65,7 +83,7 @@ class Broadcaster:
         replica = self._current()
         if held == replica.version:
             return bundle([])
-        if self.codec.name == "none" and self.beta is None:
+        if self.codec.name == "none" and self.stream.beta is None:
             return bundle([self._weights_frame()])  # full weights need no base
         missed = range((held or 0) + 1, replica.version + 1)
         if (held is not None or replica.version == 1) and all(version in self.frames for version in missed):
@@ -77,7 +95,7 @@ class Broadcaster:
     @property
     def snapshot_bytes(self) -> int:
         """Payload bytes of a snapshot: ŵ and m̂ in float32."""
-        return 8 * self.table.numel
+        return 8 * self.stream.table.numel
 
     def _current(self) -> Replica:
         if self.replica is None:
@@ -86,13 +104,13 @@ class Broadcaster:
 
     def _weights_frame(self) -> np.ndarray:
         replica, exact = self._current(), get_codec("none", 32)
-        payload = exact.encode(replica.weights, self.table, 0)
+        payload = exact.encode(replica.weights, self.stream.table, 0)
         base = Replica(replica.version - 1, replica.weights, replica.momentum)
         return self._pack(FrameKind.MODEL, replica.version, base, exact, payload, NO_DIGEST)
 
     def _snapshot_frame(self) -> np.ndarray:
         replica, exact = self._current(), get_codec("none", 32)
-        parts = [bytes(exact.encode(vector, self.table, 0)) for vector in (replica.weights, replica.momentum)]
+        parts = [bytes(exact.encode(vector, self.stream.table, 0)) for vector in (replica.weights, replica.momentum)]
         return self._pack(FrameKind.SNAPSHOT, replica.version, replica, exact, b"".join(parts))
 
     def _pack(
@@ -107,14 +125,14 @@ class Broadcaster:
         return pack(
             FrameHeader(
                 kind=kind,
-                run_id=self.run_id,
+                run_id=self.stream.run_id,
                 round=version,
                 base_version=base.version,
                 base_digest=base.digest() if digest is None else digest,
                 codec_id=codec.id,
                 bits=codec.bits,
-                elements=self.table.numel,
-                table_digest=self.table.digest,
+                elements=self.stream.table.numel,
+                table_digest=self.stream.table.digest,
                 payload_bytes=len(payload),
             ),
             payload,
@@ -129,7 +147,7 @@ class Broadcaster:
                 del self.frames[version]
 
 
-def receive(held: Replica | None, bundled: np.ndarray, run_id: int, table: TensorTable, beta: float | None) -> Replica:
+def receive(held: Replica | None, bundled: np.ndarray, stream: Stream) -> Replica:
     """Apply the frames of a broadcast to what a client holds.
 
     Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is no frame of this run.
@@ -137,57 +155,45 @@ def receive(held: Replica | None, bundled: np.ndarray, run_id: int, table: Tenso
     replica = held
     for raw in unbundle(bundled):
         header, payload = unpack(raw)
-        _check(header, run_id, table)
-        replica = _apply(replica, header, payload, table, beta)
+        _check(header, stream)
+        replica = _apply(replica, header, payload, stream)
     if replica is None:
         raise NeedsSnapshot
     return replica
 
 
-def _apply(
-    replica: Replica | None, header: FrameHeader, payload: memoryview, table: TensorTable, beta: float | None
-) -> Replica:
+def _apply(replica: Replica | None, header: FrameHeader, payload: memoryview, stream: Stream) -> Replica:
     codec = codec_by_id(header.codec_id, header.bits)
     if header.kind == FrameKind.SNAPSHOT:
         half = len(payload) // 2
-        weights, momentum = (codec.decode(part, table, 0) for part in (payload[:half], payload[half:]))
+        weights, momentum = (codec.decode(part, stream.table, 0) for part in (payload[:half], payload[half:]))
         fresh = Replica(header.base_version, weights, momentum)
         if fresh.digest() != header.base_digest:
             raise FrameError("the snapshot does not have the digest it claims; ask the coordinator to check the run")
         return fresh
     if header.kind == FrameKind.MODEL:
-        weights = codec.decode(payload, table, 0)
-        if header.base_version == 0 or beta is None:
+        weights = codec.decode(payload, stream.table, 0)
+        if header.base_version == 0 or stream.beta is None:
             return Replica(header.base_version + 1, weights, weights.new_zeros(weights.shape))
         if replica is None or replica.version != header.base_version:
             raise NeedsSnapshot
-        return replica.replace(weights, beta)
+        return replica.replace(weights, stream.beta)
     if header.kind != FrameKind.DELTA:
         raise FrameError(f"a frame of kind {header.kind.name} does not travel from server to client")
     if replica is None or replica.version != header.base_version or replica.digest() != header.base_digest:
         raise NeedsSnapshot
-    delta = codec.decode(payload, table, broadcast_seed(header.run_id, header.base_version))
-    return replica.advance(delta, beta)
+    delta = codec.decode(payload, stream.table, stream.broadcast_seed(header.base_version))
+    return replica.advance(delta, stream.beta)
 
 
-def _check(header: FrameHeader, run_id: int, table: TensorTable) -> None:
-    if header.run_id != run_id:
-        raise FrameError(f"frame of run {header.run_id:x}, expected {run_id:x}")
-    if header.table_digest != table.digest or header.elements != table.numel:
+def _check(header: FrameHeader, stream: Stream) -> None:
+    if header.run_id != stream.run_id:
+        raise FrameError(f"frame of run {header.run_id:x}, expected {stream.run_id:x}")
+    if header.table_digest != stream.table.digest or header.elements != stream.table.numel:
         raise FrameError(
-            f"frame of a model with {header.elements} parameters, this client builds one with {table.numel}: "
+            f"frame of a model with {header.elements} parameters, this client builds one with {stream.table.numel}: "
             "server and client run different code or configuration"
         )
-
-
-def broadcast_seed(run_id: int, version: int) -> int:
-    """Return the rotation seed of the frame that builds on ``version``: known to both sides, never sent."""
-    return seed_of("broadcast", run_id, version)
-
-
-def update_seed(run_id: int, server_round: int, site: str) -> int:
-    """Return the rotation seed of one client's update in one round: clients differ, so their errors average out."""
-    return seed_of("update", run_id, server_round, site)
 
 
 def bundle(frames: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,116 @@
+"""A federation small enough for a test: three sites of 16-pixel chips, a public set, a network of 0.1 M weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from local_grid import Fault, LocalGrid
+
+from client_app.app import app
+from fedsense_core.config import resolve
+from fedsense_core.reporting import RunFolder
+from fedsense_core.settings import Config
+from server_app.checkpoints import Checkpoints, ServerState
+from server_app.session import run_session
+
+SITES = ("alpha", "beta", "gamma")
+TINY: dict[str, Any] = {
+    "run.rounds": 4,
+    "run.evaluate_every": 0,
+    "run.report": False,
+    "federation.labelled": "",
+    "federation.min_clients": len(SITES),
+    "federation.wait_s": 0.0,
+    "model.architecture": "resnet18",
+    "model.args.layers": [1, 1, 1, 1],
+    "model.args.channels": [32, 32, 32, 32],
+    "model.args.norm_layer": "groupnorm",
+    "model.projector": [32, 16],
+    "data.chip_size": 16,
+    "data.view_size": 16,
+    "train.local_steps": 2,
+    "train.batch_size": 4,
+    "distillation.steps": 1,
+    "distillation.batch_size": 4,
+}
+
+
+def write_raster(path: Path, seed: int, side: int = 48) -> None:
+    """Write a tiled RGB GeoTIFF of smooth noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(3, side, side)).cumsum(1).cumsum(2)
+    values = 40 + 170 * (values - values.min()) / np.ptp(values)
+    profile = {"driver": "GTiff", "count": 3, "width": side, "height": side, "dtype": "uint8", "tiled": True}
+    with rasterio.open(path, "w", blockxsize=16, blockysize=16, **profile) as raster:
+        raster.write(values.astype(np.uint8))
+
+
+def write_site(folder: Path, name: str, seed: int) -> Path:
+    """Write a site file with one raster beside it."""
+    write_raster(folder / name / "scene.tif", seed)
+    path = folder / f"{name}.toml"
+    path.write_text(f'name = "{name}"\n[[sources]]\npaths = ["{name}/*.tif"]\nsensor = "aerial-rgb"\n')
+    return path
+
+
+@dataclass
+class Federation:
+    """One run of the tiny federation; make another with the same folder to continue it."""
+
+    root: Path
+    changes: dict[str, Any] = field(default_factory=dict)
+    faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
+    first_node: int = 100
+
+    def __post_init__(self) -> None:
+        sites = self.root / "sites"
+        if not sites.exists():
+            for seed, name in enumerate(SITES):
+                write_site(sites, name, seed)
+            write_site(self.root, "public", 99)
+        self.run_config = TINY | {
+            "federation.sites": str(sites),
+            "federation.public": str(self.root / "public.toml"),
+            "run.folder": str(self.root / "run"),
+            **self.changes,
+        }
+        nodes = [{"partition-id": i, "num-partitions": len(SITES)} for i in range(len(SITES))]
+        self.grid = LocalGrid(app, self.run_config, nodes, dict(self.faults), first_node=self.first_node)
+
+    @property
+    def config(self) -> Config:
+        return resolve(self.run_config, {})
+
+    def run(self) -> RunFolder:
+        """Train to the end and return what is left."""
+        return RunFolder(run_session(resolve(self.run_config), self.grid))
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.root / "run")
+
+    def state(self) -> ServerState:
+        """Return the newest checkpoint."""
+        path = self.folder.checkpoints
+        found = Checkpoints(path, resolve(self.run_config).digest).newest()
+        assert found is not None
+        return found
+
+    def node(self, site: str) -> int:
+        """Return the node id of a site."""
+        return self.first_node + SITES.index(site)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the metrics of finished rounds."""
+        return [line for line in self.folder.read_metrics() if line["round"] > 0]
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two vectors agree in every bit."""
+    return a.shape == b.shape and torch.equal(a, b)
