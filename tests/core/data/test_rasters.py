@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 
 from fedsense_core.data import ReadLimits, open_chips
 from fedsense_core.errors import SiteError
@@ -26,19 +27,20 @@ def headless(path: Path) -> None:
 
 
 def flipped(path: Path) -> None:
-    """Flip one bit within the first block's compressed data."""
+    """Flip one bit of the last block's compressed data: the blocks before it have been read by then."""
     with rasterio.open(path) as file:
-        offset = int(
-            file.tags(ns="TIFF", bidx=1).get("BLOCK_OFFSET_0_0") or file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", 1)
-        )
+        offset = int(file.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", 1))
     data = bytearray(path.read_bytes())
     data[offset + 500] ^= 1
     path.write_bytes(bytes(data))
 
 
 def virtual(path: Path) -> None:
-    """Put a VRT, which can open any other file, under a GeoTIFF's name."""
-    path.write_text('<VRTDataset rasterXSize="64" rasterYSize="64"></VRTDataset>')
+    """Put a VRT, which opens any other file, under a GeoTIFF's name."""
+    other = path.parent / "secret.png"
+    with rasterio.open(other, "w", driver="PNG", count=3, width=128, height=128, dtype="uint8") as file:
+        file.write(np.ones((3, 128, 128), "uint8"))
+    rasterio.shutil.copy(other, path, driver="VRT")
 
 
 def huge_blocks(path: Path) -> None:
