@@ -11,19 +11,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedsense_core.settings import TrainSection
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ShiftedAdamW:
     """torch's Adam with decoupled decay (arXiv 1711.05101) towards the shift; its state is a flat dict of tensors."""
 
-    def __init__(self, module: nn.Module, weight_decay: float, shift: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, settings: TrainSection, shift: Mapping[str, Tensor]) -> None:
         self.parameters = dict(module.named_parameters())
-        self.weight_decay = weight_decay
+        self.weight_decay = settings.weight_decay
         self.shift = {
             name: value.to(self.parameters[name].device) for name, value in shift.items() if bool(value.any())
         }
-        self.adam = torch.optim.Adam(self.parameters.values(), lr=1.0, foreach=True)
+        self.adam = torch.optim.Adam(self.parameters.values(), lr=1.0, eps=settings.epsilon, foreach=True)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

@@ -74,7 +74,7 @@ def train_locally(
     anchor = _anchor(config, model, table, start.replica.weights, origin)
     table.write(origin, model)
     begin = table.read(model)  # what the model really holds, in its own precision
-    optimiser = ShiftedAdamW(model, config.train.weight_decay, table.unflatten(offset))
+    optimiser = ShiftedAdamW(model, config.train, table.unflatten(offset))
     optimiser.load_state(start.optimiser)
     ascent = Ascent(config.guidance, list(model.named_parameters()), table, start.radii, direction)
     generator = torch.Generator().manual_seed(start.seed)

@@ -116,6 +116,8 @@ class TrainSection(Section):
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled weight decay, towards the unshifted weights."""
+    epsilon: float = Field(1e-8, gt=0)
+    """ε of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps of the run with a rising learning rate; a cosine follows."""
     temperature: float = Field(0.2, gt=0)

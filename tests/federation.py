@@ -40,6 +40,11 @@ TINY: dict[str, Any] = {
 }
 
 
+def tiny(**changes: Any) -> Config:
+    """Return the tiny configuration; ``__`` in a keyword stands for the dot of a key."""
+    return resolve({**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}, {})
+
+
 def write_raster(path: Path, seed: int, side: int = 48) -> None:
     """Write a tiled RGB GeoTIFF of smooth noise."""
     path.parent.mkdir(parents=True, exist_ok=True)

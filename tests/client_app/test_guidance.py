@@ -1,0 +1,192 @@
+"""The shift identity (DESIGN, section 4) and the controls."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from client_app.guidance import Ascent, global_direction, shift
+from client_app.optimiser import ShiftedAdamW
+from client_app.training import Start, train_locally
+from fedsense_core.config import resolve
+from fedsense_core.data.augment import Augmentation
+from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.schedule import learning_rate
+from fedsense_core.settings import Config, GuidanceSection
+from fedsense_core.ssl import Recipe, StepLoss, build_recipe
+from fedsense_core.tensors import TensorTable
+from federation import TINY, tiny
+from server_app.guidance import radii, ramp
+from torch import Tensor
+
+STEPS = 6
+SHARP = {"train__local_steps": STEPS, "train__learning_rate": 1e-3, "model__args__act_layer": "gelu", "train__epsilon": 1e-3}
+"""Smooth everywhere, or rounding alone decides: no ReLU kinks, and an ε that keeps Adam from dividing noise by noise."""
+
+
+def batches(dtype: torch.dtype, size: int = 4) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(size, 3, 16, 16, generator=generator).to(dtype) for _ in range(STEPS)]
+
+
+def start_of(model: PretrainingModel, table: TensorTable, dtype: torch.dtype, radius: float = 0.05) -> Start:
+    weights = table.read(model).to(dtype)
+    momentum = torch.randn(table.numel, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return Start(2, Replica(2, weights, momentum), torch.full((len(table),), radius), seed=5, steps_done=STEPS)
+
+
+def per_step_reference(config: Config, model: PretrainingModel, recipe: Recipe, data: list[Tensor], start: Start) -> Tensor:
+    """FedLESAM's form: stay at w, and take each gradient at w + shift."""
+    table = TensorTable.of(model)
+    direction = global_direction(start.replica.momentum, table, config.guidance, 0)
+    offsets = table.unflatten(shift(direction, start.radii, table))
+    anchor = build_model(config).to(data[0].dtype).requires_grad_(False)
+    table.write(start.replica.weights, anchor)
+    table.write(start.replica.weights, model)
+    optimiser = ShiftedAdamW(model, config.train, {})
+    generator = torch.Generator().manual_seed(start.seed)
+    for step, batch in enumerate(data):
+        model.zero_grad()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.add_(offsets[name])
+        recipe(model, anchor, batch, generator).total(config.alignment.weight).backward()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.sub_(offsets[name])
+        optimiser.step(learning_rate(config, start.steps_done + step))
+    return table.read(model) - start.replica.weights
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_shifted_start_equals_a_perturbation_at_every_step(dtype: torch.dtype, tolerance: float, decay: float) -> None:
+    config = tiny(train__weight_decay=decay, **SHARP)
+    table = TensorTable.of(model := build_model(config).to(dtype))
+    start, data, recipe = start_of(model, table, dtype), batches(dtype), build_recipe(config)
+    outcome = train_locally(config, model, table, recipe, iter(data), start)
+    reference = per_step_reference(config, build_model(config).to(dtype), recipe, data, start)
+    assert outcome.shift_norm > 0
+    assert reference.norm() > 0
+    assert (outcome.delta - reference).norm() <= tolerance * reference.norm()
+
+
+def test_shift_without_its_decay_correction_would_break_the_identity() -> None:
+    """The test above can fail: plain AdamW at the shifted start decays the shift as well."""
+    config = tiny(train__weight_decay=0.3, **SHARP)
+    table = TensorTable.of(model := build_model(config).double())
+    start, data, recipe = start_of(model, table, torch.float64), batches(torch.float64), build_recipe(config)
+    reference = per_step_reference(config, build_model(config).double(), recipe, data, start)
+    offset = shift(global_direction(start.replica.momentum, table, config.guidance, 0), start.radii, table)
+    plain = Start(2, Replica(2, start.replica.weights + offset, start.replica.momentum * 0), start.radii * 0, 5, STEPS)
+    outcome = train_locally(config, model, table, recipe, iter(data), plain)
+    assert (outcome.delta - reference).norm() > 1e-6 * reference.norm()
+
+
+@pytest.mark.parametrize("changes", [{"guidance__sign": 0}, {"guidance__kind": "none"}, {"guidance__radius": 0.0}])
+def test_controls_without_direction_start_at_the_global_model(changes: dict[str, object]) -> None:
+    config = tiny(**changes)
+    norms = torch.ones(3)
+    assert not radii(config, 4, norms, 3).any()
+
+
+def test_radius_is_zero_in_round_one_and_ramps_to_its_share_of_the_last_update() -> None:
+    config = resolve({**TINY, "run.rounds": 40, "guidance.radius": 0.2}, {})
+    norms = torch.tensor([1.0, 10.0])
+    assert ramp(config, 1) == 0.0
+    assert ramp(config, 3) == pytest.approx(0.5)
+    assert ramp(config, 5) == ramp(config, 40) == 1.0
+    assert not radii(config, 2, None, 2).any()
+    assert torch.allclose(radii(config, 5, norms, 2), torch.tensor([0.2, 2.0]))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_direction_is_the_unit_momentum_of_each_tensor_against_its_sign(sign: int) -> None:
+    table = TensorTable.from_shapes({"a": (4, 3), "b": (5,), "c": (2,)})
+    momentum = torch.randn(table.numel)
+    momentum[-2:] = 0
+    direction = global_direction(momentum, table, GuidanceSection(sign=sign), 0)
+    for (spec, d), (_, m) in zip(table.views(direction), table.views(momentum), strict=True):
+        if spec.name == "c":
+            assert not d.any()
+        else:
+            assert torch.allclose(d, -sign * m / m.norm())
+    scaled = shift(direction, torch.tensor([0.5, 2.0, 1.0]), table)
+    assert torch.allclose(table.norms(scaled), torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64))
+
+
+def test_random_direction_is_common_to_all_clients_of_a_round_and_changes_with_it() -> None:
+    table = TensorTable.from_shapes({"a": (40, 30)})
+    momentum = torch.randn(table.numel)
+    settings = GuidanceSection(direction="random")
+    one, same, other = (global_direction(momentum, table, settings, seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert abs(float(one @ other)) < 0.2
+    assert abs(float(one @ (momentum / momentum.norm()))) < 0.2
+
+
+class Quadratic(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+
+    def loss(self) -> Tensor:
+        return 0.5 * (torch.tensor([1.0, 2.0], dtype=torch.float64) * self.w**2).sum()
+
+
+def ascent_of(model: Quadratic, **settings: object) -> Ascent:
+    table = TensorTable.of(model)
+    direction = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    return Ascent(GuidanceSection(**settings), list(model.named_parameters()), table, torch.tensor([0.5]), direction)  # type: ignore[arg-type]
+
+
+def test_sam_takes_the_gradient_at_the_top_of_the_ball_worked_by_hand() -> None:
+    model = Quadratic()
+    ascent_of(model, kind="sam").backward(model.loss, 0)
+    gradient = torch.tensor([3.0, 8.0], dtype=torch.float64)
+    at = torch.tensor([3.0, 4.0], dtype=torch.float64) + 0.5 * gradient / gradient.norm()
+    assert torch.allclose(model.w.grad, torch.tensor([1.0, 2.0], dtype=torch.float64) * at)  # type: ignore[arg-type]
+    assert torch.allclose(model.w.detach(), torch.tensor([3.0, 4.0], dtype=torch.float64))
+
+
+def test_mixed_ascends_along_the_mean_of_local_and_global_directions() -> None:
+    model = Quadratic()
+    ascent_of(model, kind="mixed", mix=0.5).backward(model.loss, 0)
+    unit = torch.tensor([3.0, 8.0], dtype=torch.float64)
+    unit = 0.5 * unit / unit.norm() + torch.tensor([0.0, 0.5], dtype=torch.float64)
+    at = torch.tensor([3.0, 4.0], dtype=torch.float64) + 0.5 * unit / unit.norm()
+    assert torch.allclose(model.w.grad, torch.tensor([1.0, 2.0], dtype=torch.float64) * at)  # type: ignore[arg-type]
+
+
+def test_sam_every_k_ascends_on_every_kth_step_only() -> None:
+    plain, top = torch.tensor([3.0, 8.0], dtype=torch.float64), []
+    for step in range(4):
+        model = Quadratic()
+        ascent_of(model, kind="sam-every-k", every=2).backward(model.loss, step)
+        top.append(not torch.allclose(model.w.grad, plain))  # type: ignore[arg-type]
+    assert top == [True, False, True, False]
+
+
+def test_second_look_of_sam_sees_the_same_views() -> None:
+    config = tiny(guidance__kind="sam", train__local_steps=1)
+    table = TensorTable.of(model := build_model(config))
+    seen: list[Tensor] = []
+
+    def spy(model: PretrainingModel, anchor: object, x: Tensor, policy: Augmentation, g: torch.Generator) -> StepLoss:
+        seen.append(torch.rand(3, generator=g))
+        return StepLoss(model.embed(x).square().mean(), x.new_zeros(()))
+
+    recipe = Recipe(Augmentation(16), spy)
+    train_locally(config, model, table, recipe, itertools.cycle(batches(torch.float32)), start_of(model, table, torch.float32))
+    assert len(seen) == 2
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_learning_rate() -> None:
+    config = tiny()
+    table = TensorTable.of(model := build_model(config))
+    broken = [batch * float("nan") for batch in batches(torch.float32)]
+    with pytest.raises(FloatingPointError, match=r"train\.learning_rate"):
+        train_locally(config, model, table, build_recipe(config), iter(broken), start_of(model, table, torch.float32))
