@@ -13,8 +13,9 @@ from pathlib import Path
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a folder to fill; on leaving without an error it replaces ``target``, and survives a power cut."""
-    temporary = target.parent / f".writing-{target.name}-{os.getpid()}"
+    temporary, replaced = (target.parent / f".{word}-{target.name}" for word in ("writing", "replaced"))
     shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -23,9 +24,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
     for path in (*temporary.iterdir(), temporary):
         _fsync(path)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
     temporary.rename(target)
     _fsync(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

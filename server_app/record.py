@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ class RoundRecord:
     round: int
     accepted: list[Accepted] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    elements: int = 0
+    """Parameters that travel."""
     bytes_down: int = 0
     """Frames and radii sent, all clients together."""
     bytes_up: int = 0
@@ -39,13 +42,19 @@ class RoundRecord:
         """Return the round as one JSON object."""
         means = mean_metrics(self.accepted)
         ssl, alignment = means.get("ssl-loss"), means.get("alignment-loss")
+
+        def loss(metrics: Mapping[str, float]) -> float | None:
+            if "ssl-loss" not in metrics:
+                return None
+            return metrics["ssl-loss"] + alignment_weight * metrics.get("alignment-loss", 0.0)
         return {
             "round": self.round,
-            "loss": None if ssl is None else ssl + alignment_weight * (alignment or 0.0),
+            "loss": loss(means),
             "ssl_loss": ssl,
             "alignment_loss": alignment,
-            "loss_by_site": {one.site: one.metrics.get("ssl-loss") for one in self.accepted},
+            "loss_by_site": {one.site: loss(one.metrics) for one in self.accepted},
             "examples": means.get("num-examples", 0.0),
+            "elements": self.elements,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "accepted": [one.site for one in self.accepted],

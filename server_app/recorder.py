@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fedsense_core.data import Chips, LabelledSet
+from fedsense_core.data import LabelledSet
 from fedsense_core.encoder import export_encoder
 from fedsense_core.evaluation import probe
 from fedsense_core.models import encoder_args
@@ -51,8 +51,11 @@ class Recorder:
         strategy.state.norms = strategy.admission.norms
         self.checkpoints.save(strategy.state)
 
-    def export(self, strategy: FedSense, statistics: Chips) -> None:
-        """Write the encoder with w (not the quantized replica) where plain timm loads it."""
+    def export(self, strategy: FedSense) -> None:
+        """Write the encoder with w (not the quantized replica) where plain timm loads it.
+
+        Every sensor was standardised by its own statistics, so the encoder's own mean is 0 and its deviation 1.
+        """
         strategy.table.write(strategy.state.weights, strategy.model)
         model, data = self.config.model, self.config.data
         export_encoder(
@@ -61,8 +64,8 @@ class Recorder:
             architecture=model.architecture,
             model_args=encoder_args(model.architecture, len(data.bands), data.view_size, model.args),
             bands=data.bands,
-            mean=statistics.mean,
-            std=statistics.std,
+            mean=[0.0] * len(data.bands),
+            std=[1.0] * len(data.bands),
             image_size=data.view_size,
             extra={"preset": self.config.preset, "recipe": self.config.train.recipe, "rounds": strategy.state.round},
         )

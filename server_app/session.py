@@ -51,13 +51,14 @@ def run_session(config: Config, grid: Grid) -> Path:
     model = build_model(config)
     table = TensorTable.of(model, config.model.local_parameters)
     state = state or ServerState(run_id=secrets.randbits(62), weights=table.read(model).float())
-    recorder = Recorder(config, run, checkpoints, material.labelled, RoundPrinter(config.run.rounds).show, device)
+    printer = RoundPrinter(config.run.rounds, run.read_metrics())
+    recorder = Recorder(config, run, checkpoints, material.labelled, printer.show, device)
     strategy = _strategy(config, model, state, run, material.public, recorder, device)
     if not state.round:
         recorder.before_first_round(strategy)
         checkpoints.save(state)
     strategy.start(grid)
-    recorder.export(strategy, material.public)
+    recorder.export(strategy)
     if config.run.report:
         log(INFO, "writing the report")
         strategy.model.to(device).eval()

@@ -123,7 +123,7 @@ class FedSense(Strategy):
         """Advance the broadcast to w_t and address every chosen client with the frames that it lacks."""
         began = time.monotonic()
         chosen, absent = self.gathering.choose(grid, server_round)
-        self.record = RoundRecord(server_round, rejected=absent)
+        self.record = RoundRecord(server_round, rejected=absent, elements=self.table.numel)
         if self.state.moved or self.broadcaster.replica is None:
             self.broadcaster.advance(_from_arrays(arrays))
             self.state.moved = False
