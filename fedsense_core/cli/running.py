@@ -12,7 +12,7 @@ from rich.text import Text
 from fedsense_core.cli.log_lines import LogLines
 from fedsense_core.cli.planning import Job, Request, Resources
 from fedsense_core.cli.processes import terminate_as_interrupt
-from fedsense_core.cli.simulation import Simulation, open_simulation
+from fedsense_core.cli.simulation import RunFailed, Simulation, open_simulation
 from fedsense_core.errors import FedSenseError
 from fedsense_core.reporting.run_folder import RunFolder
 
@@ -65,16 +65,24 @@ def _run(job: Job, simulation: Simulation, resources: Resources, display: Displa
     if job.is_finished:
         display.say(f"[bold]{escape(job.title)}[/bold]: already finished, in {folder}")
         return
-    clients = "1 client" if job.supernodes == 1 else f"{job.supernodes} clients"
+    rounds, clients = _count(job.rounds, "round"), _count(job.supernodes, "client")
     gpu = f" and {resources.gpus:g} GPU" if resources.gpus else ""
-    display.say(f"[bold]{escape(job.title)}[/bold]: {job.rounds} rounds, {clients} with {resources.cpus} CPU{gpu} each")
+    display.say(f"[bold]{escape(job.title)}[/bold]: {rounds}, {clients} with {resources.cpus} CPU{gpu} each")
     display.say(f"run folder {folder}")
     try:
         simulation.run(job, resources, display.line)
-    finally:
+    except RunFailed as error:
+        raise RunFailed(f"{error}\nAll that Flower said: {simulation.leave_log(job.folder)}") from None
+    except KeyboardInterrupt:
         simulation.leave_log(job.folder)
+        raise
+    simulation.leave_log(job.folder)
     run = RunFolder(job.folder)
     display.say("[bold green]finished[/bold green]")
     for what, path in (("report", run.report_file), ("encoder", run.encoder), ("metrics", run.metrics_file)):
         if path.exists():
             display.say(f"  {what:<9}{escape(str(path))}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

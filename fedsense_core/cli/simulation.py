@@ -24,7 +24,7 @@ from typing import Any
 
 from fedsense_core.cli.app_folder import assemble
 from fedsense_core.cli.planning import Job, Resources
-from fedsense_core.cli.processes import end, end_with_parent, free_port
+from fedsense_core.cli.processes import free_port
 from fedsense_core.errors import FedSenseError
 from fedsense_core.reporting.run_folder import RunFolder
 
@@ -50,6 +50,7 @@ class Simulation:
     app: Path
     environment: dict[str, str]
     daemon: subprocess.Popen[bytes]
+    """The keeper of the SuperLink; closing its standard input ends both."""
 
     @property
     def log(self) -> Path:
@@ -63,7 +64,7 @@ class Simulation:
         command += ["--run-config", str(self._write_settings(job))]
         run_id = ""
         with (
-            self.log.open("a", encoding="utf-8") as log,
+            self.log.open("a", buffering=1, encoding="utf-8") as log,
             self._flwr(command, stderr=subprocess.STDOUT) as flwr,
         ):
             assert flwr.stdout is not None
@@ -77,12 +78,14 @@ class Simulation:
                 raise
         self._check(run_id)
 
-    def leave_log(self, folder: Path) -> None:
-        """Add Flower's log to ``flower.log`` of a run folder, so that it stays with the run."""
-        if RunFolder.exists(folder) and self.log.exists():
-            with (folder / "flower.log").open("ab") as kept:
-                kept.write(self.log.read_bytes())
-            self.log.unlink()
+    def leave_log(self, folder: Path) -> Path:
+        """Move Flower's log to ``flower.log`` of the run folder where there is one; return where it is."""
+        if not (RunFolder.exists(folder) and self.log.exists()):
+            return self.log
+        with (folder / self.log.name).open("ab") as kept:
+            kept.write(self.log.read_bytes())
+        self.log.unlink()
+        return folder / self.log.name
 
     def _check(self, run_id: str) -> None:
         """Wait for the final status of a run. Raises RunFailed unless it completed."""
@@ -131,28 +134,31 @@ class Simulation:
 
 @contextmanager
 def open_simulation(flower_toml: Path | None = None) -> Iterator[Simulation]:
-    """Start a SuperLink of our own and end it, whatever happens. The folder is kept when something failed."""
+    """Start a SuperLink of our own and end it, whatever happens. Its folder stays where a log is still in it."""
     home = _short_folder()
     app = assemble(home / "fedsense-app", flower_toml)
     (home / "config.toml").symlink_to(app / "flower.toml")
     environment = _environment(home)
     with (home / "superlink.log").open("wb") as log:
         daemon = subprocess.Popen(
-            _superlink(environment),
+            [sys.executable, "-m", "fedsense_core.cli.keeper", *_superlink(environment)],
             cwd=home,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
+            start_new_session=True,  # Ctrl-C is answered here, by closing the pipe
         )
+    simulation = Simulation(home, app, environment, daemon)
     try:
-        _await_health(daemon, environment, home / "superlink.log")
-        yield Simulation(home, app, environment, daemon)
+        _await_health(simulation, home / "superlink.log")
+        yield simulation
     finally:
-        end(daemon)
-    shutil.rmtree(home, ignore_errors=True)
+        assert daemon.stdin is not None
+        daemon.stdin.close()
+        daemon.wait()
+        if not simulation.log.exists():
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def program(name: str) -> str:
@@ -199,11 +205,11 @@ def _superlink(environment: dict[str, str]) -> list[str]:
     return [*command, "--disable-runtime-dependency-installation"]
 
 
-def _await_health(daemon: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
-    url = f"http://127.0.0.1:{environment['FLWR_LOCAL_SUPERLINK_HTTP_API_PORT']}/health"
+def _await_health(simulation: Simulation, log: Path) -> None:
+    url = f"http://127.0.0.1:{simulation.environment['FLWR_LOCAL_SUPERLINK_HTTP_API_PORT']}/health"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_DEADLINE_S
-    while time.monotonic() < deadline and daemon.poll() is None:
+    while time.monotonic() < deadline and simulation.daemon.poll() is None:
         try:
             with opener.open(url, timeout=5):
                 return
