@@ -84,8 +84,8 @@ def _pack(slot: Slot) -> dict[str, Tensor]:
         tensors["residual"] = slot.residual
     tensors |= {f"optimiser/{name}": value for name, value in slot.optimiser.items()}
     tensors |= {f"local/{name}": value for name, value in slot.local.items()}
-    # Clones: safetensors refuses two names for one memory.
-    return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    # Contiguous clones: safetensors refuses channels-last tensors and two names for one memory.
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _unpack(tensors: dict[str, Tensor], manifest: dict[str, int]) -> Slot:
