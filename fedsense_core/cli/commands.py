@@ -109,6 +109,21 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finishe
 
 
 @app.command()
+def check(
+    site: Annotated[Path, typer.Argument(help="Site file (TOML) of an institution.")],
+    state: Annotated[
+        Path | None, typer.Option(help="State folder of the SuperNode: keep the chips there for training.")
+    ] = None,
+) -> None:
+    """Read a site file and its imagery as training will, and say what is wrong with them."""
+    from fedsense_core.cli.checking import check_site
+
+    with _clear_errors():
+        for line in check_site(site.expanduser(), state.expanduser().absolute() if state else None):
+            console.print(escape(line))
+
+
+@app.command()
 def presets() -> None:
     """List the methods and the switches that make them."""
     from fedsense_core.cli.tables import presets_table

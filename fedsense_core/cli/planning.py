@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsense_core.config import Config, known_keys, resolve
+from fedsense_core.config import known_keys, resolve
 from fedsense_core.data import load_site
 from fedsense_core.errors import CheckpointError, ConfigError, nearest
 from fedsense_core.places import safe_name, site_files
 from fedsense_core.reporting.run_folder import RunFolder
+from fedsense_core.settings import Config
 
 Scalar = bool | int | float | str
 PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled")

@@ -181,7 +181,6 @@ def _environment(home: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "FLWR_HOME": str(home),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         # else Flower downloads torch into a new environment for every run
@@ -201,7 +200,6 @@ def _search_path(environment: Any) -> str:
 def _superlink(environment: dict[str, str]) -> list[str]:
     command = [program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]]
-    command += ["--control-api-address", f"127.0.0.1:{environment['FLWR_LOCAL_CONTROL_API_PORT']}"]
     return [*command, "--disable-runtime-dependency-installation"]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fedsense_core.config import Config, resolve
+from fedsense_core.config import resolve
 from fedsense_core.presets import PRESETS
+from fedsense_core.settings import Config, Section
 
 
 def presets_table() -> Table:
@@ -36,7 +36,7 @@ def settings_rows() -> Iterator[tuple[str, Any, str, str]]:
     defaults = resolve({})
     yield "preset", defaults.preset, "", _meaning(Config.model_fields["preset"])
     for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             for inner, info in field.annotation.model_fields.items():
                 value = getattr(getattr(defaults, name), inner)
                 yield f"{name}.{inner}", value, _choices(info.annotation), _meaning(info)
