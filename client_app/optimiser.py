@@ -16,6 +16,11 @@ from fedsense_core.settings import TrainSection
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a copy with the device, type and memory order of a parameter."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
 class ShiftedAdamW:
     """torch's Adam with decoupled decay (arXiv 1711.05101) towards the shift; its state is a flat dict of tensors."""
 
@@ -54,5 +59,5 @@ class ShiftedAdamW:
             return
         for name, parameter in self.parameters.items():
             if f"step/{name}" in flat:
-                moments = {key: flat[f"{key}/{name}"].to(parameter.device, parameter.dtype).clone() for key in MOMENTS}
+                moments = {key: _like(flat[f"{key}/{name}"], parameter) for key in MOMENTS}
                 self.adam.state[parameter] = {"step": flat[f"step/{name}"].clone(), **moments}

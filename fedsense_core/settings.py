@@ -99,7 +99,7 @@ class DataSection(Section):
     """Side of the views the model trains on, pixels."""
     min_scale: float = Field(0.3, gt=0, le=1)
     """Smallest share of a chip's area that a view shows."""
-    jitter: float = Field(1.0, ge=0)
+    jitter: float = Field(0.5, ge=0)
     """Strength of gain and offset changes; 0 turns them off."""
 
 
@@ -108,11 +108,11 @@ class TrainSection(Section):
 
     recipe: Literal["simclr", "mae"] = "simclr"
     """Self-supervised loss."""
-    local_steps: int = Field(20, ge=1)
+    local_steps: int = Field(16, ge=1)
     """Optimiser steps a client makes in a round (K)."""
     batch_size: int = Field(64, ge=2)
     """Chips in a batch."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled weight decay, towards the unshifted weights."""
@@ -120,7 +120,7 @@ class TrainSection(Section):
     """ε of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps of the run with a rising learning rate; a cosine follows."""
-    temperature: float = Field(0.2, gt=0)
+    temperature: float = Field(0.1, gt=0)
     """Temperature of the contrastive loss."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of patches hidden from the encoder (mae)."""

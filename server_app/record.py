@@ -47,6 +47,7 @@ class RoundRecord:
             if "ssl-loss" not in metrics:
                 return None
             return metrics["ssl-loss"] + alignment_weight * metrics.get("alignment-loss", 0.0)
+
         return {
             "round": self.round,
             "loss": loss(means),

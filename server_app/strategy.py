@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from logging import INFO, WARNING
+from logging import DEBUG, INFO, WARNING
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -228,7 +228,7 @@ class FedSense(Strategy):
         self.record.accepted.sort(key=lambda one: one.site)
 
     def _reject(self, rejected: Rejected) -> None:
-        log(WARNING, "%s is left out of the round: %s", rejected.node, rejected.reason)
+        log(DEBUG, "%s is left out of the round: %s", rejected.node, rejected.reason)
         self.record.rejected.append(rejected)
         if rejected.reason.startswith("needs-snapshot"):
             self.roster.lose(rejected.node)

@@ -7,7 +7,6 @@ a side, N = G*G cells, V visible cells, P pixels of a cell a side, D width."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,8 +97,7 @@ class ConvMaskedModel(MaskedModel):
     """SimMIM on a convolutional encoder: hidden cells show a learned colour; one convolution predicts pixels."""
 
     def __init__(self, encoder: nn.Module, channels: int, mask_ratio: float) -> None:
-        stages: Any = encoder.feature_info
-        super().__init__(int(stages[-1]["reduction"]), mask_ratio)
+        super().__init__(cell_size(encoder, channels), mask_ratio)
         self.colour = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.predict = nn.Linear(int(encoder.num_features), self.cell**2 * channels)  # type: ignore[arg-type]
 
@@ -124,6 +122,13 @@ class ConvMaskedModel(MaskedModel):
         shown_BN1 = (~mask_BN).to(cells_BND.dtype)[..., None]
         pooled = (cells_BND * shown_BN1).sum(dim=1) / shown_BN1.sum(dim=1)
         return F.layer_norm(pooled.float(), pooled.shape[-1:])
+
+
+def cell_size(encoder: nn.Module, channels: int, side: int = 256) -> int:
+    """Return the pixels along a cell of the encoder's last feature map, measured: timm's tables count empty stages."""
+    with torch.no_grad():
+        maps: Tensor = encoder.forward_features(torch.zeros(1, channels, side, side))  # type: ignore[operator]
+    return side // maps.shape[-1]
 
 
 def patches(x_BCHW: Tensor, cell: int) -> Tensor:

@@ -84,8 +84,9 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> Pre
 
 
 def _projector(width: int, hidden: int, out: int) -> nn.Module:
-    # LayerNorm instead of the usual BatchNorm: batch statistics are one institution's.
-    return nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, out))
+    # Normalised by the batch at hand, without running statistics: those would be one institution's, and never travel.
+    norm = nn.BatchNorm1d(hidden, track_running_stats=False)
+    return nn.Sequential(nn.Linear(width, hidden, bias=False), norm, nn.ReLU(), nn.Linear(hidden, out))
 
 
 def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:

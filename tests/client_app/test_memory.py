@@ -95,7 +95,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place("alpha", (), tmp_path)
 
 
-def conversation(config: Config, place: Place, fake: FakeTraining, rounds: int) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
+def conversation(
+    config: Config, place: Place, fake: FakeTraining, rounds: int
+) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
     """Play the server: every third reply is lost or refused, and the next task says so."""
     table = TensorTable.of(build_model(config))
     stream = Stream(1, 0, table, 0.9)

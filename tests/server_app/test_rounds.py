@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -259,15 +258,14 @@ def test_second_reply_to_one_task_counts_once(federation: Make) -> None:
     assert [one["reason"] for one in line["rejected"]] == ["a second reply to the same round"]
 
 
-def test_crashing_client_is_named_and_the_run_goes_on(federation: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_crashing_client_is_named_and_the_run_goes_on(federation: Make) -> None:
     fed = federation(changes={"run.rounds": 2})
 
     def crash(task: Message, reply: Message | None) -> Message:
         return Message(Error(2, "<class 'MemoryError'>:<'out of memory'>"), reply_to=task)
 
     fed.grid.faults = {(1, fed.node("gamma")): crash}
-    with caplog.at_level(logging.WARNING, logger="flwr"):
-        fed.run()
+    fed.run()
     assert fed.lines()[0]["rejected"] == [
         {"node": "gamma", "reason": "error 2: <class 'MemoryError'>:<'out of memory'>"}
     ]
@@ -356,8 +354,5 @@ def test_masked_images_train_on_a_vit_and_a_resnet(federation: Make) -> None:
     }
     for name, changes in (("vit", vit), ("resnet", {"data.view_size": 64})):
         fed = federation(name, changes={"train.recipe": "mae", "run.rounds": 2, **changes})
-        if name == "vit":
-            for key in ("layers", "channels", "norm_layer"):
-                fed.run_config.pop(f"model.args.{key}")
         fed.run()
         assert len(fed.lines()) == 2
