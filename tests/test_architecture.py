@@ -28,7 +28,7 @@ LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.save", "os.system"}
 NEEDED_VALUES = {"allow_pickle": "False", "shell": "False"}
-GLOBAL_RANDOMNESS = re.compile(r"^(random|np\.random|numpy\.random)\.(?!default_rng$|Generator$)")
+GLOBAL_RANDOMNESS = re.compile(r"^(random|np\.random|numpy\.random)\.(?!(default_rng|Generator)\b)")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home/\w+|mnt|Users)/")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
 
