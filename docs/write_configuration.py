@@ -1,0 +1,165 @@
+"""Write docs/configuration.md from the settings, presets and flower.toml themselves; a test finds an old page.
+
+python docs/write_configuration.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from fedsense_core.config import flower_defaults, known_keys
+from fedsense_core.presets import PRESETS
+from fedsense_core.settings import FREE_KEYS, Config, Section
+
+ROOT = Path(__file__).parent.parent
+CITATION = re.compile(r"DESIGN, section \d+")
+PAGE = ROOT / "docs" / "configuration.md"
+KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
+LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+HEAD = """\
+# Configuration
+
+<!-- Written by docs/write_configuration.py. Change the code or that script, not this page. -->
+
+Every setting of a run has a dotted key. `fedsense settings` prints the list, `fedsense presets` the methods.
+
+## Where a value comes from
+
+Four layers; a later one wins.
+
+1. The defaults in `fedsense_core/settings.py`, shown below.
+2. The `[fedsense]` tables of [`flower.toml`](../flower.toml). The file travels with the app, so server and clients read
+   the same bytes.
+3. The preset. A key that a preset sets cannot be changed in `flower.toml`, only in layer 4.
+4. What is given for one run: `fedsense run --set KEY=VALUE`, or Flower's `flwr run . --run-config 'KEY=VALUE'`.
+
+In `pyproject.toml` every key of `[tool.flwr.app.config]` has the value `"preset"`. Flower accepts only keys that stand
+there, and the word means: nothing given, ask the layers below. The keys marked *file* hold lists or tables, which
+Flower's run config cannot carry. Change them in `flower.toml`; with `fedsense run`, in a copy of it:
+
+```bash
+fedsense run --config my-flower.toml
+```
+
+A wrong key or value stops the run at once and is answered with the nearest right one where there is one.
+{flower_toml}
+## Presets
+
+A preset is a few switches and nothing else.
+
+{presets}
+
+`standalone` has the switches of `fedavg`: what makes it standalone is one name in `federation.only`.
+`fedsense run --preset standalone` does this for every site, one run each. With `flwr run` or in a deployment, set
+`federation.only` yourself. `centralised` opens every site file in one client, which only a simulation can.
+
+## Continuing a run
+
+A run folder remembers its settings. With `run.resume = "auto"` a run that ended early goes on after its newest intact
+checkpoint, if all settings but these are the same; the keys are marked *free* below:
+
+{free}
+
+A finished run is never continued and never overwritten.
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    head = HEAD.format(
+        presets="\n".join(preset_table()),
+        free=", ".join(f"`{key}`" for key in FREE_KEYS) + ".",
+        flower_toml=flower_toml_note(),
+    )
+    return "\n".join([head, *(line for name in section_names() for line in section(name))]) + "\n"
+
+
+def flower_toml_note() -> str:
+    """Say what the shipped flower.toml changes."""
+    changed = [key for key in known_keys() if key in flat(flower_defaults())]
+    return f"\nThe shipped `flower.toml` sets {', '.join(f'`{key}`' for key in changed)}.\n"
+
+
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten tables into dotted keys, down to settings."""
+    leaves: dict[str, Any] = {}
+    for key, value in tables.items():
+        is_table = isinstance(value, Mapping) and prefix + key not in known_keys()
+        leaves |= flat(value, f"{prefix}{key}.") if is_table else {prefix + key: value}
+    return leaves
+
+
+def preset_table() -> Iterator[str]:
+    """Yield the switches of the presets, one row a switch."""
+    names = list(PRESETS)
+    switches = {name: flat(PRESETS[name]) for name in names}
+    yield "| | " + " | ".join(f"`{name}`" for name in names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for key in [key for key in known_keys() if any(key in switches[name] for name in names)]:
+        cells = [value_text(switches[name][key]) if key in switches[name] else "–" for name in names]
+        yield f"| `{key}` | " + " | ".join(cells) + " |"
+    yield "\nA dash leaves the setting to the layers below."
+
+
+def section_names() -> list[str]:
+    """Return the sections of the tree, in its order."""
+    return [name for name, field in Config.model_fields.items() if is_section(field.annotation)]
+
+
+def is_section(annotation: Any) -> bool:
+    """Return whether a field is a group of settings."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def section(name: str) -> Iterator[str]:
+    """Yield the heading and table of one section."""
+    model = Config.model_fields[name].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, Section)
+    yield f"## `{name}`\n"
+    yield f"{CITATION.sub('[method](method.md)', model.__doc__ or '')}\n"
+    yield "| Key | Default | Allowed | Meaning |"
+    yield "|---|---|---|---|"
+    for key, field in model.model_fields.items():
+        meaning = " ".join((field.description or "").replace("``", "`").split())
+        marks = "".join(f" *{mark}*" for mark in marks_of(f"{name}.{key}"))
+        default = value_text(field.get_default(call_default_factory=True))
+        yield f"| `{name}.{key}`{marks} | {default} | {allowed(field)} | {meaning} |"
+    yield ""
+
+
+def marks_of(key: str) -> list[str]:
+    """Return what is special about a key."""
+    app = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    return ["free"] * (key in FREE_KEYS) + ["file"] * (key not in flat(app))
+
+
+def allowed(field: FieldInfo) -> str:
+    """Return the values that a field takes."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(value_text(choice) for choice in get_args(field.annotation))
+    limits = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in LIMITS.items()
+        if hasattr(rule, name)
+    ]
+    kind: Any = get_origin(field.annotation) or field.annotation
+    return " ".join([KINDS[kind], *limits])
+
+
+def value_text(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
