@@ -100,12 +100,19 @@ def run(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
-    """Write report.html of a run again from its metrics, and say where it is."""
+    """Say where the report of a run is; write it from the metrics where it is missing or older than they are.
+
+    Such a report has no pictures: they need the imagery and come with the run's own end.
+    """
     with _clear_errors():
         from fedsense_core.reporting import RunFolder
         from fedsense_core.reporting.report import write_report
 
-        console.print(str(write_report(RunFolder.open(folder.expanduser().absolute()), None)))
+        run = RunFolder.open(folder.expanduser().absolute())
+        metrics = run.metrics_file.stat().st_mtime if run.metrics_file.exists() else 0.0
+        if not run.report_file.exists() or run.report_file.stat().st_mtime < metrics:
+            write_report(run, None)
+        console.print(escape(str(run.report_file)))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsense_core.config import known_keys, resolve
 from fedsense_core.data import load_site
-from fedsense_core.errors import CheckpointError, ConfigError, nearest
+from fedsense_core.errors import CheckpointError, ConfigError, SiteError, nearest
 from fedsense_core.places import safe_name, site_files
 from fedsense_core.reporting.run_folder import RunFolder
 from fedsense_core.settings import Config
@@ -81,7 +81,7 @@ def plan(request: Request) -> list[Job]:
     """
     settings = dict(request.settings) | {"preset": request.preset}
     config = _resolve(settings, request.flower_toml)
-    names = [load_site(path).name for path in site_files(config)]
+    names = _site_names(config)
     nodes = request.supernodes or (1 if config.federation.pooled else len(names))
     settings.setdefault("federation.wait_s", SIMULATED_WAIT_S)
     out = (request.out or Path("runs") / f"{config.preset}-seed{config.run.seed}").expanduser().absolute()
@@ -110,6 +110,19 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
             raise ConfigError(f"unknown setting {key!r}.{nearest(key, known_keys())} `fedsense settings` lists them.")
         settings[key] = _absolute(key, _scalar(key, text.strip()))
     return settings
+
+
+def _site_names(config: Config) -> list[str]:
+    files: dict[str, Path] = {}
+    for path in site_files(config):
+        name = load_site(path).name
+        if name in files:
+            raise SiteError(f"name = {name!r} is in both {files[name]} and {path}: every site needs its own name")
+        files[name] = path
+    only = config.federation.only
+    if only and only not in files:
+        raise SiteError(f"federation.only = {only!r} is none of {', '.join(files)}.{nearest(only, list(files))}")
+    return list(files)
 
 
 def _scalar(key: str, text: str) -> Scalar:
