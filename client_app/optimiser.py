@@ -7,11 +7,13 @@ w - shift towards zero, or the shift identity of DESIGN section 4 breaks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from fedsense_core.settings import TrainSection
+from fedsense_core.tensors import SMALL_NAMES
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -36,7 +38,7 @@ class ShiftedAdamW:
     def step(self, learning_rate: float) -> None:
         """Decay matrices and kernels (not scales, biases and tokens), then take Adam's step."""
         for name, parameter in self.parameters.items():
-            if parameter.ndim < 2 or not self.weight_decay:
+            if not self.weight_decay or parameter.ndim < 2 or any(fnmatchcase(name, p) for p in SMALL_NAMES):
                 continue
             parameter.mul_(1 - learning_rate * self.weight_decay)
             if name in self.shift:

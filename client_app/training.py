@@ -81,12 +81,13 @@ def train_locally(
     model.train()
     totals = torch.zeros(2, dtype=torch.float64)
     examples = 0
-    for step in range(config.train.local_steps):
-        batch = next(batches).to(device, non_blocking=True)
-        losses = _step(config, model, anchor, recipe, batch, generator, ascent, step)
-        optimiser.step(learning_rate(config, start.steps_done + step))
-        totals += torch.tensor(losses, dtype=torch.float64)
-        examples += len(batch)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in range(config.train.local_steps):
+            batch = next(batches).to(device, non_blocking=True)
+            losses = _step(config, model, anchor, recipe, batch, generator, ascent, step)
+            optimiser.step(learning_rate(config, start.steps_done + step))
+            totals += torch.tensor(losses, dtype=torch.float64)
+            examples += len(batch)
     means = (totals / config.train.local_steps).tolist()
     if not all(map(math.isfinite, means)):
         raise FloatingPointError(
@@ -107,11 +108,13 @@ def _step(
 ) -> tuple[float, float]:
     """Leave one step's gradient in the parameters and return its two losses."""
     model.zero_grad(set_to_none=True)
-    draws = generator.get_state()
+    draws, dropout_seed = generator.get_state(), generator.initial_seed() ^ step
     seen: list[StepLoss] = []
 
     def loss() -> Tensor:
-        generator.set_state(draws)  # a second look at the step sees the same views and masks
+        # A second look at the step sees the same views and masks; dropout, where a model has it, draws globally.
+        generator.set_state(draws)
+        torch.manual_seed(dropout_seed)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=_uses_bf16(config, batch.device)):
             terms = recipe(model, anchor, batch, generator)
         seen.append(terms)

@@ -122,7 +122,7 @@ class Worker:
         codec = get_codec(uplink.codec, uplink.bits)
         seed = self.stream.update_seed(self.task.round, self.place.name)
         value = self.table.read(self.model) if exact else delta
-        feedback = uplink.feedback and not exact
+        feedback = self.config.feedback_in_use
         if feedback and slot and slot.residual is not None:
             value = value + slot.residual
         payload = codec.encode(value.cpu(), self.table, seed, unbiased=not feedback)

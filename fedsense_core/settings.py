@@ -171,7 +171,7 @@ class UplinkSection(CodecSection):
     """Client to server."""
 
     feedback: bool = True
-    """Carry what the codec lost over to the next round."""
+    """Carry what the codec lost over to the next round; off below half participation, where it would be stale."""
 
 
 class DownlinkSection(CodecSection):
@@ -258,6 +258,11 @@ class Config(Section):
     def momentum_in_use(self) -> float | None:
         """β of m̂, or None where no guidance looks at m̂, which then need not travel to clients that lag."""
         return self.guidance.momentum if self.guidance.kind in ("shift", "mixed") else None
+
+    @property
+    def feedback_in_use(self) -> bool:
+        """Whether clients carry a residual. Below half participation it would go stale between a client's rounds."""
+        return self.uplink.feedback and not self.sends_models and self.federation.participation >= 0.5
 
     @property
     def digest(self) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 SMALL_NUMEL = 1024
 """Tensors below one Hadamard block are never worth a code: they travel in half precision."""
-SMALL_NAMES = ("*cls_token", "*pos_embed", "*reg_token", "*mask_token")
+SMALL_NAMES = ("*cls_token", "*pos_embed", "*reg_token", "*mask_token", "*masked.colour")
 """Tokens and position tables: few parameters, large effect (DESIGN, section 5)."""
 
 

@@ -85,7 +85,7 @@ class Gathering:
 
     def _sample(self, able: list[tuple[int, str]], server_round: int) -> list[tuple[int, str]]:
         share = self.config.federation.participation
-        count = max(self.config.federation.min_clients, round(share * len(able)))
+        count = max(1, self.config.federation.quorum, round(share * len(able)))
         if count >= len(able):
             return able
         generator = torch.Generator().manual_seed(seed_of(self.config.run.seed, "sample", server_round))

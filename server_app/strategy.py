@@ -83,7 +83,8 @@ class FedSense(Strategy):
         log(INFO, "\t├── preset %s, recipe %s", config.preset, config.train.recipe)
         log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
         log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment.weight)
-        log(INFO, "\t├── up: %s, down: %s", _codec_text(config.uplink), _codec_text(config.downlink))
+        feedback = "with error feedback" if config.feedback_in_use else "without error feedback"
+        log(INFO, "\t├── up: %s %s, down: %s", _codec_text(config.uplink), feedback, _codec_text(config.downlink))
         log(INFO, "\t└── outer: %s; distillation: %s", config.outer.kind, config.distillation.kind)
 
     def start(

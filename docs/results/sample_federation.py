@@ -1,8 +1,8 @@
 """Run the sample federation for several methods and seeds, and compare them in pairs.
 
-Every cell is a normal run folder made by ``fedsense run``; a finished one is not run again. Prints a Markdown table:
-linear probe on the shipped labelled set and, with ``--ucmerced``, on UC Merced (never used in training), bytes up, and
-paired differences with a one-sided 95 % lower bound over seeds (Student's t).
+Every cell is a normal run folder made by ``fedsense run``; a finished one is not run again. Prints Markdown tables:
+linear probes on the shipped labelled set and, with ``--ucmerced``, on UC Merced (never used in training), beside the
+random weights that each run started from; bytes; paired differences with a one-sided 95 % lower bound (Student's t).
 
     python docs/results/sample_federation.py OUT --seeds 5 --ucmerced t0_ucmerced_96px.npz
 """
@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,11 @@ import torch
 from scipy import stats
 
 from fedsense_core import load_encoder
-from fedsense_core.evaluation import embed, linear_scores
+from fedsense_core.data import load_labelled, sample_labelled
+from fedsense_core.evaluation import embed, linear_predictions, linear_scores, paired_lift, score
+from fedsense_core.models import build_model
 from fedsense_core.reporting import RunFolder
+from fedsense_core.settings import Config
 
 METHODS = {
     "fedsense": "fedsense, 1 bit up, 4 down",
@@ -30,23 +33,32 @@ METHODS = {
     "fedavg": "FedAvg, 32 bits both ways",
 }
 PAIRS = [("fedsense", "fedsense-fp32"), ("fedsense-fp32", "fedavg"), ("fedsense", "fedavg")]
+VIEW_SIZE = 48
+"""Pixels to which shipped chips are enlarged: the size of the views in training."""
 SPLITS = 3
 """Random halves of UC Merced over which a probe is averaged; the same for every encoder."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method and seed."""
+    """One method and seed; all probes are linear, on frozen features."""
 
     ucmerced: float
-    """Overall accuracy; NaN without the data."""
+    """Overall accuracy on UC Merced; NaN without the data."""
+    ucmerced_random: float
+    """The same of the encoder that the run started from."""
     shipped: float
-    """Macro F1 on the shipped labelled set."""
-    random: float
-    """The same with the untrained encoder."""
-    standard_error: float
+    """Macro F1 on the shipped labelled set, each chip standardised by itself."""
+    shipped_random: float
+    lift_error: float
+    """Standard error of the difference of the two before, from resampled groups of chips."""
+    colour: float
+    """Macro F1 on the shipped labelled set with its colours."""
+    colour_random: float
     bytes_up: int
+    bytes_down: int
     seconds: float
+    """Wall time of the whole command."""
 
 
 def main() -> None:
@@ -81,32 +93,43 @@ def ensure_run(out: Path, method: str, seed: int, settings: list[str]) -> RunFol
 
 
 def read_cell(run: RunFolder, ucmerced: Path | None) -> Cell:
-    """Collect the figures of a finished run."""
-    lines = run.read_metrics()
-    probe, untrained = lines[-1]["probe"], lines[0]["probe"]
-    wall = run.path / "wall.json"
-    return Cell(
-        ucmerced=probe_ucmerced(run, ucmerced) if ucmerced else float("nan"),
-        shipped=probe["linear_macro_f1"],
-        random=untrained["linear_macro_f1"],
-        standard_error=probe["linear_macro_f1_se"],
+    """Probe the exported encoder of a finished run and the one it started from; kept in the run folder."""
+    kept = run.path / "cell.json"
+    if kept.exists():
+        return Cell(**json.loads(kept.read_text()))
+    lines, wall = run.read_metrics(), run.path / "wall.json"
+    trained, untrained = load_encoder(run.encoder), build_model(Config(**run.read_config())).encoder.eval()
+    shipped, colour = (shipped_lift(trained, untrained, kind) for kind in ("chip", "set"))
+    cell = Cell(
+        ucmerced=ucmerced_accuracy(trained, ucmerced) if ucmerced else float("nan"),
+        ucmerced_random=ucmerced_accuracy(untrained, ucmerced) if ucmerced else float("nan"),
+        shipped=shipped[0],
+        shipped_random=shipped[1],
+        lift_error=shipped[2],
+        colour=colour[0],
+        colour_random=colour[1],
         bytes_up=sum(line.get("bytes_up", 0) for line in lines),
+        bytes_down=sum(line.get("bytes_down", 0) for line in lines),
         seconds=json.loads(wall.read_text())["seconds"] if wall.exists() else float("nan"),
     )
+    kept.write_text(json.dumps(asdict(cell)))
+    return cell
 
 
-def probe_ucmerced(run: RunFolder, path: Path) -> float:
-    """Return the overall accuracy of a linear probe on frozen features, mean over fixed random halves; cached."""
-    kept = run.path / "ucmerced.json"
-    if kept.exists():
-        return float(json.loads(kept.read_text())["accuracy"])
-    accuracy = ucmerced_accuracy(load_encoder(run.encoder), path)
-    kept.write_text(json.dumps({"accuracy": accuracy}))
-    return accuracy
+def shipped_lift(trained: torch.nn.Module, untrained: torch.nn.Module, kind: str) -> tuple[float, float, float]:
+    """Return macro F1 of both encoders on the shipped labelled set and the standard error of their difference."""
+    labelled = load_labelled(sample_labelled(), ("red", "green", "blue"), kind)  # type: ignore[arg-type]
+    train, test = labelled.train, labelled.test
+    truth, predicted = test.labels.numpy(), []
+    for encoder in (trained, untrained):
+        train_f, test_f = (embed(encoder, part.values, size=VIEW_SIZE) for part in (train, test))
+        predicted.append(linear_predictions(train_f, train.labels.numpy(), test_f))
+    _, error = paired_lift(truth, *predicted, test.groups.numpy())
+    return score(truth, predicted[0]).macro_f1, score(truth, predicted[1]).macro_f1, error
 
 
 def ucmerced_accuracy(encoder: torch.nn.Module, path: Path) -> float:
-    """Embed the whole set once at its own size and probe fixed halves of it."""
+    """Return the mean overall accuracy over fixed random halves; chips keep their own size."""
     data = np.load(path)
     x = data["x"].astype(np.float32)
     mean, deviation = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
@@ -128,22 +151,42 @@ def lower_bound(differences: np.ndarray) -> float:
 
 
 def print_tables(cells: dict[tuple[str, int], Cell], methods: list[str], seeds: int) -> None:
-    """Print a table of methods and one of pairs."""
-    print("\n| method | UC Merced, linear, OA | shipped set, linear, macro F1 | random weights | MB up | s a run |")
-    print("|---|---|---|---|---|---|")
+    """Print a table of methods, one of lifts and one of pairs."""
+    print("\n| method | UC Merced, OA | shipped set, macro F1 | with its colours | MB up | MB down | s a run |")
+    print("|---|---|---|---|---|---|---|")
     for method in methods:
         rows = [cells[method, seed] for seed in range(seeds)]
-        texts = [spread([getattr(row, key) for row in rows]) for key in ("ucmerced", "shipped", "random")]
-        megabytes, seconds = rows[0].bytes_up / 1e6, np.nanmedian([row.seconds for row in rows])
-        print(f"| {METHODS.get(method, method)} | {' | '.join(texts)} | {megabytes:.2f} | {seconds:.0f} |")
+        texts = [spread([getattr(row, key) for row in rows]) for key in ("ucmerced", "shipped", "colour")]
+        costs = f"{rows[0].bytes_up / 1e6:.2f} | {rows[0].bytes_down / 1e6:.1f}"
+        print(f"| {METHODS.get(method, method)} | {' | '.join(texts)} | {costs} | {median_seconds(rows)} |")
+    untrained = [cells[methods[0], seed] for seed in range(seeds)]
+    keys = ("ucmerced_random", "shipped_random", "colour_random")
+    texts = [spread([getattr(row, key) for row in untrained]) for key in keys]
+    print(f"| random weights | {' | '.join(texts)} | | | |")
     print(f"\nMean ± deviation over {seeds} seeds.\n")
-    print(
-        "| pair, same seeds | UC Merced, points | 95 % lower bound | shipped set, points | 95 % lower bound | bytes up |"
-    )
+    print_lifts(cells, methods, seeds)
+    print("| pair, same seeds | UC Merced, points | 95 % bound | shipped set, points | 95 % bound | bytes up |")
     print("|---|---|---|---|---|---|")
     for a, b in PAIRS:
         if a in methods and b in methods:
             print(f"| {a} minus {b} | {pair_text(cells, a, b, seeds)} |")
+
+
+def print_lifts(cells: dict[tuple[str, int], Cell], methods: list[str], seeds: int) -> None:
+    """Print how far training lifts the shipped set above the same encoder's random weights."""
+    print("| method | lift of macro F1, shipped set | in standard errors of one run (by seed) |\n|---|---|---|")
+    for method in methods:
+        rows = [cells[method, seed] for seed in range(seeds)]
+        lifts = [row.shipped - row.shipped_random for row in rows]
+        errors = [f"{lift / row.lift_error:.1f}" for lift, row in zip(lifts, rows, strict=True)]
+        print(f"| {method} | {spread(lifts)} | {', '.join(errors)} |")
+    print()
+
+
+def median_seconds(rows: list[Cell]) -> str:
+    """Return the median wall time with its range."""
+    seconds = [row.seconds for row in rows]
+    return f"{np.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})"
 
 
 def pair_text(cells: dict[tuple[str, int], Cell], a: str, b: str, seeds: int) -> str:

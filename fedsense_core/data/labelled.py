@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import rasterio
@@ -39,6 +39,9 @@ class LabelledFile(SensorChoice):
     """One sentence for the report."""
     chip_size: Annotated[int, Field(ge=8, le=4096)]
     """Pixels along a chip's side."""
+    standardise: Literal["set", "chip"] = "set"
+    """``set``: by the training part's statistics. ``chip``: each chip and band by its own, so that mean colour, which
+    untrained networks read as well as trained ones, answers nothing and texture must."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ class _Row:
     group: int
 
 
-def load_labelled(folder: Path, bands: Sequence[str]) -> LabelledSet:
-    """Read a labelled folder with the named bands. Raises SiteError naming the file, the line and the remedy."""
+def load_labelled(folder: Path, bands: Sequence[str], standardise: Literal["set", "chip"] | None = None) -> LabelledSet:
+    """Read a labelled folder with the named bands; ``standardise`` overrides the folder's own choice.
+
+    Raises SiteError naming the file, the line and the remedy.
+    """
     folder = Path(folder)
     head = read_strict_toml(folder / "labelled.toml", LabelledFile)
     table = _read_table(folder / "labels.csv")
@@ -93,7 +99,16 @@ def load_labelled(folder: Path, bands: Sequence[str]) -> LabelledSet:
         _split(chips, [i for i, keep in enumerate(part) if keep], table, classes, scale)
         for part in (in_train, ~in_train)
     )
+    if (standardise or head.standardise) == "chip":
+        train, test = _by_chip(train), _by_chip(test)
     return LabelledSet(head.name, classes, tuple(bands), train, test)
+
+
+def _by_chip(split: LabelledSplit) -> LabelledSplit:
+    """Return the split with every chip and band at mean 0 and deviation 1; a flat band becomes 0."""
+    x = split.values - split.values.mean((2, 3), keepdim=True)
+    x = x / x.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+    return replace(split, values=x.clamp_(-CLAMP, CLAMP))
 
 
 def _split(

@@ -51,11 +51,16 @@ def linear_scores(
     Deterministic: the penalised problem is convex and solved from zero. Arguments and errors as in ``knn_scores``.
     """
     _check(train_f, train_y, test_f, test_y)
+    return score(test_y, linear_predictions(train_f, train_y, test_f), groups)
+
+
+def linear_predictions(train_f: np.ndarray, train_y: np.ndarray, test_f: np.ndarray) -> np.ndarray:
+    """Return the classes (M,) that the probe of ``linear_scores`` predicts."""
     mean, std = train_f.mean(0), train_f.std(0) + 1e-6
     # L-BFGS takes some 40 steps on standardised features; second-order solvers need a (D K)² matrix.
     model = LogisticRegression(C=INVERSE_PENALTY, solver="lbfgs", tol=1e-4, max_iter=1000)
     model.fit((train_f - mean) / std, train_y)
-    return score(test_y, model.predict((test_f - mean) / std), groups)
+    return np.asarray(model.predict((test_f - mean) / std))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

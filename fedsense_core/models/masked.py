@@ -90,7 +90,8 @@ class VitMaskedModel(MaskedModel):
         prefix = _prefix_tokens(encoder, len(x_BCHW))
         tokens = visible_BVD if prefix is None else torch.cat([prefix.to(visible_BVD.dtype), visible_BVD], dim=1)
         encoded: Tensor = encoder.norm(encoder.blocks(encoder.norm_pre(tokens)))
-        return encoded[:, encoder.num_prefix_tokens :]
+        # With average pooling timm normalises after it; the same layer serves here, so that it learns too.
+        return encoder.fc_norm(encoded[:, encoder.num_prefix_tokens :])  # type: ignore[no-any-return]
 
 
 class ConvMaskedModel(MaskedModel):
@@ -125,9 +126,14 @@ class ConvMaskedModel(MaskedModel):
 
 
 def cell_size(encoder: nn.Module, channels: int, side: int = 256) -> int:
-    """Return the pixels along a cell of the encoder's last feature map, measured: timm's tables count empty stages."""
+    """Return the pixels along a cell of the encoder's last feature map, measured: timm's tables count empty stages.
+
+    Raises ValueError for encoders whose features are not maps (1, D, G, G).
+    """
     with torch.no_grad():
         maps: Tensor = encoder.forward_features(torch.zeros(1, channels, side, side))  # type: ignore[operator]
+    if maps.ndim != 4 or maps.shape[1] != encoder.num_features or maps.shape[2] != maps.shape[3]:
+        raise ValueError(f"its features have shape {tuple(maps.shape)}")
     return side // maps.shape[-1]
 
 

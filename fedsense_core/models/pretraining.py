@@ -92,10 +92,16 @@ def _projector(width: int, hidden: int, out: int) -> nn.Module:
 def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:
     channels, ratio = len(config.data.bands), config.train.mask_ratio
     masked: MaskedModel
-    if isinstance(encoder, VisionTransformer):
+    if isinstance(encoder, VisionTransformer) and getattr(encoder, "dist_token", None) is None:
         masked = VitMaskedModel(encoder, channels, config.model.decoder_width, config.model.decoder_depth, ratio)
     else:
-        masked = ConvMaskedModel(encoder, channels, ratio)
+        try:
+            masked = ConvMaskedModel(encoder, channels, ratio)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"train.recipe = 'mae' works on plain ViTs and on convolutional encoders; "
+                f"{config.model.architecture!r} is neither ({error}). Use 'simclr', or another architecture"
+            ) from None
     if config.data.view_size % masked.cell or config.data.view_size < 2 * masked.cell:
         raise ConfigError(
             f"data.view_size = {config.data.view_size} must be a multiple of {masked.cell} pixels, at least twice, to "

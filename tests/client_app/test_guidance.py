@@ -6,6 +6,9 @@ import itertools
 
 import pytest
 import torch
+from federation import TINY, tiny
+from torch import Tensor
+
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import ShiftedAdamW
 from client_app.training import Start, train_locally
@@ -17,9 +20,7 @@ from fedsense_core.schedule import learning_rate
 from fedsense_core.settings import Config, GuidanceSection
 from fedsense_core.ssl import Recipe, StepLoss, build_recipe
 from fedsense_core.tensors import TensorTable
-from federation import TINY, tiny
 from server_app.guidance import radii, ramp
-from torch import Tensor
 
 STEPS = 6
 SHARP = {
@@ -28,7 +29,7 @@ SHARP = {
     "model__args__act_layer": "gelu",
     "train__epsilon": 1e-2,
 }
-"""Smooth everywhere, or rounding alone decides: no ReLU kinks, and an ε that keeps Adam from dividing noise by noise."""
+"""Smooth everywhere, or rounding alone decides: no ReLU kinks, and an ε so that Adam does not divide noise by noise."""
 
 
 def batches(dtype: torch.dtype, size: int = 16) -> list[Tensor]:

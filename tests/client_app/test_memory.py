@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from federation import tiny
+
 from client_app import work
 from client_app.memory import ClientMemory, Slot
 from client_app.place import Place
@@ -22,7 +24,6 @@ from fedsense_core.protocol.replica import Replica
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
-from federation import tiny
 
 
 def slot(number: int, fill: float = 0.0) -> Slot:
@@ -133,15 +134,15 @@ def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     fake = FakeTraining(table.numel, dtype)
     monkeypatch.setattr(work, "train_locally", fake)
     sent, meant = torch.zeros(table.numel, dtype=torch.float64), torch.zeros(table.numel, dtype=torch.float64)
-    last, lost, worker = 0, 0, None
+    last = lost = 0
     for number, (counts, decoded, worker) in enumerate(conversation(config, place, fake, 200), start=1):
+        memory = worker.memory
         if counts:
             sent, meant, last = sent + decoded.double(), meant + fake.last.double(), number
         else:
             lost += 1
-    assert worker is not None
     assert 40 < lost < 100
-    committed = worker.memory.recall(last)
+    committed = memory.recall(last)
     assert committed is not None
     assert committed.residual is not None
     assert committed.residual.dtype == dtype

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsense_core.data import load_labelled
+from fedsense_core.data import load_labelled, sample_labelled
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -76,3 +76,11 @@ def test_a_wrong_head_is_answered_with_the_nearest_key(folder: Path) -> None:
     (folder / "labelled.toml").write_text(HEAD.replace("chip_size", "chips_size"))
     with pytest.raises(SiteError, match=r"labelled\.toml: unknown key 'chips_size'.*Did you mean 'chip_size'"):
         load_labelled(folder, RGB)
+
+
+def test_chips_standardised_by_themselves_keep_no_colour() -> None:
+    by_set, by_chip = (load_labelled(sample_labelled(), ("red", "green", "blue"), kind) for kind in ("set", "chip"))
+    x = by_chip.test.values
+    assert torch.allclose(x.mean((2, 3)), torch.zeros(len(x), 3), atol=0.05)
+    assert by_set.test.values.mean((2, 3)).std() > 0.5
+    assert torch.equal(by_set.test.labels, by_chip.test.labels)

@@ -1,0 +1,122 @@
+"""Messages to values: what a stranger sends is a value or a FrameError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from local_grid import over_the_wire
+
+from fedsense_core.errors import FrameError
+from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask, array_bytes
+
+FRAME = np.arange(200, dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+
+
+def message(content: RecordDict) -> Message:
+    return over_the_wire(Message(content, 5, "train"))[0]
+
+
+def test_task_survives_the_wire() -> None:
+    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", np.array([0.5, 0.0], np.float32), FRAME)
+    back = TrainTask.from_records(message(task.to_records()).content)
+    assert (back.run_id, back.round, back.version, back.acknowledged) == (1 << 61, 3, 4, 2)
+    assert back.radii.tolist() == [0.5, 0.0]
+    assert np.array_equal(back.frames, FRAME)
+    assert back.bytes_down == 208
+
+
+def test_reply_survives_the_wire() -> None:
+    sent = message(TrainReply("a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME).to_records())
+    reply = TrainReply.from_message(sent)
+    assert reply.site == "a"
+    assert reply.examples == 8
+    assert reply.frame is not None
+    assert np.array_equal(reply.frame, FRAME)
+    assert array_bytes(sent) == 200 + 128  # .npy header
+
+
+def test_hello_survives_the_wire_with_and_without_a_problem() -> None:
+    for hello in (Hello("a", 5, 1, (1, 2), "c"), Hello("", code="c", problem="no imagery")):
+        assert Hello.from_message(message(hello.to_records())) == hello
+
+
+def spoiled(change: Callable[[RecordDict], None]) -> Message:
+    content = TrainReply("a", "trained", "", {"num-examples": 8}, FRAME).to_records()
+    change(content)
+    return message(content)
+
+
+def _text_metric(content: RecordDict) -> None:
+    content["metrics"] = MetricRecord({"num-examples": [1.0, 2.0]})
+
+
+def _float_array(content: RecordDict) -> None:
+    content["update"] = ArrayRecord({"frame": Array(np.zeros(5, np.float32))})
+
+
+def _square_array(content: RecordDict) -> None:
+    content["update"] = ArrayRecord({"frame": Array(np.zeros((5, 5), np.uint8))})
+
+
+def _lying_array(content: RecordDict) -> None:
+    content["update"] = ArrayRecord({"frame": Array("uint8", (1 << 40,), "numpy.ndarray", b"\x93NUMPY garbage")})
+
+
+def _pickled(content: RecordDict) -> None:
+    content["update"] = ArrayRecord({"frame": Array("object", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00")})
+
+
+def _foreign(content: RecordDict) -> None:
+    content["update"] = ArrayRecord({"frame": Array("uint4", (3,), "something.else", b"abc")})
+
+
+SPOILERS: list[Callable[[RecordDict], None]] = [
+    lambda content: content.pop("reply") and None,
+    lambda content: content.pop("metrics") and None,
+    lambda content: content.pop("update") and None,
+    _text_metric,
+    _float_array,
+    _square_array,
+    _lying_array,
+    _pickled,
+    _foreign,
+]
+
+
+@pytest.mark.parametrize("change", SPOILERS, ids=range(len(SPOILERS)))
+def test_anything_else_is_a_frame_error(change: Callable[[RecordDict], None]) -> None:
+    with pytest.raises(FrameError):
+        TrainReply.from_message(spoiled(change))
+
+
+def test_error_reply_is_a_frame_error_with_its_code_and_reason() -> None:
+    failed = Message(Error(8, "ClientApp stopped\nresponding."), reply_to=Message(RecordDict(), 5, "train"))
+    with pytest.raises(FrameError, match=r"error 8: ClientApp stopped responding\."):
+        TrainReply.from_message(failed)
+
+
+@pytest.mark.parametrize("rounds", ["x", "1,,2", "1" * 5000])
+def test_hello_with_odd_rounds_is_a_frame_error(rounds: str) -> None:
+    content = Hello("a").to_records()
+    content.config_records["hello"]["rounds"] = rounds
+    with pytest.raises(FrameError):
+        Hello.from_message(message(content))
+
+
+def test_words_of_a_stranger_are_one_printable_line() -> None:
+    content = RecordDict(
+        {"reply": ConfigRecord({"site": "a", "status": "refused", "reason": "x\n\x1b[2J" + "y" * 9999})}
+    )
+    content["metrics"] = MetricRecord({})
+    reply = TrainReply.from_message(message(content))
+    assert reply.reason.startswith("x  [2Jyyy")
+    assert len(reply.reason) == 500

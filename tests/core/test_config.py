@@ -1,0 +1,78 @@
+"""From what a user says to settings: layers, and errors that name the nearest right word."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedsense_core.config import flower_defaults, known_keys, resolve
+from fedsense_core.errors import ConfigError
+from fedsense_core.presets import PRESETS
+from fedsense_core.settings import FREE_KEYS
+
+
+def test_layers_override_each_other_in_their_order() -> None:
+    table = {"train": {"local_steps": 5, "batch_size": 6}, "uplink": {"codec": "bf16"}}
+    config = resolve({"preset": "fedavg", "train.batch_size": 7}, table)
+    assert config.train.learning_rate == resolve({}, {}).train.learning_rate  # default
+    assert config.train.local_steps == 5  # flower.toml over default
+    assert config.uplink.codec == "none"  # preset over flower.toml
+    assert config.train.batch_size == 7  # run config over all
+
+
+def test_the_word_preset_leaves_a_key_to_the_layers_below() -> None:
+    assert resolve({"uplink.bits": "preset", "train.recipe": "preset"}, {}) == resolve({}, {})
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_is_a_valid_configuration(name: str) -> None:
+    assert resolve({"preset": name}).preset == name
+
+
+@pytest.mark.parametrize("name", ["fedavg", "standalone", "centralised"])
+def test_baselines_send_full_models_and_nothing_else(name: str) -> None:
+    config = resolve({"preset": name}, {})
+    assert config.sends_models
+    assert config.guidance.kind == "none"
+    assert config.distillation.kind == "none"
+    assert config.alignment.weight == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"train.rounds": 3}, r"unknown setting 'train\.rounds'.*'run\.rounds'"),
+        ({"guidnce.radius": 3}, r"'guidance\.radius'"),
+        ({"guidance.kind": "shfit"}, r"guidance\.kind = 'shfit'.*'shift'"),
+        ({"uplink.codec": "edn"}, r"uplink\.codec = 'edn'.*'eden'"),
+        ({"uplink.bits": 5}, r"uplink\.bits = 5.*1, 2, 3, 4 or 8"),
+        ({"run.rounds": 0}, r"run\.rounds = 0"),
+        ({"run.rounds": "many"}, r"run\.rounds = 'many'"),
+        ({"preset": "fedsens"}, r"unknown preset 'fedsens'. Did you mean 'fedsense'"),
+    ],
+)
+def test_wrong_key_or_value_names_the_nearest_right_one(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(wrong, {})
+
+
+def test_flower_toml_is_read_and_shapes_the_model() -> None:
+    args = flower_defaults()["model"]["args"]
+    assert resolve({}).model.args == args
+    assert resolve({"model.args.stem_width": 32}).model.args == args | {"stem_width": 32}
+
+
+def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:
+    base = resolve({}, {})
+    values = {"run.folder": "/x", "run.resume": "never", "run.report": False, "run.keep_checkpoints": 9}
+    values |= {"federation.min_clients": 2, "federation.quorum": 2, "federation.wait_s": 1, "federation.deadline_s": 2}
+    assert set(values) == set(FREE_KEYS)
+    assert all(resolve({key: value}, {}).digest == base.digest for key, value in values.items())
+    assert resolve({"train.learning_rate": 0.1}, {}).digest != base.digest
+
+
+def test_every_setting_has_a_sentence() -> None:
+    config = type(resolve({}, {}))
+    for name, field in config.model_fields.items():
+        for inner, info in getattr(field.annotation, "model_fields", {}).items():
+            assert info.description, f"{name}.{inner}"
+    assert len(known_keys()) > 40

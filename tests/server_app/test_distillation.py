@@ -1,0 +1,101 @@
+"""Similarity distillation: only relations count, and they are learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from federation import tiny
+
+from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.settings import OuterSection
+from fedsense_core.ssl import build_recipe
+from fedsense_core.tensors import TensorTable
+from server_app.distillation import Distiller, Teacher, similarities, similarity_loss
+from server_app.outer import OuterOptimiser
+
+
+def features(seed: int, n: int = 12) -> torch.Tensor:
+    return F.normalize(torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_loss_is_zero_where_the_student_has_the_teachers_structure() -> None:
+    z = features(0)
+    target = similarities(z, 0.1).softmax(dim=1)
+    assert float(similarity_loss(z, target, 0.1)) == pytest.approx(0, abs=1e-6)
+    assert float(similarity_loss(features(1), target, 0.1)) > 0.1
+
+
+def test_rotated_teacher_teaches_the_same() -> None:
+    z = features(0)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(2)))
+    plain, turned = (similarities(x, 0.07).softmax(dim=1) for x in (z, z @ rotation))
+    assert torch.allclose(plain, turned, atol=1e-5)
+
+
+def test_an_image_is_never_compared_with_itself() -> None:
+    assert not similarities(features(0), 0.1).softmax(dim=1).diagonal().any()
+
+
+def distiller(**changes: object) -> tuple[Distiller, PretrainingModel, TensorTable]:
+    config = tiny(
+        **{
+            "distillation__steps": 25,
+            "distillation__batch_size": 16,
+            "train__warmup": 0.0,
+            "distillation__learning_rate_factor": 1.0,
+            **changes,
+        }
+    )
+    public = torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    model = build_model(config)
+    return Distiller(config, public, build_recipe(config), torch.device("cpu")), model, TensorTable.of(model)
+
+
+def structure_gap(one: Distiller, model: PretrainingModel, teacher: Teacher) -> float:
+    student = one.look(model, 1.0).features.float()
+    target = similarities(teacher.features.float(), 0.07).softmax(dim=1)
+    return float(similarity_loss(student, target, 0.1))
+
+
+def test_distillation_brings_the_student_nearer_to_its_teachers() -> None:
+    one, model, table = distiller()
+    teacher = one.look(build_model(tiny(run__seed=9)), 1.0)
+    before = structure_gap(one, model, teacher)
+    weights, _ = one.distil(model, table, [teacher], 1)
+    table.write(weights, model)
+    assert structure_gap(one, model, teacher) < 0.9 * before
+
+
+def test_heavier_teacher_counts_for_more() -> None:
+    one, _, _ = distiller()
+    a, b = (one.look(build_model(tiny(run__seed=s)), 1.0) for s in (7, 8))
+    rows = torch.arange(10)
+    alone = one._target([a], rows)
+    mixed = one._target([Teacher(0.75, a.features), Teacher(0.25, b.features)], rows)
+    assert torch.allclose(mixed, 0.75 * alone + 0.25 * one._target([b], rows), atol=1e-6)
+
+
+def test_distillation_leaves_the_projector_alone_and_its_control_does_not() -> None:
+    for kind, moved in (("similarity", False), ("public-ssl", True)):
+        one, model, table = distiller(distillation__kind=kind)
+        before = table.unflatten(table.read(model))
+        teachers = [one.look(build_model(tiny(run__seed=9)), 1.0)] if kind == "similarity" else []
+        after = table.unflatten(one.distil(model, table, teachers, 1)[0])
+        changed = [n for n in before if n.startswith("projector.") and not torch.equal(before[n], after[n])]
+        assert bool(changed) == moved
+
+
+def test_nesterov_equals_torchs_sgd_on_the_negative_mean_update(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(9, generator=generator))
+    ours, weights = OuterOptimiser(OuterSection(kind="nesterov")), parameter.detach().clone()
+    theirs = torch.optim.SGD([parameter], lr=0.7, momentum=0.9, nesterov=True)
+    for _ in range(5):
+        update = torch.randn(9, generator=generator)
+        weights = ours.step(weights, update)
+        parameter.grad = -update
+        theirs.step()
+        assert torch.allclose(weights, parameter.detach(), atol=1e-6)
