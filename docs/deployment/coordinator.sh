@@ -10,13 +10,13 @@
 set -euo pipefail
 
 # What to change: set these in the environment, or here.
-: "${HOST:=127.0.0.1}"                                # interface to listen on
+: "${HOST:=127.0.0.1}"                                # address to listen on, one of NAMES
 : "${PORT:=8443}"                                     # port of the SuperLink
 : "${NAMES:=DNS:localhost,IP:127.0.0.1}"              # every name and address under which institutions reach it
 : "${STATE:=$HOME/.fedsense/coordinator}"             # certificates, secret, database, Flower's files
 : "${RUN_FOLDER:=$HOME/.fedsense/runs/deployment}"    # what the run leaves: metrics, checkpoints, encoder, report
 : "${APP:=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}"     # the clone of FedSense
-: "${CONNECTION:=local-deployment}"                   # its name in flower.toml
+: "${CONNECTION:=local-deployment}"                   # name of the coordinator in flower.toml
 
 export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 umask 077                                             # keys and secrets are for this user alone
@@ -74,10 +74,14 @@ members() {
 
 run() {
     connect
-    local settings="run.folder=\"$RUN_FOLDER\" $*" log=$STATE/cli/run.log status
     cd "$FLWR_HOME"
-    flwr run "$APP" "$CONNECTION" --stream --run-config "$settings" 2>&1 | tee "$log" || true
-    local id
+    local pair value id status log=run.log
+    for pair in "run.folder=$RUN_FOLDER" "$@"; do     # words need quotes in TOML, numbers and truth values must have none
+        value=${pair#*=}
+        [[ $value =~ ^(true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|\".*\")$ ]] || value="\"$value\""
+        printf '%s = %s\n' "${pair%%=*}" "$value"
+    done > run.toml
+    flwr run "$APP" "$CONNECTION" --stream --run-config run.toml 2>&1 | tee "$log" || true
     id=$(sed -n 's/.*Successfully started run \([0-9]*\).*/\1/p' "$log" | head -n 1)
     [[ -n $id ]] || { echo "the run did not start" >&2; return 1; }
     # `flwr run` ends with 0 whatever became of the run, and its log may break off: only the status tells.

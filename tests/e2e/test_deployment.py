@@ -121,7 +121,18 @@ def deployment(
 def run_settings(settings: Mapping[str, object], **changes: object) -> list[str]:
     """Return settings as arguments of ``coordinator.sh run``."""
     merged = {**settings, "federation.min_clients": 2} | {k.replace("__", "."): v for k, v in changes.items()}
-    return [f"{key}={value!r}".replace("'", '"') for key, value in merged.items()]
+    return [f"{key}={value}" for key, value in merged.items()]
+
+
+def start_training(deployment: Deployment, settings: Mapping[str, object], **changes: object) -> subprocess.Popen[str]:
+    """Start ``coordinator.sh run`` and go on."""
+    return subprocess.Popen(
+        [str(COMMAND_FILES / "coordinator.sh"), "run", *run_settings(settings, **changes)],
+        env=deployment.environments["coordinator"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_two_institutions_train_over_tls_with_keys_and_their_own_site_file_each(
@@ -151,13 +162,7 @@ def test_killed_supernode_comes_back_with_what_it_remembers(
     deployment: Deployment, settings: Mapping[str, object]
 ) -> None:
     run = RunFolder(deployment.root / "run")
-    training = subprocess.Popen(
-        [str(COMMAND_FILES / "coordinator.sh"), "run", *run_settings(settings, run__rounds=4)],
-        env=deployment.environments["coordinator"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    training = start_training(deployment, settings, run__rounds=4)
     deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
     deployment.kill("beta supernode")
     deployment.wait(lambda: _comes_back(deployment, "beta"), "the return of beta")
@@ -171,19 +176,30 @@ def test_killed_supernode_comes_back_with_what_it_remembers(
 @pytest.mark.slow
 def test_run_survives_a_killed_superlink(deployment: Deployment, settings: Mapping[str, object]) -> None:
     run = RunFolder(deployment.root / "run")
-    training = subprocess.Popen(
-        [str(COMMAND_FILES / "coordinator.sh"), "run", *run_settings(settings, run__rounds=3)],
-        env=deployment.environments["coordinator"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    training = start_training(deployment, settings, run__rounds=3)
     deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
     deployment.kill("coordinator superlink")
     deployment.keep_running("coordinator", "superlink")
     output, _ = training.communicate()
     assert training.returncode == 0, output
     assert [line["accepted"] for line in run.read_metrics()[1:]] == [["alpha", "beta"]] * 3
+
+
+@pytest.mark.slow
+def test_killed_server_app_is_continued_by_the_next_run(deployment: Deployment, settings: Mapping[str, object]) -> None:
+    run = RunFolder(deployment.root / "run")
+    training = start_training(deployment, settings, run__rounds=3)
+    deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
+    deployment.kill("coordinator superexec")
+    output, _ = training.communicate()
+    assert training.returncode == 1, output
+    assert "the run failed: " in output
+    deployment.keep_running("coordinator", "superexec")
+    done = deployment.call("coordinator", "run", *run_settings(settings, run__rounds=3))
+    assert "after round " in done.stdout
+    lines = run.read_metrics()[1:]
+    assert [line["accepted"] for line in lines] == [["alpha", "beta"]] * 3
+    assert lines[-1]["bytes_down"] < lines[0]["bytes_down"] / 4, "nobody needs a snapshot again"
 
 
 @pytest.mark.slow
