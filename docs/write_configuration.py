@@ -79,7 +79,7 @@ def page() -> str:
         free=", ".join(f"`{key}`" for key in FREE_KEYS) + ".",
         flower_toml=flower_toml_note(),
     )
-    return "\n".join([head, *(line for name in section_names() for line in section(name))]) + "\n"
+    return "\n".join([head, *(line for name in section_names() for line in section(name))])
 
 
 def flower_toml_note() -> str:
