@@ -49,6 +49,26 @@ Flower's run config cannot carry. Change them in `flower.toml`; with `fedsense r
 fedsense run --config my-flower.toml
 ```
 
+Another network needs its own `model.args`, or an empty table: those of the shipped file belong to its ResNet. A
+masked-image run on a small ViT, in a copy of `flower.toml` with these tables in place of the shipped ones:
+
+```toml
+[fedsense.model]
+architecture = "vit_tiny_patch16_224"
+
+[fedsense.model.args]
+patch_size = 8
+embed_dim = 96
+depth = 4
+num_heads = 3
+
+[fedsense.train]
+recipe = "mae"
+
+[fedsense.alignment]
+weight = 0.1
+```
+
 A wrong key or value stops the run at once and is answered with the nearest right one where there is one.
 {flower_toml}
 ## Presets

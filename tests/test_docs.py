@@ -22,11 +22,13 @@ from packaging.version import Version
 
 from fedsense_core.cli import app
 from fedsense_core.cli.planning import parse_settings
+from fedsense_core.config import resolve
 from fedsense_core.data import ReadLimits, load_site, open_chips
 from fedsense_core.data.cards import CARDS
 from fedsense_core.data.labelled import LabelledFile
 from fedsense_core.data.site import read_strict_toml
 from fedsense_core.encoder import export_encoder
+from fedsense_core.models import build_model
 from fedsense_core.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -114,13 +116,17 @@ def test_site_file_of_a_page_is_accepted_and_read(text: str, tmp_path: Path) -> 
     assert chips.skipped == ()
 
 
-@pytest.mark.parametrize("text", [block for block in blocks("toml") if "[[sources]]" not in block.values[0]])
-def test_other_toml_of_institutions_describes_a_labelled_set(text: str, tmp_path: Path) -> None:
-    if "sensor" in text:
-        (tmp_path / "labelled.toml").write_text(text, encoding="utf-8")
-        assert read_strict_toml(tmp_path / "labelled.toml", LabelledFile).card("here").names == list(RGB)
-    else:
-        assert tomllib.loads(text)
+@pytest.mark.parametrize("text", [block for block in blocks("toml") if block.values[0].startswith("[fedsense")])
+def test_settings_of_a_page_make_a_model(text: str) -> None:
+    config = resolve({}, tomllib.loads(text)["fedsense"])
+    images = torch.zeros(2, len(config.data.bands), config.data.view_size, config.data.view_size)
+    assert build_model(config).embed(images).shape[0] == 2
+
+
+@pytest.mark.parametrize("text", [block for block in blocks("toml") if "chip_size" in block.values[0]])
+def test_labelled_set_of_a_page_is_accepted(text: str, tmp_path: Path) -> None:
+    (tmp_path / "labelled.toml").write_text(text, encoding="utf-8")
+    assert read_strict_toml(tmp_path / "labelled.toml", LabelledFile).card("here").names == list(RGB)
 
 
 def commands() -> Iterator[list[str]]:
