@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from fedsense_core.durable import sha256, whole_folder
 from fedsense_core.protocol.replica import Replica
 
+KEEP_DAYS = 30
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 
 
@@ -58,10 +60,18 @@ class ClientMemory:
 
     def keep(self, slot: Slot) -> None:
         """Write the slot of a round, pending until acknowledged. The committed slot stays."""
+        self._forget_old_runs()
         with whole_folder(self._path(slot.round)) as folder:
             save_file(_pack(slot), folder / STATE)
             manifest = {"round": slot.round, "version": slot.replica.version, "sha256": sha256(folder / STATE)}
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+    def _forget_old_runs(self) -> None:
+        """Drop other runs' state that nothing has touched for KEEP_DAYS: each takes ten model sizes of disk."""
+        oldest = time.time() - KEEP_DAYS * 86_400
+        for path in self.folder.parent.glob("run-*"):
+            if path != self.folder and path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _load(self, number: int) -> Slot | None:
         path = self._path(number)

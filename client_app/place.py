@@ -33,6 +33,8 @@ class Place:
         """Find this client's place. Raises SiteError where it has none."""
         node = context.node_config
         if "site" in node:
+            if config.federation.pooled:
+                raise SiteError("federation.pooled opens every site in one place: it works in a simulation only")
             path = Path(str(node["site"])).expanduser()
             state = Path(str(node.get("state-dir", Path.home() / ".fedsense" / "state"))).expanduser()
             name = load_site(path).name

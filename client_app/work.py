@@ -56,7 +56,7 @@ def train(context: Context, task: TrainTask) -> TrainReply:
         _check_agreement(config, task)
         return Worker(config, place, task).run()
     except NeedsSnapshot:
-        return TrainReply(site, "needs-snapshot", "this client does not hold the base of the update")
+        return TrainReply(site, "needs-snapshot", "it does not hold what this round builds on and needs a snapshot")
     except (FedSenseError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError) as error:
         return TrainReply(site, "refused", f"{type(error).__name__}: {error}")
 
@@ -100,7 +100,7 @@ class Worker:
     def _train(self, replica: Replica, slot: Slot | None) -> Outcome:
         if slot and slot.local:
             self.model.load_state_dict(slot.local, strict=False)
-        self.model.to(self.device, memory_format=torch.channels_last)  # convolutions run faster on it
+        self.model.to(self.device).to(memory_format=torch.channels_last)  # convolutions run faster on it
         start = Start(
             round=self.task.round,
             replica=replica,

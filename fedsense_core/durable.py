@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fedsense_core.errors import CheckpointError
 
 
 @contextmanager
@@ -29,6 +32,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
     temporary.rename(target)
     _fsync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process. Raises CheckpointError where another one holds it; a dead one holds nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CheckpointError(
+                f"{folder} is in use by another run: wait for it, stop it (`flwr stop RUN_ID`), or choose another "
+                "run.folder"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 class FedSenseError(Exception):
@@ -33,6 +34,8 @@ class Rejected:
     """Site name where it is known, else the node id."""
     reason: str
     """What was wrong with the reply, in words."""
+    cause: Literal["bad", "needs-snapshot", "other-site"] = "bad"
+    """What the server can do about it: nothing, send a snapshot, or ask again who the node is."""
 
 
 def nearest(wrong: str, known: list[str]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""TOML and JSON know lists only."""
 FREE_KEYS = (
     "run.folder",
     "run.resume",
@@ -24,7 +26,9 @@ FREE_KEYS = (
 class Section(BaseModel):
     """A strict, frozen group of settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class RunSection(Section):
@@ -78,20 +82,20 @@ class ModelSection(Section):
     """timm model name."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``; JSON types only, they are exported with the encoder."""
-    projector: tuple[int, int] = (256, 64)
+    projector: Annotated[tuple[int, int], AsTuple] = (256, 64)
     """Hidden and output width of the projection head."""
     decoder_width: int = Field(96, ge=8)
     """Width of the masked-image decoder of ViTs."""
     decoder_depth: int = Field(1, ge=1)
     """Transformer blocks of the masked-image decoder of ViTs."""
-    local_parameters: tuple[str, ...] = ()
+    local_parameters: Annotated[tuple[str, ...], AsTuple] = ()
     """Globs of parameter names that never leave the client."""
 
 
 class DataSection(Section):
     """What the model sees."""
 
-    bands: tuple[str, ...] = Field(("red", "green", "blue"), min_length=1)
+    bands: Annotated[tuple[str, ...], AsTuple] = Field(("red", "green", "blue"), min_length=1)
     """Bands read from every sensor, by name."""
     chip_size: int = Field(64, ge=8)
     """Side of the chips cut from the rasters, pixels."""

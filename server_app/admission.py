@@ -20,9 +20,9 @@ from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.places import safe_name
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
-from fedsense_core.protocol.messages import TrainReply
+from fedsense_core.protocol.messages import TrainReply, printable
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.settings import AdmissionSection
+from fedsense_core.settings import Config
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,24 @@ class Accepted:
 class Admission:
     """Checks replies of one run; remembers the norms it accepted."""
 
-    def __init__(self, settings: AdmissionSection, spool: Path, norms: list[float] | None = None) -> None:
-        self.settings = settings
+    def __init__(self, config: Config, spool: Path, norms: list[float] | None = None) -> None:
+        self.settings = config.admission
+        # A count is a weight: nobody can have seen more than the round asks for.
+        self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
         self.spool = spool
         self.norms = norms or []
 
     def admit(self, message: Message, site: str, expected: Expected, seen: set[str]) -> Accepted | Rejected:
         """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already accepted."""
         try:
-            return self._accept(TrainReply.from_message(message), site, expected, seen)
+            reply = TrainReply.from_message(message)
+            if reply.status != "trained":
+                return Rejected(site, reply.reason, "needs-snapshot" if reply.status == "needs-snapshot" else "bad")
+            if reply.site != site:
+                return Rejected(site, printable(f"the reply names site {reply.site!r}"), "other-site")
+            return self._accept(reply, site, expected, seen)
         except (FrameError, ValueError) as error:
-            return Rejected(site, str(error))
+            return Rejected(site, printable(str(error)))
 
     def remember(self, accepted: list[Accepted]) -> None:
         """Take the norms of an aggregated round as the measure of later ones."""
@@ -91,10 +98,8 @@ class Admission:
         return limit, f"{self.settings.norm_factor:g} times the median of earlier rounds"
 
     def _accept(self, reply: TrainReply, site: str, expected: Expected, seen: set[str]) -> Accepted:
-        if reply.status != "trained" or reply.frame is None:
-            raise FrameError(reply.reason if reply.status == "refused" else f"{reply.status}: {reply.reason}")
-        if reply.site != site:
-            raise FrameError(f"the reply names site {reply.site[:80]!r}")
+        if reply.frame is None:
+            raise FrameError("the reply has no frame")
         if site in seen:
             raise FrameError("a second reply to the same round")
         self._check_examples(reply.examples)
@@ -107,11 +112,9 @@ class Admission:
         return Accepted(site, reply.examples, norm, reply.metrics, expected, path)
 
     def _check_examples(self, examples: float) -> None:
-        if not 0 < examples <= self.settings.max_examples:
-            limit = self.settings.max_examples
-            raise FrameError(
-                f"claims {examples:g} examples, must be above 0 and at most {limit} (admission.max_examples)"
-            )
+        if not 0 < examples <= self.most_examples:
+            most = self.most_examples
+            raise FrameError(f"claims {examples:g} examples, must be above 0 and at most {most}, what a round can use")
 
     def _check_norm(self, value: Tensor, expected: Expected) -> float:
         update = value - expected.replica.weights if expected.kind == FrameKind.MODEL else value

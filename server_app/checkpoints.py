@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass, field
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.common.logger import log
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -97,6 +99,7 @@ class Checkpoints:
                 return self._load(path)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 damaged.append(f"{path.name}: {error}")
+                log(WARNING, "checkpoint %s is damaged (%s); trying the one before", path, error)
         if damaged:
             raise CheckpointError(
                 f"no intact checkpoint in {self.folder} ({'; '.join(damaged)}). "

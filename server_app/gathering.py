@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from logging import INFO, WARNING
 
 import torch
@@ -11,15 +12,17 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedsense_core.errors import FedSenseError, FrameError, Rejected
-from fedsense_core.protocol.messages import Hello, hello_request
+from fedsense_core.protocol.messages import Hello, hello_request, printable
 from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
-from server_app.exchange import exchange
+from server_app.exchange import Answer, Exchange
 from server_app.roster import Roster
 
 PAUSE_S = 1.0
-HELLO_DEADLINE_S = 600.0
+HELLO_GRACE_S = 20.0
+"""How long a round waits for the hello of a new node once enough others are able; its answer still counts later."""
+HELLO_TTL_S = 3600.0
 """A first hello may have to cut an institution's whole archive into chips."""
 
 
@@ -30,53 +33,69 @@ class Gathering:
         self.config = config
         self.run_id = run_id
         self.roster = roster
+        self.refused: dict[int, str] = {}
+        """Node -> why it cannot take part; a node is asked once, and again when it has been away."""
+        self._hellos: Exchange | None = None
+        self._grace_ends = 0.0
 
     def choose(self, grid: Grid, server_round: int) -> tuple[list[tuple[int, str]], list[Rejected]]:
-        """Return (node, site) of the clients to ask, in site order, and the nodes that cannot take part.
+        """Return (node, site) of the clients to ask, in site order, and what cannot take part since the last round.
 
         Raises FedSenseError where fewer than ``federation.min_clients`` come within ``federation.wait_s``.
         """
         deadline = time.monotonic() + self.config.federation.wait_s
-        refused: dict[str, Rejected] = {}
+        news: list[Rejected] = []
         while True:
-            for rejected in self._meet(grid):
-                refused[rejected.node] = rejected
+            news += self._meet(grid)
             able = self._able()
-            if len(able) >= self.config.federation.min_clients:
-                return self._sample(able, server_round), list(refused.values())
-            if time.monotonic() > deadline:
-                raise FedSenseError(self._too_few(len(able), refused))
-            time.sleep(PAUSE_S)
+            enough = len(able) >= self.config.federation.min_clients
+            if enough and (not self._waiting or time.monotonic() > self._grace_ends):
+                return self._sample(able, server_round), news
+            if time.monotonic() > deadline and not enough:
+                raise FedSenseError(self._too_few(len(able)))
+            time.sleep(PAUSE_S if not enough else PAUSE_S / 5)
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._hellos and self._hellos.open)
 
     def _meet(self, grid: Grid) -> list[Rejected]:
-        """Ask every node that is new who it is."""
+        """Drop who left, greet who is new, and hear who has answered."""
         nodes = sorted(grid.get_node_ids())
-        self.roster.forget_absent(nodes)
-        content = hello_request(self.run_id)
-        new = self.roster.unknown(nodes)
-        messages = [Message(content, node, "query.hello", ttl=HELLO_DEADLINE_S) for node in new]
-        asked, replies = exchange(grid, messages, HELLO_DEADLINE_S, lambda message: str(message.metadata.dst_node_id))
-        refused = []
-        answers = {int(asked[reply.metadata.reply_to_message_id]): reply for reply in replies}
-        for node in new:
-            problem = self._enter(node, answers.get(node))
-            if problem:
-                log(WARNING, "node %d cannot take part: %s", node, problem)
-                refused.append(Rejected(f"node {node}", problem))
-        return refused
+        left = self.roster.forget_absent(nodes)
+        for site in left:
+            log(WARNING, "site %s is no longer connected", site)
+        self.refused = {node: why for node, why in self.refused.items() if node in nodes}
+        self._hellos = self._hellos or Exchange(grid)
+        self._hellos.drop([node for node in self._hellos.open.values() if node not in nodes])
+        asked = set(self._hellos.open.values()) | self.refused.keys()
+        answers = self._greet([node for node in self.roster.unknown(nodes) if node not in asked])
+        answers += list(self._hellos.collect(patience_s=0.0))
+        refused = [rejected for answer in answers if (rejected := self._enter(answer))]
+        return [Rejected(site, "no longer connected") for site in left] + refused
 
-    def _enter(self, node: int, reply: Message | None) -> str:
-        if reply is None:
-            return f"it did not introduce itself within {HELLO_DEADLINE_S:g} s"
-        try:
-            hello = Hello.from_message(reply)
-        except FrameError as error:
-            return str(error)
-        problem = self.roster.introduce(node, hello, source_digest())
+    def _greet(self, nodes: Sequence[int]) -> list[Answer]:
+        if not nodes or self._hellos is None:
+            return []
+        self._grace_ends = time.monotonic() + HELLO_GRACE_S
+        content = hello_request(self.run_id)
+        return self._hellos.send([Message(content, node, "query.hello", ttl=HELLO_TTL_S) for node in nodes])
+
+    def _enter(self, answer: Answer) -> Rejected | None:
+        problem = answer.problem
+        if answer.message is not None:
+            try:
+                hello = Hello.from_message(answer.message)
+                problem = self.roster.introduce(answer.node, hello, source_digest())
+            except FrameError as error:
+                problem = str(error)
         if not problem:
-            skipped = f", {hello.skipped} unusable skipped" if hello.skipped else ""
+            skipped = f", {hello.skipped} unusable files skipped" if hello.skipped else ""
             log(INFO, "site %s is here: %d chips%s", hello.site, hello.chips, skipped)
-        return problem
+            return None
+        self.refused[answer.node] = printable(problem)
+        log(WARNING, "node %d cannot take part: %s", answer.node, self.refused[answer.node])
+        return Rejected(f"node {answer.node}", self.refused[answer.node])
 
     def _able(self) -> list[tuple[int, str]]:
         only = self.config.federation.only
@@ -84,19 +103,20 @@ class Gathering:
         return sorted(able, key=lambda pair: pair[1])
 
     def _sample(self, able: list[tuple[int, str]], server_round: int) -> list[tuple[int, str]]:
-        share = self.config.federation.participation
-        count = max(1, self.config.federation.quorum, round(share * len(able)))
+        federation = self.config.federation
+        count = max(1, federation.quorum, round(federation.participation * len(able)))
         if count >= len(able):
             return able
         generator = torch.Generator().manual_seed(seed_of(self.config.run.seed, "sample", server_round))
         rows = torch.randperm(len(able), generator=generator)[:count].sort().values.tolist()
         return [able[row] for row in rows]
 
-    def _too_few(self, able: int, refused: dict[str, Rejected]) -> str:
+    def _too_few(self, able: int) -> str:
         federation = self.config.federation
         only = f" named {federation.only!r} (federation.only)" if federation.only else ""
-        reasons = "; ".join(f"{one.node}: {one.reason}" for one in refused.values()) or "no other node is connected"
+        reasons = "; ".join(f"node {node}: {why}" for node, why in self.refused.items())
+        silent = f"{len(self._hellos.open)} have not answered" if self._hellos and self._hellos.open else ""
         return (
             f"{able} clients{only} are able to train after {federation.wait_s:g} s, federation.min_clients asks for "
-            f"{federation.min_clients}. {reasons}"
+            f"{federation.min_clients}. {'; '.join(filter(None, [reasons, silent])) or 'No other node is connected'}"
         )

@@ -33,9 +33,15 @@ class Roster:
         """Return the connected nodes that have not introduced themselves."""
         return [node for node in nodes if node not in self.sites]
 
-    def forget_absent(self, nodes: list[int]) -> None:
-        """Drop nodes that are no longer connected, so that a restarted one can take its site over."""
-        self.sites = {node: site for node, site in self.sites.items() if node in set(nodes)}
+    def forget_absent(self, nodes: list[int]) -> list[str]:
+        """Drop nodes that are no longer connected, so that restarted ones can take over; return their sites."""
+        left = sorted(site for node, site in self.sites.items() if node not in nodes)
+        self.sites = {node: site for node, site in self.sites.items() if node in nodes}
+        return left
+
+    def forget(self, site: str) -> None:
+        """Drop the node of a site, so that it is asked again who it is."""
+        self.sites = {node: name for node, name in self.sites.items() if name != site}
 
     def introduce(self, node: int, hello: Hello, code: str) -> str:
         """Enter a node. Returns why it cannot take part, or an empty string."""

@@ -12,6 +12,8 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedsense_core.data import Chips, LabelledSet, load_labelled, load_site, open_chips
+from fedsense_core.durable import only_one
+from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.places import labelled_folder, public_file, run_folder
 from fedsense_core.reporting import RoundPrinter, RunFolder
@@ -45,6 +47,15 @@ class Material:
 
 def run_session(config: Config, grid: Grid) -> Path:
     """Train and leave a run folder. Raises FedSenseError with what to do when that is not possible."""
+    if config.preset == "standalone" and not config.federation.only:
+        raise ConfigError(
+            "preset 'standalone' trains one site: name it in federation.only (`fedsense run` trains each in turn)"
+        )
+    with only_one(run_folder(config)):
+        return _run(config, grid)
+
+
+def _run(config: Config, grid: Grid) -> Path:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
@@ -54,7 +65,7 @@ def run_session(config: Config, grid: Grid) -> Path:
     printer = RoundPrinter(config.run.rounds, run.read_metrics())
     recorder = Recorder(config, run, checkpoints, material.labelled, printer.show, device)
     strategy = _strategy(config, model, state, run, material.public, recorder, device)
-    if not state.round:
+    if not run.read_metrics():
         recorder.before_first_round(strategy)
         checkpoints.save(state)
     strategy.start(grid)
@@ -98,5 +109,5 @@ def _strategy(
     if config.distillation.kind != "none":
         x_PCHW = public.batch(torch.arange(len(public)))
         distiller = Distiller(config, x_PCHW, build_recipe(config), device)
-    admission = Admission(config.admission, run.path / "spool", list(state.norms))
+    admission = Admission(config, run.path / "spool", list(state.norms))
     return FedSense(config, model, state, admission, distiller=distiller, after_round=recorder)

@@ -6,7 +6,8 @@ Derived from Flower's ``Strategy``, not from its FedAvg: there one inconsistent 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from logging import DEBUG, INFO, WARNING
 
 import torch
@@ -30,7 +31,7 @@ from server_app.admission import Accepted, Admission, Expected
 from server_app.aggregation import spread_of, weighted_mean, weights_of
 from server_app.checkpoints import ServerState
 from server_app.distillation import Distiller
-from server_app.exchange import exchange
+from server_app.exchange import Answer, Exchange
 from server_app.gathering import Gathering
 from server_app.guidance import radii, ramp
 from server_app.outer import OuterOptimiser
@@ -73,7 +74,10 @@ class FedSense(Strategy):
         self.stream = Stream(state.run_id, config.run.seed, self.table, config.momentum_in_use)
         self.broadcaster = Broadcaster(self.stream, down, state.replica, state.frames)
         self.record = RoundRecord(0)
-        self._asked: dict[str, str] = {}
+        self._asked: set[int] = set()
+        """Nodes that have not answered this round's task."""
+        self._pulled_for: int | None = None
+        """Node whose reply is being judged: the one that was asked, never the one that a reply names."""
         self._expected: Expected | None = None
 
     def summary(self) -> None:
@@ -114,7 +118,7 @@ class FedSense(Strategy):
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
         if not self.state.aggregated:
-            raise FedSenseError("no round was aggregated: every reply was rejected or missing; the reasons are above")
+            raise FedSenseError("no round was aggregated: too few replies were accepted; the reasons are above")
         result.arrays = _to_arrays(self.state.weights)
         return result
 
@@ -167,16 +171,28 @@ class FedSense(Strategy):
     def _run_round(self, server_round: int, grid: Grid, config: ConfigRecord, deadline_s: float) -> MetricRecord | None:
         began = time.monotonic()
         messages = list(self.configure_train(server_round, _to_arrays(self.state.weights), config, grid))
-        self._asked, replies = exchange(grid, messages, deadline_s, self._site_of)
-        _, metrics = self.aggregate_train(server_round, replies)
+        exchange = Exchange(grid)
+        refused = exchange.send(messages)
+        self._asked = {message.metadata.dst_node_id for message in messages}
+        _, metrics = self.aggregate_train(server_round, self._hear(refused, exchange, deadline_s))
         self.state.round = server_round
         self.state.replica = self.broadcaster.replica
         self.record.seconds["round"] = time.monotonic() - began
         self.after_round(self.record, self)
         return metrics
 
-    def _site_of(self, message: Message) -> str:
-        return self.roster.sites.get(message.metadata.dst_node_id, "?")
+    def _hear(self, refused: list[Answer], exchange: Exchange, deadline_s: float) -> Iterator[Message]:
+        """Yield replies marked with the node they were pulled for; what is no reply is rejected here."""
+        for answer in chain(refused, exchange.collect(deadline_s)):
+            self._asked.discard(answer.node)
+            if answer.message is None:
+                self._reject(Rejected(self._site(answer.node), answer.problem))
+            else:
+                self._pulled_for = answer.node
+                yield answer.message
+
+    def _site(self, node: int) -> str:
+        return self.roster.sites.get(node, f"node {node}")
 
     def _note_start(self, server_round: int, radii_L: Tensor) -> None:
         assert self._expected is not None
@@ -206,16 +222,15 @@ class FedSense(Strategy):
             frames=self.broadcaster.frames_for(held.version if held else None),
         )
         self.record.bytes_down += task.bytes_down
-        ttl = 2 * self.config.federation.deadline_s
+        ttl = self.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
 
     def _admit(self, replies: Iterable[Message]) -> None:
         assert self._expected is not None
-        answered: set[str] = set()
         seen: set[str] = set()
         for message in replies:
-            site = self._asked.get(message.metadata.reply_to_message_id, f"node {message.metadata.src_node_id}")
-            answered.add(site)
+            node = message.metadata.src_node_id if self._pulled_for is None else self._pulled_for
+            site = self._site(node)
             self.record.bytes_up += array_bytes(message)
             judged = self.admission.admit(message, site, self._expected, seen)
             if isinstance(judged, Rejected):
@@ -223,16 +238,18 @@ class FedSense(Strategy):
             else:
                 seen.add(site)
                 self.record.accepted.append(judged)
-        for site in sorted(set(self._asked.values()) - answered):
-            deadline_s = self.config.federation.deadline_s
-            self._reject(Rejected(site, f"no answer within {deadline_s:g} s (federation.deadline_s)"))
+        deadline_s = self.config.federation.deadline_s
+        for node in sorted(self._asked):
+            self._reject(Rejected(self._site(node), f"no answer within {deadline_s:g} s (federation.deadline_s)"))
         self.record.accepted.sort(key=lambda one: one.site)
 
     def _reject(self, rejected: Rejected) -> None:
         log(DEBUG, "%s is left out of the round: %s", rejected.node, rejected.reason)
         self.record.rejected.append(rejected)
-        if rejected.reason.startswith("needs-snapshot"):
+        if rejected.cause == "needs-snapshot":
             self.roster.lose(rejected.node)
+        if rejected.cause == "other-site":
+            self.roster.forget(rejected.node)
 
     def _move(self, accepted: list[Accepted]) -> None:
         """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i."""

@@ -76,7 +76,8 @@ class LocalGrid(Grid):
     def _arrive(self, reply: Message, message_id: str) -> Message:
         arrived, size = over_the_wire(reply)
         self.bytes_up += size
-        arrived.metadata.__dict__["_reply_to_message_id"] = message_id
+        forged = arrived.metadata.__dict__.get("_forged_reply_to")
+        arrived.metadata.__dict__["_reply_to_message_id"] = forged or message_id
         return arrived
 
     def set_run(self, run: object) -> None:

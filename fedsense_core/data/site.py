@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from fedsense_core.errors import SiteError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
+SITE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+"""A name that is safe as a folder, and that no clean-up maps onto another one."""
 SITE_FILE_BYTES = 1 << 20
 """A site file is a page of text; anything larger is another file given by mistake."""
 
@@ -64,7 +67,7 @@ class SiteFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
     """Short name of the institution in logs and reports: letters, digits, dots and hyphens."""
     description: str = ""
     """One sentence for the report."""

@@ -57,9 +57,11 @@ class Broadcaster:
     replica: Replica | None = None
     frames: dict[int, np.ndarray] = field(default_factory=dict)
     """Version -> frame that leads to it from the version before."""
+    _bundles: dict[int | None, np.ndarray] = field(default_factory=dict)
 
     def advance(self, weights: Tensor) -> Replica:
         """Encode w_t - ŵ_{t-1}, and move the server's own replica by what clients will decode."""
+        self._bundles.clear()
         if self.replica is None:
             self.replica = Replica.first(weights.clone())
             self.frames[1] = self._weights_frame()
@@ -79,7 +81,15 @@ class Broadcaster:
         return self.replica
 
     def frames_for(self, held: int | None) -> np.ndarray:
-        """Return one array with the frames for a client that holds version ``held`` (None: nothing)."""
+        """Return one array with the frames for a client that holds version ``held`` (None: nothing).
+
+        Clients that hold the same version get the same array, made once.
+        """
+        if held not in self._bundles:
+            self._bundles[held] = self._bundle_for(held)
+        return self._bundles[held]
+
+    def _bundle_for(self, held: int | None) -> np.ndarray:
         replica = self._current()
         if held == replica.version:
             return bundle([])

@@ -5,14 +5,17 @@ Each direction carries one uint8 Array: every further Array costs a round a fift
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedsense_core.data.site import SITE_NAME
 from fedsense_core.errors import FrameError
 
 Status = Literal["trained", "needs-snapshot", "refused"]
@@ -103,11 +106,11 @@ class TrainReply:
     def from_message(cls, message: Message) -> TrainReply:
         """Read a reply whoever sent it. Raises FrameError for anything that is not one."""
         if message.has_error():
-            raise FrameError(f"error {message.error.code}: {_clean(message.error.reason or 'no reason given')}")
+            raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
         try:
             reply = message.content.config_records["reply"]
             metrics = dict(message.content.metric_records["metrics"])
-            site, status, reason = str(reply["site"]), str(reply["status"]), _clean(str(reply["reason"]))
+            site, status, reason = str(reply["site"]), str(reply["status"]), printable(str(reply["reason"]))
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
@@ -148,16 +151,19 @@ class Hello:
     def from_message(cls, message: Message) -> Hello:
         """Read a hello whoever sent it. Raises FrameError for anything that is not one."""
         if message.has_error():
-            raise FrameError(f"error {message.error.code}: {_clean(message.error.reason or 'no reason given')}")
+            raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
         try:
             hello = message.content.config_records["hello"]
-            rounds, problem = str(hello["rounds"]), _clean(str(hello["problem"]))
+            rounds, problem = str(hello["rounds"]), printable(str(hello["problem"]))
+            site = "" if hello["site"] == "-" else str(hello["site"])
+            if site and not SITE_NAME.fullmatch(site):
+                raise ValueError(f"{printable(site)!r} is no name of a site")
             return cls(
-                site="" if hello["site"] == "-" else _clean(str(hello["site"])),
+                site=site,
                 chips=_int(hello, "chips"),
                 skipped=_int(hello, "skipped"),
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
-                code=str(hello["code"]),
+                code=printable(str(hello["code"])),
                 problem="" if problem == "-" else problem,
             )
         except (KeyError, ValueError) as error:
@@ -182,34 +188,44 @@ def array_bytes(message: Message) -> int:
 
 
 def _array(content: RecordDict, record: str, key: str) -> np.ndarray:
+    """Return the bytes of an Array as a view; ``Array.numpy`` would parse, and allocate what a sender claims."""
     try:
         array = content.array_records[record][key]
-        values = array.numpy()
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise FrameError(f"no frame in the message: {error}") from None
-    if values.dtype != np.uint8 or values.ndim != 1:
-        raise FrameError(f"a frame is one row of bytes, got {values.dtype} of shape {values.shape}")
-    return np.asarray(values)
+    length = len(array.data) - len(_npy_header(0))
+    if length < 0 or not array.data.startswith(_npy_header(length)):
+        raise FrameError("a frame is one row of bytes; this Array is something else")
+    return np.frombuffer(array.data, np.uint8, offset=len(_npy_header(0)))
+
+
+@cache
+def _npy_header(length: int) -> bytes:
+    """Return what ``numpy.save`` writes before ``length`` bytes: 128 bytes for any length."""
+    file = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
 
 
 def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
     clean: dict[str, float] = {}
     for key, value in list(metrics.items())[:64]:
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise FrameError(f"metric {key!r} is {value!r}, not a finite number")
+            raise FrameError(f"metric {printable(key)[:60]!r} is {printable(str(value))[:60]!r}, not a finite number")
         clean[key] = float(value)
     return clean
 
 
-def _clean(text: str) -> str:
-    """Return one printable line of a stranger's words."""
+def printable(text: str) -> str:
+    """Return one printable line of at most MAX_TEXT characters of a stranger's words."""
     return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
 
 
 def _int(record: ConfigRecord, key: str) -> int:
     value = record[key]
     if not isinstance(value, int):
-        raise FrameError(f"{key} is {value!r}, not an integer")
+        raise FrameError(f"{key} is {printable(str(value))!r}, not an integer")
     return value
 
 

@@ -47,6 +47,9 @@ def test_baselines_send_full_models_and_nothing_else(name: str) -> None:
         ({"uplink.bits": 5}, r"uplink\.bits = 5.*1, 2, 3, 4 or 8"),
         ({"run.rounds": 0}, r"run\.rounds = 0"),
         ({"run.rounds": "many"}, r"run\.rounds = 'many'"),
+        ({"run.rounds": True}, r"run\.rounds = True"),
+        ({"run.report": "no"}, r"run\.report = 'no'"),
+        ({"train.learning_rate": float("inf")}, r"train\.learning_rate = inf"),
         ({"preset": "fedsens"}, r"unknown preset 'fedsens'. Did you mean 'fedsense'"),
     ],
 )

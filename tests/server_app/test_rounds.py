@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from client_app.memory import ClientMemory
 from fedsense_core.codecs import get_codec
-from fedsense_core.errors import CheckpointError, FedSenseError
+from fedsense_core.durable import only_one
+from fedsense_core.errors import CheckpointError, ConfigError, FedSenseError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.frame import FrameHeader, pack, unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.tensors import TensorTable
+from server_app import gathering
 
 Make = Callable[..., Federation]
 FP32 = {"preset": "fedavg"}
@@ -159,11 +162,11 @@ def test_client_that_lost_its_state_sits_out_a_round_and_gets_a_snapshot(federat
     fed.run()
     lines = fed.lines()
     assert [one["node"] for one in lines[1]["rejected"]] == ["beta"]
-    assert "needs-snapshot" in lines[1]["rejected"][0]["reason"]
+    assert "needs a snapshot" in lines[1]["rejected"][0]["reason"]
     assert lines[2]["accepted"] == list(SITES)
     table = TensorTable.of(build_model(fed.config))
     assert lines[2]["bytes_down"] - lines[3]["bytes_down"] > 7 * table.numel  # ŵ and m̂ in float32, once
-    assert "needs-snapshot" not in str(lines[3]["rejected"])
+    assert not lines[3]["rejected"]
 
 
 def test_restarted_client_without_state_is_served_a_snapshot_at_once(federation: Make) -> None:
@@ -197,6 +200,19 @@ def _with_metrics(reply: Message | None, **metrics: float) -> RecordDict:
     return content
 
 
+def _with_array(reply: Message | None, data: bytes) -> RecordDict:
+    assert reply is not None
+    content = reply.content
+    content["update"] = ArrayRecord({"frame": Array("uint8", (1,), "numpy.ndarray", data)})
+    return content
+
+
+def _npy_claiming(length: int) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (length,)})
+    return file.getvalue()
+
+
 def _nan_scales(header: FrameHeader, payload: bytes) -> tuple[FrameHeader, bytes]:
     return header, b"\xff" * len(payload)
 
@@ -219,7 +235,11 @@ HOSTILE: dict[str, tuple[Callable[[Message | None], RecordDict | None], str]] = 
     "wrong-shape": (lambda reply: _reframed(reply, _other_model), "element count"),
     "old-round": (lambda reply: _reframed(reply, _old_round), "round is 1, expected 2"),
     "zero-examples": (lambda reply: _with_metrics(reply, **{"num-examples": 0.0}), "claims 0 examples"),
-    "huge-examples": (lambda reply: _with_metrics(reply, **{"num-examples": 1e12}), "claims 1e"),
+    "too-many-examples": (lambda reply: _with_metrics(reply, **{"num-examples": 9.0}), "at most 8"),
+    "empty-array": (lambda reply: _with_array(reply, b""), "something else"),
+    "zip-array": (lambda reply: _with_array(reply, b"PK\x03\x04junk"), "something else"),
+    "huge-array": (lambda reply: _with_array(reply, _npy_claiming(1 << 45)), "something else"),
+    "odd-metric": (lambda reply: _with_metrics(reply, **{"x\n" * 9000: float("inf")}), "not a finite number"),
     "nan-metric": (lambda reply: _with_metrics(reply, **{"ssl-loss": float("nan")}), "not a finite number"),
     "no-records": (lambda reply: RecordDict(), "has no"),
     "no-answer": (lambda reply: None, "no answer"),
@@ -242,6 +262,8 @@ def test_bad_reply_is_rejected_and_the_round_equals_the_honest_one(federation: M
     rejected = fed.lines()[1]["rejected"]
     assert [one["node"] for one in rejected] == ["beta"]
     assert re.search(pattern, rejected[0]["reason"]), rejected
+    assert len(rejected[0]["reason"]) <= 1100
+    assert rejected[0]["reason"].isprintable()
 
     silent = federation("silent", changes=changes)
     silent.grid.faults = {(2, silent.node("beta")): lambda task, reply: None}
@@ -256,6 +278,133 @@ def test_second_reply_to_one_task_counts_once(federation: Make) -> None:
     (line,) = fed.lines()
     assert line["accepted"] == list(SITES)
     assert [one["reason"] for one in line["rejected"]] == ["a second reply to the same round"]
+
+
+def test_reply_counts_for_the_node_that_was_asked_whatever_it_says_of_itself(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 2, "federation.deadline_s": 0.5})
+
+    def pose(task: Message, reply: Message | None) -> Message | None:
+        """Beta answers in the name of alpha, and claims to answer another message."""
+        assert reply is not None
+        reply.content.config_records["reply"]["site"] = "alpha"
+        reply.metadata.__dict__["_src_node_id"] = fed.node("alpha")
+        reply.metadata.__dict__["_forged_reply_to"] = "m1"
+        return reply
+
+    fed.grid.faults = {(1, fed.node("beta")): pose}
+    fed.run()
+    first, second = fed.lines()
+    assert first["accepted"] == ["alpha", "gamma"]
+    assert first["rejected"] == [{"node": "beta", "reason": "the reply names site 'alpha'"}]
+    assert second["accepted"] == list(SITES)  # it was asked again who it is
+
+
+def test_reply_that_flower_cannot_decode_is_rejected_and_the_others_count(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    honest, poisoned = fed.grid.pull_messages, fed.node("beta")
+
+    def pull(ids: list[str]) -> list[Message]:
+        replies = list(honest(ids))
+        if any(reply.metadata.src_node_id == poisoned and "update" in reply.content for reply in replies):
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "garbage")
+        return replies
+
+    fed.grid.pull_messages = pull  # type: ignore[assignment, method-assign]
+    fed.run()
+    (line,) = fed.lines()
+    assert line["accepted"] == ["alpha", "gamma"]
+    assert line["rejected"] == [{"node": "beta", "reason": "its reply cannot be decoded (UnicodeDecodeError)"}]
+
+
+@pytest.mark.parametrize("lost", ["one", "all"])
+def test_task_that_the_superlink_did_not_take_is_named(federation: Make, lost: str) -> None:
+    fed = federation(changes={"run.rounds": 2})
+    honest = fed.grid.push_messages
+
+    def push(messages: list[Message]) -> list[str]:
+        ids = list(honest(messages))
+        if messages[0].metadata.group_id != "1":
+            return ids
+        return ["", *ids[1:]] if lost == "one" else []
+
+    fed.grid.push_messages = push  # type: ignore[assignment, method-assign]
+    fed.run()
+    first, second = fed.lines()
+    expected = ["alpha"] if lost == "one" else list(SITES)
+    assert [one["node"] for one in first["rejected"]] == expected
+    assert all(one["reason"] == "the SuperLink did not take the message" for one in first["rejected"])
+    assert second["accepted"] == list(SITES)
+
+
+def test_two_runs_cannot_share_a_folder(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    with only_one(fed.folder.path), pytest.raises(CheckpointError, match="in use by another run"):
+        fed.run()
+    fed.run()
+    assert fed.folder.is_finished
+
+
+def test_mute_node_delays_the_first_round_only_and_is_asked_once(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "HELLO_GRACE_S", 0.3)
+    fed = federation(changes={"run.rounds": 3, "federation.min_clients": 2})
+    hellos: list[int] = []
+
+    def mute(task: Message, reply: Message | None) -> None:
+        hellos.append(1)
+
+    fed.grid.faults = {(0, fed.node("gamma")): mute}
+    fed.run()
+    assert hellos == [1]
+    assert all(line["accepted"] == ["alpha", "beta"] for line in fed.lines())
+
+
+def test_site_that_leaves_is_named_and_may_come_back_under_another_node(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 4, "federation.min_clients": 2})
+    context = fed.grid.contexts[fed.node("beta")]
+
+    def leave(task: Message, reply: Message | None) -> Message | None:
+        del fed.grid.contexts[fed.node("beta")]
+        return reply
+
+    def back(task: Message, reply: Message | None) -> Message | None:
+        fed.grid.contexts[777] = context
+        return reply
+
+    fed.grid.faults = {(1, fed.node("gamma")): leave, (2, fed.node("gamma")): back}
+    fed.run()
+    lines = fed.lines()
+    assert lines[1]["rejected"] == [{"node": "beta", "reason": "no longer connected"}]
+    assert lines[2]["accepted"] == lines[3]["accepted"] == list(SITES)
+
+
+def test_two_nodes_with_one_site_file_count_once(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 2})
+    fed.grid.contexts[800] = replace(fed.grid.contexts[fed.node("beta")], node_id=800)
+    fed.run()
+    first, second = fed.lines()
+    assert first["accepted"] == second["accepted"] == list(SITES)
+    assert "already taken" in first["rejected"][0]["reason"]
+    assert not second["rejected"]  # asked once, reported once
+
+
+def test_half_participation_asks_half_and_below_it_carries_no_residual(federation: Make) -> None:
+    fed = federation(changes={"federation.participation": 0.34, "federation.min_clients": 3, "run.rounds": 3})
+    fed.run()
+    assert all(len(line["accepted"]) == 1 for line in fed.lines())
+    run_id = fed.state().run_id
+    for site in SITES:
+        memory = ClientMemory(fed.folder.path / "clients" / site, run_id)
+        for number in memory.rounds():
+            slot = memory.recall(number)
+            assert slot is not None
+            assert slot.residual is None
+
+
+def test_standalone_without_a_site_is_refused(federation: Make) -> None:
+    with pytest.raises(ConfigError, match=r"federation\.only"):
+        federation(changes={"preset": "standalone"}).run()
 
 
 def test_crashing_client_is_named_and_the_run_goes_on(federation: Make) -> None:
