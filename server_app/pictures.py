@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsense_core.data import Chips, LabelledSet, load_site, open_chips
+from fedsense_core.data import Chips, LabelledSet, load_labelled, load_site, open_chips
 from fedsense_core.models import PretrainingModel
-from fedsense_core.places import safe_name, site_files
+from fedsense_core.places import labelled_folder, safe_name, site_files
 from fedsense_core.reporting import RunFolder
 from fedsense_core.reporting.pictures import View, chip_sheet, nearest_neighbours, pca_rgb, reconstructions
 from fedsense_core.reporting.tiles import ReportPictures, Row
@@ -23,14 +23,14 @@ CANDIDATES = 400
 """Labelled chips among which neighbours are looked for."""
 
 
-def draw(
-    config: Config, run: RunFolder, model: PretrainingModel, public: Chips, labelled: LabelledSet | None
-) -> ReportPictures:
+def draw(config: Config, run: RunFolder, model: PretrainingModel, public: Chips) -> ReportPictures:
     """Return all pictures of a run; ``model`` holds the final weights."""
     device = str(next(model.parameters()).device)
     view = View(size=config.data.view_size, device=device, bands=config.data.bands)
     shown = public.batch(torch.linspace(0, len(public) - 1, SHOWN).long())
-    neighbours = () if labelled is None else _neighbours(model, labelled, view)
+    folder = labelled_folder(config)
+    # With its colours, however the probes standardise it: people look at it.
+    neighbours = _neighbours(model, load_labelled(folder, config.data.bands, "set"), view) if folder else ()
     return ReportPictures(
         chips=chip_sheet(_institutions(config, run) | {"public": shown}, config.data.bands),
         neighbours=neighbours,

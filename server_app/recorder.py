@@ -45,6 +45,7 @@ class Recorder:
         due = self._is_due(record.round)
         scores = self._probe(strategy) if due else None
         record.seconds["evaluate"] = time.monotonic() - began
+        record.seconds["total"] = record.seconds.get("total", 0.0) + record.seconds["evaluate"]
         line = record.line(self.config.alignment.weight, scores)
         self.run.append_metrics(line)
         self.show(line)

@@ -70,11 +70,11 @@ def _run(config: Config, grid: Grid) -> Path:
         checkpoints.save(state)
     strategy.start(grid)
     recorder.export(strategy)
+    run.finish({"rounds": state.round, "aggregated": state.aggregated})
     if config.run.report:
         log(INFO, "writing the report")
         strategy.model.to(device).eval()
-        write_report(run, draw(config, run, strategy.model, material.public, material.labelled))
-    run.finish({"rounds": state.round, "aggregated": state.aggregated})
+        write_report(run, draw(config, run, strategy.model, material.public))
     log(INFO, "run folder: %s", run.path)
     return run.path
 

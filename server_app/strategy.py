@@ -177,7 +177,7 @@ class FedSense(Strategy):
         _, metrics = self.aggregate_train(server_round, self._hear(refused, exchange, deadline_s))
         self.state.round = server_round
         self.state.replica = self.broadcaster.replica
-        self.record.seconds["round"] = time.monotonic() - began
+        self.record.seconds["total"] = time.monotonic() - began
         self.after_round(self.record, self)
         return metrics
 
