@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ class Cell:
     bytes_down: int
     seconds: float
     """Wall time of the whole command."""
+    peak_bytes: int
+    """Memory of all its processes together at the highest, seen every two seconds."""
 
 
 def main() -> None:
@@ -87,9 +90,27 @@ def ensure_run(out: Path, method: str, seed: int, settings: list[str]) -> RunFol
         command = ["fedsense", "run", "--preset", method, "--seed", str(seed), "--out", str(folder)]
         for setting in settings:
             command += ["--set", setting]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (folder / "wall.json").write_text(json.dumps({"seconds": time.monotonic() - began}))
+        process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0
+        while process.poll() is None:
+            peak = max(peak, proportional_memory(process.pid))
+            time.sleep(2)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
+        (folder / "wall.json").write_text(json.dumps({"seconds": time.monotonic() - began, "peak_bytes": peak}))
     return RunFolder(folder)
+
+
+def proportional_memory(pid: int) -> int:
+    """Return the bytes of a process and all below it, shared pages divided among their users (Linux; else 0)."""
+    total, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        with suppress(OSError, ValueError):
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+            total += sum(1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                waiting += map(int, (thread / "children").read_text().split())
+    return total
 
 
 def read_cell(run: RunFolder, ucmerced: Path | None) -> Cell:
@@ -110,7 +131,7 @@ def read_cell(run: RunFolder, ucmerced: Path | None) -> Cell:
         colour_random=colour[1],
         bytes_up=sum(line.get("bytes_up", 0) for line in lines),
         bytes_down=sum(line.get("bytes_down", 0) for line in lines),
-        seconds=json.loads(wall.read_text())["seconds"] if wall.exists() else float("nan"),
+        **(json.loads(wall.read_text()) if wall.exists() else {"seconds": float("nan"), "peak_bytes": 0}),
     )
     kept.write_text(json.dumps(asdict(cell)))
     return cell
@@ -152,17 +173,22 @@ def lower_bound(differences: np.ndarray) -> float:
 
 def print_tables(cells: dict[tuple[str, int], Cell], methods: list[str], seeds: int) -> None:
     """Print a table of methods, one of lifts and one of pairs."""
-    print("\n| method | UC Merced, OA | shipped set, macro F1 | with its colours | MB up | MB down | s a run |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "\n| method | UC Merced, OA | shipped set, macro F1 | with its colours | MB up | MB down | s a run | GiB at most |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for method in methods:
         rows = [cells[method, seed] for seed in range(seeds)]
         texts = [spread([getattr(row, key) for row in rows]) for key in ("ucmerced", "shipped", "colour")]
+        peak = max(row.peak_bytes for row in rows) / 2**30
         costs = f"{rows[0].bytes_up / 1e6:.2f} | {rows[0].bytes_down / 1e6:.1f}"
-        print(f"| {METHODS.get(method, method)} | {' | '.join(texts)} | {costs} | {median_seconds(rows)} |")
+        print(
+            f"| {METHODS.get(method, method)} | {' | '.join(texts)} | {costs} | {median_seconds(rows)} | {peak:.1f} |"
+        )
     untrained = [cells[methods[0], seed] for seed in range(seeds)]
     keys = ("ucmerced_random", "shipped_random", "colour_random")
     texts = [spread([getattr(row, key) for row in untrained]) for key in keys]
-    print(f"| random weights | {' | '.join(texts)} | | | |")
+    print(f"| random weights | {' | '.join(texts)} | | | | |")
     print(f"\nMean ± deviation over {seeds} seeds.\n")
     print_lifts(cells, methods, seeds)
     print("| pair, same seeds | UC Merced, points | 95 % bound | shipped set, points | 95 % bound | bytes up |")
