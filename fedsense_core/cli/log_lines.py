@@ -8,7 +8,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:\s*")
 NOISE = re.compile(
     r"Using SuperLink|Successfully (started run|installed fedsense)|Starting (Flower Simulation|logstream for run)"
-    r"|Manually terminating ClientAppActor|Since flwr 1\.32|Federation `|To change federation size|flwr federation simulation-config"
+    r"|Manually terminating ClientAppActor"
+    r"|Since flwr 1\.32|Federation `|To change federation size|flwr federation simulation-config"
     r"|FutureWarning: Tip: In future versions of Ray|^\s*warnings\.warn\(|FedSense stopped:|^run folder: |^\s*$"
 )
 DUMP = re.compile(r"Simulation raised an exception|^Traceback \(most recent call last\)|Exit Code: \d+")

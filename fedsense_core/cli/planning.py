@@ -18,6 +18,7 @@ from fedsense_core.settings import Config
 
 Scalar = bool | int | float | str
 PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled")
+OWN_OPTIONS = {"preset": "--preset", "run.folder": "--out"}
 SIMULATED_WAIT_S = 10.0
 """All SuperNodes of a simulation are there from the start: one that cannot take part will not come later."""
 
@@ -108,7 +109,10 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
             raise ConfigError(f"--set {pair!r} is not of the form key=value, such as train.local_steps=10")
         if key not in known_keys():
             raise ConfigError(f"unknown setting {key!r}.{nearest(key, known_keys())} `fedsense settings` lists them.")
-        settings[key] = _absolute(key, _scalar(key, text.strip()))
+        if key in OWN_OPTIONS:
+            raise ConfigError(f"{key} has an option of its own: {OWN_OPTIONS[key]} {text}")
+        text = text.strip()
+        settings[key] = _absolute(text) if key in PATH_KEYS else _scalar(key, text)
     return settings
 
 
@@ -135,10 +139,10 @@ def _scalar(key: str, text: str) -> Scalar:
     return value
 
 
-def _absolute(key: str, value: Scalar) -> Scalar:
-    """Make paths independent of the working directory: the apps have another one."""
-    is_path = key in PATH_KEYS and isinstance(value, str) and value not in ("", "sample")
-    return str(Path(str(value)).expanduser().absolute()) if is_path else value
+def _absolute(path: str) -> str:
+    """Make a path independent of the working directory: the apps have another one."""
+    path = path.strip("\"'")
+    return path if path in ("", "sample") else str(Path(path).expanduser().absolute())
 
 
 def _resolve(settings: Mapping[str, Scalar], flower_toml: Path | None) -> Config:

@@ -101,8 +101,8 @@ def test_settings_are_toml_values_or_plain_words() -> None:
 
 def test_relative_paths_are_those_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = parse_settings(["federation.sites=mine", "federation.public=sample", "federation.labelled="])
-    expected = {"federation.sites": str(tmp_path / "mine"), "federation.public": "sample", "federation.labelled": ""}
+    found = parse_settings(["federation.sites=2024", "federation.public=sample", 'federation.labelled=""'])
+    expected = {"federation.sites": str(tmp_path / "2024"), "federation.public": "sample", "federation.labelled": ""}
     assert found == expected
 
 
@@ -112,6 +112,8 @@ def test_relative_paths_are_those_of_the_user(tmp_path: Path, monkeypatch: pytes
         ("train.local_steps", "key=value"),
         ("trian.local_steps=3", "Did you mean 'train.local_steps'"),
         ('data.bands=["red"]', "--config"),
+        ("preset=fedavg", "--preset fedavg"),
+        ("run.folder=there", "--out there"),
     ],
 )
 def test_wrong_setting_is_answered_with_the_remedy(pair: str, words: str) -> None:
