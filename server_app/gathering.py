@@ -22,8 +22,9 @@ from server_app.roster import Roster
 PAUSE_S = 1.0
 HELLO_GRACE_S = 20.0
 """How long a round waits for the hello of a new node once enough others are able; its answer still counts later."""
+HELLO_PATIENCE_S = 600.0
+"""How long a hello may take while too few are able: a first one cuts an institution's whole archive into chips."""
 HELLO_TTL_S = 3600.0
-"""A first hello may have to cut an institution's whole archive into chips."""
 
 
 class Gathering:
@@ -37,6 +38,7 @@ class Gathering:
         """Node -> why it cannot take part; a node is asked once, and again when it has been away."""
         self._hellos: Exchange | None = None
         self._grace_ends = 0.0
+        self._patience_ends = 0.0
 
     def choose(self, grid: Grid, server_round: int) -> tuple[list[tuple[int, str]], list[Rejected]]:
         """Return (node, site) of the clients to ask, in site order, and what cannot take part since the last round.
@@ -51,7 +53,7 @@ class Gathering:
             enough = len(able) >= self.config.federation.min_clients
             if enough and (not self._waiting or time.monotonic() > self._grace_ends):
                 return self._sample(able, server_round), news
-            if time.monotonic() > deadline and not enough:
+            if not enough and time.monotonic() > (self._patience_ends if self._waiting else deadline):
                 raise FedSenseError(self._too_few(len(able)))
             time.sleep(PAUSE_S if not enough else PAUSE_S / 5)
 
@@ -78,6 +80,7 @@ class Gathering:
         if not nodes or self._hellos is None:
             return []
         self._grace_ends = time.monotonic() + HELLO_GRACE_S
+        self._patience_ends = time.monotonic() + max(HELLO_PATIENCE_S, self.config.federation.wait_s)
         content = hello_request(self.run_id)
         return self._hellos.send([Message(content, node, "query.hello", ttl=HELLO_TTL_S) for node in nodes])
 

@@ -173,9 +173,7 @@ def lower_bound(differences: np.ndarray) -> float:
 
 def print_tables(cells: dict[tuple[str, int], Cell], methods: list[str], seeds: int) -> None:
     """Print a table of methods, one of lifts and one of pairs."""
-    print(
-        "\n| method | UC Merced, OA | shipped set, macro F1 | with its colours | MB up | MB down | s a run | GiB at most |"
-    )
+    print("\n| method | UC Merced, OA | shipped set, F1 | with its colours | MB up | MB down | s a run | GiB at most |")
     print("|---|---|---|---|---|---|---|---|")
     for method in methods:
         rows = [cells[method, seed] for seed in range(seeds)]
