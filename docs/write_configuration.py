@@ -79,8 +79,8 @@ A preset is a few switches and nothing else.
 
 `standalone` has the switches of `fedavg`: what makes it standalone is one name in `federation.only`.
 `fedsense run --preset standalone` does this for every site, one run each. With `flwr run` or in a deployment, set
-`federation.only` yourself; without it the run is refused. `centralised` opens every site file in one client, which only a
-simulation can.
+`federation.only` yourself; without it the run is refused. `centralised` opens every site file in one client, which only
+a simulation can.
 
 ## Continuing a run
 
