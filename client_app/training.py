@@ -118,7 +118,7 @@ def _step(
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=_uses_bf16(config, batch.device)):
             terms = recipe(model, anchor, batch, generator)
         seen.append(terms)
-        return terms.total(config.alignment.weight)
+        return terms.total(config.alignment_weight)
 
     ascent.backward(loss, step)
     return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())
@@ -128,7 +128,7 @@ def _anchor(
     config: Config, model: PretrainingModel, table: TensorTable, weights: Tensor, origin: Tensor
 ) -> PretrainingModel | None:
     """Return the frozen universal encoder, or None where alignment is off."""
-    if config.alignment.weight == 0:
+    if config.alignment_weight == 0:
         return None
     anchor = deepcopy(model).eval().requires_grad_(False)
     table.write(weights if config.alignment.target == "global" else origin, anchor)

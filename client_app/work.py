@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +37,7 @@ def introduce(context: Context, run_id: int) -> Hello:
         place = Place.of(context, config)
         sets = place.open(config)
     except FedSenseError as error:
-        return Hello(site="", code=source_digest(), problem=str(error))
+        return Hello(site="", code=source_digest(), problem=without_folders(str(error)))
     return Hello(
         site=place.name,
         chips=sum(len(chips) for chips in sets),
@@ -58,7 +59,7 @@ def train(context: Context, task: TrainTask) -> TrainReply:
     except NeedsSnapshot:
         return TrainReply(site, "needs-snapshot", "it does not hold what this round builds on and needs a snapshot")
     except (FedSenseError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError) as error:
-        return TrainReply(site, "refused", f"{type(error).__name__}: {error}")
+        return TrainReply(site, "refused", without_folders(f"{type(error).__name__}: {error}"))
 
 
 class Worker:
@@ -156,6 +157,11 @@ def batches_in_turn(sets: Sequence[Chips], batch_size: int, generator: torch.Gen
     while True:
         for chips, order in zip(sets, orders, strict=True):
             yield chips.batch(next(order))
+
+
+def without_folders(text: str) -> str:
+    """Return ``text`` with paths cut to their last part: a coordinator need not know an institution's disks."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
 
 
 def _check_agreement(config: Config, task: TrainTask) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -165,16 +166,20 @@ def marks_of(key: str) -> list[str]:
 
 def allowed(field: FieldInfo) -> str:
     """Return the values that a field takes."""
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(value_text(choice) for choice in get_args(field.annotation))
-    limits = [
-        f"{sign} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, sign in LIMITS.items()
-        if hasattr(rule, name)
-    ]
-    kind: Any = get_origin(field.annotation) or field.annotation
-    return " ".join([KINDS[kind], *limits])
+    return kinds_of(field.annotation, field.metadata)
+
+
+def kinds_of(annotation: Any, rules: Sequence[Any] = ()) -> str:
+    """Return the values of one annotation, limited by the rules that stand beside it."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(value_text(choice) for choice in parts)
+    if origin is Annotated:
+        return kinds_of(parts[0], [inner for rule in parts[1:] for inner in getattr(rule, "metadata", [rule])])
+    if origin in (Union, UnionType):
+        return " or ".join(kinds_of(part) for part in parts)
+    limits = [f"{sign} {getattr(rule, n):g}" for rule in rules for n, sign in LIMITS.items() if hasattr(rule, n)]
+    return " ".join([KINDS[origin or annotation], *limits])
 
 
 def value_text(value: Any) -> str:

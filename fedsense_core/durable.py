@@ -47,10 +47,7 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by another run: wait for it, stop it (`flwr stop RUN_ID`), or choose another "
                 "run.folder"
             ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield  # the empty file stays: whoever removed it could take it from under the next one
 
 
 def sha256(path: Path) -> str:

@@ -29,7 +29,8 @@ README = """# An encoder pre-trained with FedSense
     encoder = timm.create_model("local-dir:FOLDER", pretrained=True)          # the same, with timm alone
     model = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)       # to fine-tune
 
-Give it standardised pixels, (x - mean) / std for each band, in the band order of `config.json`.
+Give it pixels that you have standardised band by band with the mean and deviation of your own imagery, in the band
+order of `config.json`. In training each sensor was standardised by its own statistics, so `mean` is 0 and `std` 1.
 """
 
 
@@ -94,8 +95,9 @@ def export_encoder(
 def load_encoder(folder: str | Path) -> nn.Module:
     """Load an exported encoder as an ``nn.Module`` in eval mode that maps (B, bands, H, W) to (B, D).
 
-    It equals what timm loads from the same folder and carries ``bands`` (names in channel order), ``mean`` and
-    ``std`` ((bands,) tensors): feed it (x - mean) / std. Raises CheckpointError for a missing or altered file.
+    It equals what timm loads from the same folder and carries ``bands`` (names in channel order), ``mean`` and ``std``
+    ((bands,) tensors) as exported: 0 and 1 for inputs that are standardised by their own statistics. Raises
+    CheckpointError for a missing or altered file.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)

@@ -156,8 +156,8 @@ class GuidanceSection(Section):
 class AlignmentSection(Section):
     """Keeping representations near the universal encoder's."""
 
-    weight: float = Field(0.5, ge=0)
-    """μ; 0 saves the second forward pass."""
+    weight: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """μ; ``auto`` is 0.5 for contrastive recipes and 0.1 for masked images; 0 saves the second forward pass."""
     target: Literal["global", "shifted"] = "global"
     """Whether the anchor is ŵ or the shifted start."""
 
@@ -257,6 +257,13 @@ class Config(Section):
             and self.guidance.kind != "shift"
             and self.outer.kind == "fedavg"
         )
+
+    @property
+    def alignment_weight(self) -> float:
+        """μ as used."""
+        if self.alignment.weight == "auto":
+            return 0.1 if self.train.recipe == "mae" else 0.5
+        return self.alignment.weight
 
     @property
     def momentum_in_use(self) -> float | None:

@@ -20,6 +20,8 @@ class RoundRecord:
     rejected: list[Rejected] = field(default_factory=list)
     elements: int = 0
     """Parameters that travel."""
+    asked: int = 0
+    """Clients that were sent a task."""
     bytes_down: int = 0
     """Frames and radii sent, all clients together."""
     bytes_up: int = 0
@@ -56,6 +58,7 @@ class RoundRecord:
             "loss_by_site": {one.site: loss(one.metrics) for one in self.accepted},
             "examples": means.get("num-examples", 0.0),
             "elements": self.elements,
+            "asked": self.asked,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "accepted": [one.site for one in self.accepted],

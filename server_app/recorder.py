@@ -46,7 +46,7 @@ class Recorder:
         scores = self._probe(strategy) if due else None
         record.seconds["evaluate"] = time.monotonic() - began
         record.seconds["total"] = record.seconds.get("total", 0.0) + record.seconds["evaluate"]
-        line = record.line(self.config.alignment.weight, scores)
+        line = record.line(self.config.alignment_weight, scores)
         self.run.append_metrics(line)
         self.show(line)
         strategy.state.norms = strategy.admission.norms

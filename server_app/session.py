@@ -88,8 +88,10 @@ def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
         return RunFolder.create(path, settings), None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
     state = checkpoints.newest()
+    if state is not None and not state.aggregated:
+        state = None  # nothing has been learned yet: every round is still to do
     if state is None:
-        log(WARNING, "%s has no checkpoint yet: starting at round 1", path)
+        log(WARNING, "%s has no aggregated round yet: starting at round 1", path)
     else:
         log(INFO, "continuing %s after round %d", path, state.round)
     run.truncate_after(state.round if state else -1)

@@ -86,7 +86,7 @@ class FedSense(Strategy):
         radius = f", r = {config.guidance.radius:g}" if config.guidance.kind != "none" else ""
         log(INFO, "\t├── preset %s, recipe %s", config.preset, config.train.recipe)
         log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
-        log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment.weight)
+        log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment_weight)
         feedback = "with error feedback" if config.feedback_in_use else "without error feedback"
         log(INFO, "\t├── up: %s %s, down: %s", _codec_text(config.uplink), feedback, _codec_text(config.downlink))
         log(INFO, "\t└── outer: %s; distillation: %s", config.outer.kind, config.distillation.kind)
@@ -179,6 +179,8 @@ class FedSense(Strategy):
         self.state.replica = self.broadcaster.replica
         self.record.seconds["total"] = time.monotonic() - began
         self.after_round(self.record, self)
+        for one in self.record.accepted:
+            one.path.unlink(missing_ok=True)
         return metrics
 
     def _hear(self, refused: list[Answer], exchange: Exchange, deadline_s: float) -> Iterator[Message]:
@@ -221,6 +223,7 @@ class FedSense(Strategy):
             radii=radii_L.numpy(),
             frames=self.broadcaster.frames_for(held.version if held else None),
         )
+        self.record.asked += 1
         self.record.bytes_down += task.bytes_down
         ttl = self.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
@@ -283,7 +286,6 @@ class FedSense(Strategy):
         assert self._expected is not None
         for one in accepted:
             self.roster.acknowledge(one.site, server_round, self._expected.replica.version)
-            one.path.unlink(missing_ok=True)
         self.admission.remember(accepted)
         self.state.norms = self.admission.norms
         self.state.aggregated += 1

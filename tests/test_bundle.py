@@ -71,6 +71,6 @@ def test_every_single_valued_setting_can_be_given_to_flwr_run() -> None:
 
 def test_flwr_run_without_settings_leaves_everything_to_the_preset() -> None:
     config = app_config()
-    assert config.pop("preset") == "fedsense"
+    assert config.pop("preset") == "preset"
     assert set(config.values()) == {FROM_PRESET}
     assert resolve(app_config()) == resolve({})

@@ -140,7 +140,7 @@ def row_sums(rows_KB: Tensor) -> Tensor:
 
 
 def tops(vector: Tensor, scales_K: Tensor, layout: BlockLayout) -> Tensor:
-    """Return (L,): each coded tensor's largest block scale, each small tensor's largest magnitude in ``vector`` (N,)."""
+    """Return (L,): each coded tensor's largest block scale, each small one's largest magnitude in ``vector`` (N,)."""
     tops_L = torch.zeros(layout.tensors, dtype=torch.float32)
     for coded in layout.coded:
         tops_L[coded.tensor] = scales_K[coded.blocks].max()

@@ -56,7 +56,7 @@ class FrameKind(IntEnum):
     UPDATE = 3
     """Client to server: what local training changed."""
     MODEL = 4
-    """Client to server: the whole trained model, codec ``none``."""
+    """Either way: a whole model, codec ``none``."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FrameHeader:
 
     kind: FrameKind
     run_id: int
-    """Flower's run, unsigned, below 2^64."""
+    """The run, as its checkpoints name it (not Flower's run id), unsigned, below 2^64."""
     round: int
     """From 1, below 2^32."""
     base_version: int

@@ -18,7 +18,7 @@ class Replica:
     """What a party holds of the global model after version ``version``."""
 
     version: int
-    """Round whose broadcast this replica includes; 1 is the first."""
+    """Number of broadcasts that this replica includes; rounds below the quorum add none."""
     weights: Tensor
     """ŵ, float32 (N,)."""
     momentum: Tensor

@@ -47,13 +47,13 @@ def float32_bytes(metrics: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the bytes (up, down) of one round if every message were a float32 model, None where unknown.
 
     Up counts the accepted replies only, so a rejected one never makes the codec look better; down counts every client
-    that was served. Needs ``elements``, the number of travelling parameters, in the metrics.
+    that was asked. Needs ``elements``, the number of travelling parameters, and ``asked`` in the metrics.
     """
     if not metrics.get("elements"):
         return None
     model = 4 * int(metrics["elements"])
-    accepted, rejected = len(metrics.get("accepted", ())), len(metrics.get("rejected", ()))
-    return model * accepted, model * (accepted + rejected)
+    accepted = len(metrics.get("accepted", ()))
+    return model * accepted, model * int(metrics.get("asked", accepted))
 
 
 def fewer(plain: float, sent: float) -> str:

@@ -60,7 +60,7 @@ def per_step_reference(
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.add_(offsets[name])
-        recipe(model, anchor, batch, generator).total(config.alignment.weight).backward()
+        recipe(model, anchor, batch, generator).total(config.alignment_weight).backward()
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.sub_(offsets[name])
@@ -200,3 +200,9 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_learning_rate() ->
     broken = [batch * float("nan") for batch in batches(torch.float32)]
     with pytest.raises(FloatingPointError, match=r"train\.learning_rate"):
         train_locally(config, model, table, build_recipe(config), iter(broken), start_of(model, table, torch.float32))
+
+
+def test_alignment_weight_follows_the_recipe_unless_it_is_given() -> None:
+    assert tiny().alignment_weight == 0.5
+    assert tiny(train__recipe="mae").alignment_weight == 0.1
+    assert tiny(train__recipe="mae", alignment__weight=0.3).alignment_weight == 0.3

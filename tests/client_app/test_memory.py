@@ -155,3 +155,11 @@ def test_without_feedback_nothing_is_carried_over(place: Place, monkeypatch: pyt
     monkeypatch.setattr(work, "train_locally", fake)
     *_, (_, _, worker) = conversation(config, place, fake, 2)
     assert all(slot.residual is None for n in worker.memory.rounds() if (slot := worker.memory._load(n)))
+
+
+def test_reasons_name_files_but_not_where_an_institution_keeps_them() -> None:
+    text = "SiteError: /srv/data/secret project/x.tif and '/home/a b/site.toml': 3/4 of (m/s) at https://x.org/a/b"
+    cut = work.without_folders(text)
+    assert "srv" not in cut
+    assert "x.tif" in cut
+    assert "3/4 of (m/s)" in cut
