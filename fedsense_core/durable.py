@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all: aside, synced to the disk, then renamed."""
+"""Files and folders that are written whole or not at all: aside, synced to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for path in (*temporary.iterdir(), temporary):
-        _fsync(path)
+        sync(path)
     if target.exists():
         target.rename(replaced)
     temporary.rename(target)
-    _fsync(target.parent)
+    sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -50,13 +50,23 @@ def only_one(folder: Path) -> Iterator[None]:
         yield  # the empty file stays: whoever removed it could take it from under the next one
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace the file ``path`` by ``content``: a reader, and a power cut, meet the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

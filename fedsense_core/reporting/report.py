@@ -15,10 +15,11 @@ from jinja2 import Environment
 from matplotlib.image import imsave
 
 from fedsense_core import __version__
+from fedsense_core.durable import write_whole
 from fedsense_core.reporting import template
 from fedsense_core.reporting.canvas import History
 from fedsense_core.reporting.plots import draw_all
-from fedsense_core.reporting.run_folder import RunFolder, write_whole
+from fedsense_core.reporting.run_folder import RunFolder
 from fedsense_core.reporting.tiles import ReportPictures, Row, Tile
 from fedsense_core.reporting.wording import (
     clean,

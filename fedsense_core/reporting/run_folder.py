@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsense_core.durable import sync, write_whole
 from fedsense_core.errors import CheckpointError
 
 Metrics = dict[str, Any]
@@ -114,7 +115,7 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync(self.path)
+            sync(self.path)
 
     def read_metrics(self) -> list[Metrics]:
         """Return all whole lines, oldest first. Raises CheckpointError naming a line that is damaged."""
@@ -166,23 +167,6 @@ def _is_empty(path: Path) -> bool:
         or (child.name == "checkpoints" and child.is_dir() and not any(child.iterdir()))
         for child in path.iterdir()
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace the file ``path`` by ``content``: a reader, and a power cut, meet the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encode(value: Mapping[str, Any], indent: int | None = None) -> bytes:

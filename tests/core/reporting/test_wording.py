@@ -32,7 +32,7 @@ def test_durations_are_readable(seconds, text):
 
 
 def test_float32_counts_accepted_models_up_and_served_models_down():
-    line = {"elements": 1000, "accepted": ["a", "b"], "rejected": [{"node": "c", "reason": "late"}]}
+    line = {"elements": 1000, "asked": 3, "accepted": ["a", "b"], "rejected": [{"node": "c", "reason": "late"}]}
     assert float32_bytes(line) == (8000, 12000)
     assert float32_bytes({"accepted": ["a"]}) is None
 
