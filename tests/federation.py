@@ -37,6 +37,14 @@ TINY: dict[str, Any] = {
     "distillation.batch_size": 4,
 }
 
+MASKED_VIT: dict[str, Any] = {
+    "model__architecture": "vit_tiny_patch16_224",
+    "model__args": {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "global_pool": "avg"},
+    "model__decoder_width": 32,
+    "train__recipe": "mae",
+}
+MASKED_CONV: dict[str, Any] = {"train__recipe": "mae", "data__view_size": 64}
+
 
 def tiny(**changes: Any) -> Config:
     """Return the tiny configuration; ``__`` in a keyword stands for the dot of a key."""

@@ -129,3 +129,18 @@ def test_masked_images_train_on_a_vit_and_a_resnet(federation: Make) -> None:
         fed = federation(name, changes={"train.recipe": "mae", "run.rounds": 2, **changes})
         fed.run()
         assert len(fed.lines()) == 2
+
+
+def test_local_parameters_never_leave_and_are_kept_between_rounds(federation: Make) -> None:
+    fed = federation(changes={"model.local_parameters": ["projector.*"], "run.rounds": 2})
+    fed.run()
+    state = fed.state()
+    table = TensorTable.of(build_model(fed.config), ["projector.*"])
+    assert len(state.weights) == table.numel
+    kept = {}
+    for site in SITES:
+        slot = ClientMemory(fed.folder.path / "clients" / site, state.run_id).recall(2)
+        assert slot is not None
+        assert all(name.startswith("projector.") for name in slot.local)
+        kept[site] = slot.local["projector.0.weight"]
+    assert not torch.equal(kept["alpha"], kept["beta"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from federation import tiny
+from federation import MASKED_CONV, MASKED_VIT, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,14 +13,6 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.models import build_encoder, build_model, encoder_args
 from fedsense_core.models.masked import cell_size, patches, unpatch
 from fedsense_core.tensors import TensorTable
-
-VIT = {
-    "model__architecture": "vit_tiny_patch16_224",
-    "model__args": {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "global_pool": "avg"},
-    "model__decoder_width": 32,
-    "train__recipe": "mae",
-}
-CONV = {"train__recipe": "mae", "data__view_size": 64}
 
 
 def test_one_seed_gives_one_model_and_leaves_the_global_generator_alone() -> None:
@@ -32,7 +24,7 @@ def test_one_seed_gives_one_model_and_leaves_the_global_generator_alone() -> Non
 
 
 def test_nothing_but_parameters_is_in_a_model_so_nothing_is_left_behind() -> None:
-    for changes in ({}, VIT, CONV):
+    for changes in ({}, MASKED_VIT, MASKED_CONV):
         assert not list(build_model(tiny(**changes)).buffers())
 
 
@@ -44,7 +36,7 @@ def test_local_parameters_stay_out_of_the_table() -> None:
 
 
 def test_exported_arguments_build_the_same_encoder_with_plain_timm() -> None:
-    config = tiny(**VIT)
+    config = tiny(**MASKED_VIT)
     args = encoder_args(config.model.architecture, 3, 16, config.model.args)
     plain = timm.create_model(config.model.architecture, num_classes=0, in_chans=3, **args)
     assert {n: p.shape for n, p in plain.named_parameters()} == {
@@ -88,7 +80,7 @@ def test_patches_fit_together_again(channels: int, cell: int, grid: int) -> None
     assert torch.equal(unpatch(patches(x, cell), cell, channels, *x.shape[2:]), x)
 
 
-@pytest.mark.parametrize("changes", [VIT, CONV], ids=["vit", "conv"])
+@pytest.mark.parametrize("changes", [MASKED_VIT, MASKED_CONV], ids=["vit", "conv"])
 def test_hidden_pixels_reach_neither_features_nor_predictions(changes: dict[str, object]) -> None:
     config = tiny(**changes)
     model = build_model(config).eval()
@@ -104,12 +96,12 @@ def test_hidden_pixels_reach_neither_features_nor_predictions(changes: dict[str,
     for a, b in zip(model.masked(model.encoder, x, mask), model.masked(model.encoder, other, mask), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(
-        model.masked.pool_visible(model.encoder, x, mask), model.masked.pool_visible(model.encoder, x + 1.0 * x, mask)
+        model.masked.pool_visible(model.encoder, x, mask), model.masked.pool_visible(model.encoder, 2 * x, mask)
     )
 
 
 def test_masked_loss_is_zero_for_the_truth_and_counts_hidden_cells_only() -> None:
-    model = build_model(tiny(**VIT))
+    model = build_model(tiny(**MASKED_VIT))
     assert model.masked is not None
     x = torch.randn(2, 3, 16, 16)
     mask = model.masked.draw_mask(x, torch.Generator().manual_seed(0))
@@ -122,7 +114,7 @@ def test_masked_loss_is_zero_for_the_truth_and_counts_hidden_cells_only() -> Non
 
 
 def test_visible_pixels_are_kept_by_a_reconstruction() -> None:
-    model = build_model(tiny(**VIT)).eval()
+    model = build_model(tiny(**MASKED_VIT)).eval()
     assert model.masked is not None
     x = torch.randn(2, 3, 16, 16)
     mask = model.masked.draw_mask(x, torch.Generator().manual_seed(0))

@@ -7,19 +7,11 @@ import math
 
 import pytest
 import torch
-from federation import tiny
+from federation import MASKED_CONV, MASKED_VIT, tiny
 
 from fedsense_core.models import build_model
 from fedsense_core.ssl import build_recipe
 from fedsense_core.ssl.simclr import nt_xent
-
-VIT = {
-    "model__architecture": "vit_tiny_patch16_224",
-    "model__args": {"patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2, "global_pool": "avg"},
-    "model__decoder_width": 32,
-    "train__recipe": "mae",
-}
-MAE_CONV = {"train__recipe": "mae", "data__view_size": 64}
 
 
 def test_nt_xent_of_two_orthogonal_pairs_worked_by_hand() -> None:
@@ -36,7 +28,7 @@ def test_nt_xent_falls_when_pairs_agree_and_ignores_scale() -> None:
     assert float(nt_xent(5 * a, b, 0.1)) == pytest.approx(float(nt_xent(a, b, 0.1)), rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, VIT, MAE_CONV], ids=["simclr", "mae-vit", "mae-conv"])
+@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
 def test_alignment_is_positive_away_from_the_anchor_and_absent_without_one(changes: dict[str, object]) -> None:
     config = tiny(**changes)
     model, recipe = build_model(config), build_recipe(config)
@@ -52,7 +44,7 @@ def test_alignment_is_positive_away_from_the_anchor_and_absent_without_one(chang
     assert losses(None)[0] == losses(other)[0]
 
 
-@pytest.mark.parametrize("changes", [{}, VIT, MAE_CONV], ids=["simclr", "mae-vit", "mae-conv"])
+@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
 def test_alignment_is_zero_at_the_anchor(changes: dict[str, object]) -> None:
     config = tiny(**changes)
     model = build_model(config)
@@ -61,7 +53,7 @@ def test_alignment_is_zero_at_the_anchor(changes: dict[str, object]) -> None:
     assert float(step.alignment) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{}, VIT, MAE_CONV], ids=["simclr", "mae-vit", "mae-conv"])
+@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
 def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(changes: dict[str, object]) -> None:
     config = tiny(**changes)
     model = build_model(config)
@@ -75,7 +67,7 @@ def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(c
 
 
 def test_a_few_steps_on_one_batch_lower_every_loss() -> None:
-    for changes in ({}, VIT):
+    for changes in ({}, MASKED_VIT):
         config = tiny(**changes)
         model, recipe = build_model(config), build_recipe(config)
         x = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
