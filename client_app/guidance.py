@@ -38,12 +38,7 @@ def global_direction(momentum: Tensor, table: TensorTable, guidance: GuidanceSec
 
 def shift(direction: Tensor, radii: Tensor, table: TensorTable) -> Tensor:
     """Return ρ_l times the unit direction of each tensor, flat (N,)."""
-    return direction * spread(radii, table).to(direction.dtype)
-
-
-def spread(per_tensor: Tensor, table: TensorTable) -> Tensor:
-    """Repeat one number per tensor (L,) over its elements (N,)."""
-    return per_tensor.repeat_interleave(torch.tensor([spec.numel for spec in table.specs]))
+    return direction * table.spread(radii).to(direction.dtype)
 
 
 class Ascent:

@@ -11,10 +11,11 @@ import torch
 from flwr.app import Context
 from torch import Tensor
 
+from client_app.feedback import Uplink, still_owed
 from client_app.memory import ClientMemory, Slot
 from client_app.place import Place
 from client_app.training import Outcome, Start, train_locally
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs import codec_of
 from fedsense_core.config import resolve
 from fedsense_core.data import Chips, epoch_batches
 from fedsense_core.errors import FedSenseError
@@ -22,6 +23,7 @@ from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
+from fedsense_core.protocol.predictor import prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
@@ -80,7 +82,8 @@ class Worker:
         replica = self._receive(slot)
         outcome = self._train(replica, slot)
         trained = time.monotonic()
-        frame, residual = self._encode(outcome.delta, replica, slot)
+        owed, note = still_owed(slot, self.task, self.table, self.config.feedback_in_use)
+        frame, residual = self._encode(outcome.delta, replica, owed)
         self._remember(replica, residual, outcome)
         metrics = {
             "num-examples": outcome.examples,
@@ -90,7 +93,7 @@ class Worker:
             "train-seconds": trained - began,
             "codec-seconds": time.monotonic() - trained,
         }
-        return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame)
+        return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note)
 
     def _receive(self, slot: Slot | None) -> Replica:
         replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
@@ -117,17 +120,15 @@ class Worker:
         generator = torch.Generator().manual_seed(self._seed("batches"))
         return batches_in_turn(self.place.open(self.config), self.config.train.batch_size, generator)
 
-    def _encode(self, delta: Tensor, replica: Replica, slot: Slot | None) -> tuple[np.ndarray, Tensor | None]:
-        """Return the frame of q = Q_b(Δ + e) and the new residual e' = Δ + e - decode(q)."""
-        uplink, exact = self.config.uplink, self.config.sends_models
-        codec = get_codec(uplink.codec, uplink.bits)
+    def _encode(self, delta: Tensor, replica: Replica, owed: Tensor | None) -> tuple[np.ndarray, Tensor | None]:
+        """Return the frame of q = Q_b(Δ + e - γ m̂) and the new residual e'; for full models, the frame of w."""
+        exact = self.config.sends_models
+        link = self.config.uplink
+        codec = codec_of(link)
         seed = self.stream.update_seed(self.task.round, self.place.name)
-        value = self.table.read(self.model) if exact else delta
-        feedback = self.config.feedback_in_use
-        if feedback and slot and slot.residual is not None:
-            value = value + slot.residual
-        payload = codec.encode(value.cpu(), self.table, seed, unbiased=not feedback)
-        residual = value - codec.decode(payload, self.table, seed) if feedback else None
+        uplink = Uplink(codec, self.table, seed, self.config.feedback_in_use)
+        predicted = prediction(torch.from_numpy(self.task.gammas), replica.momentum, self.table)
+        payload, residual = uplink.send(self.table.read(self.model) if exact else delta, owed, predicted)
         header = FrameHeader(
             kind=FrameKind.MODEL if exact else FrameKind.UPDATE,
             run_id=self.task.run_id,

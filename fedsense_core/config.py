@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.presets import preset
-from fedsense_core.settings import Config, Section
+from fedsense_core.settings import UNBIASED_CODECS, Config, Section
 
 FROM_PRESET = "preset"
 """The value of a run-config key that leaves the choice to the preset."""
@@ -44,9 +44,31 @@ def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = 
             _put(tree, key, value)
     tree["preset"] = name
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    _check_codecs(config)
+    return config
+
+
+def _check_codecs(config: Config) -> None:
+    from fedsense_core.codecs import codec_of  # here, because it takes a second that listing settings does not need
+
+    if config.downlink.codec in UNBIASED_CODECS:
+        raise ConfigError(
+            f"wrong configuration: downlink.codec = {config.downlink.codec!r}: a broadcast carries on what earlier "
+            "ones lost, which grows without end under an unbiased codec. Use eden or trellis"
+        )
+    if config.uplink.waterfill and not config.feedback_in_use:
+        raise ConfigError(
+            "wrong configuration: uplink.waterfill leaves tensors out of a round, which needs error feedback: "
+            "uplink.feedback, federation.participation of at least a half, and codecs that lose something"
+        )
+    for key in ("uplink", "downlink"):
+        try:
+            codec_of(getattr(config, key))
+        except ConfigError as error:
+            raise ConfigError(f"wrong configuration: {key}: {error}") from None
 
 
 def flower_defaults() -> dict[str, Any]:

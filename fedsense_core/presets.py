@@ -28,6 +28,14 @@ PRESETS: dict[str, Switches] = {
         "outer": {"kind": "fedavg"},
         "distillation": {"kind": "similarity"},
     },
+    "fedsense-plus": {
+        "guidance": {"kind": "shift", "direction": "momentum", "sign": 1},
+        "alignment": {"target": "global"},
+        "uplink": {"codec": "trellis", "bits": 1, "feedback": True, "predictor": True},
+        "downlink": {"codec": "trellis", "bits": 4},
+        "outer": {"kind": "fedavg"},
+        "distillation": {"kind": "similarity"},
+    },
     "fedsense-fp32": {
         "guidance": {"kind": "shift", "direction": "momentum", "sign": 1},
         "alignment": {"target": "global"},
@@ -40,8 +48,9 @@ PRESETS: dict[str, Switches] = {
     "standalone": PLAIN,
     "centralised": PLAIN | {"federation": {"pooled": True}},
 }
-"""arXiv 2503.11051 as read (``fedsense``; ``-fp32`` at 32 bits both ways), McMahan et al. 2017 (``fedavg``), and the
-two ends: one institution alone (name it in ``federation.only``), and all imagery in one place."""
+"""arXiv 2503.11051 as read (``fedsense``; ``-fp32`` at 32 bits both ways; ``-plus`` with our codec and predictor),
+McMahan et al. 2017 (``fedavg``), and the two ends: one institution alone (name it in ``federation.only``), and all
+imagery in one place."""
 
 
 def preset(name: str) -> Switches:

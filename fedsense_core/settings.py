@@ -10,6 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """TOML and JSON know lists only."""
+SCALED_CODECS = ("eden", "trellis")
+"""Codecs with a second scale, which makes them unbiased where nothing carries over what they lose."""
+UNBIASED_CODECS = ("qsgd", "ternary")
+"""Codecs whose error may exceed what they code: with feedback they would owe more and more (Karimireddy et al.
+2019)."""
 FREE_KEYS = (
     "run.folder",
     "run.resume",
@@ -165,10 +170,14 @@ class AlignmentSection(Section):
 class CodecSection(Section):
     """How a vector is coded."""
 
-    codec: Literal["none", "bf16", "eden"] = "eden"
+    codec: Literal["none", "bf16", "eden", "trellis", "sign", "qsgd", "ternary", "topk", "float8", "int8"] = "eden"
     """Codec name."""
-    bits: Literal[1, 2, 3, 4, 8] = 1
-    """Bits per parameter (eden)."""
+    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 1
+    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
+    state_bits: Literal[8, 10, 12] = 8
+    """trellis: bits of state; each one more halves the speed of encoding."""
+    waterfill: bool = False
+    """Deal the bits out over the tensors of each vector, where they remove the most error (eden, trellis)."""
 
 
 class UplinkSection(CodecSection):
@@ -176,13 +185,15 @@ class UplinkSection(CodecSection):
 
     feedback: bool = True
     """Carry what the codec lost over to the next round; off below half participation, where it would be stale."""
+    predictor: bool = False
+    """Code the update less γ_l m̂_l, the part of it that server and clients both expect from earlier rounds."""
 
 
 class DownlinkSection(CodecSection):
     """Server to client."""
 
-    bits: Literal[1, 2, 3, 4, 8] = 4
-    """Bits per parameter (eden)."""
+    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 4
+    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
 
 
 class OuterSection(Section):
@@ -267,13 +278,20 @@ class Config(Section):
 
     @property
     def momentum_in_use(self) -> float | None:
-        """β of m̂, or None where no guidance looks at m̂, which then need not travel to clients that lag."""
-        return self.guidance.momentum if self.guidance.kind in ("shift", "mixed") else None
+        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that lag."""
+        in_use = self.guidance.kind in ("shift", "mixed") or self.predictor_in_use
+        return self.guidance.momentum if in_use else None
+
+    @property
+    def predictor_in_use(self) -> bool:
+        """Whether updates are coded less their prediction; nothing is gained where no codec loses anything."""
+        return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
 
     @property
     def feedback_in_use(self) -> bool:
         """Whether clients carry a residual. Below half participation it would go stale between a client's rounds."""
-        return self.uplink.feedback and not self.sends_models and self.federation.participation >= 0.5
+        able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
+        return self.uplink.feedback and able and self.federation.participation >= 0.5
 
     @property
     def digest(self) -> str:

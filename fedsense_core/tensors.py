@@ -6,6 +6,7 @@ Shapes: N is the number of travelling elements, L the number of travelling tenso
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+NORM_PIECE = 2**16
+"""Elements turned into float64 at once."""
 SMALL_NUMEL = 1024
 """Tensors below one Hadamard block are never worth a code: they travel in half precision."""
 SMALL_NAMES = ("*cls_token", "*pos_embed", "*reg_token", "*mask_token", "*masked.colour")
@@ -113,9 +116,16 @@ class TensorTable:
         for spec, view in self.views(flat):
             parameters[spec.name].copy_(view.view(spec.shape))
 
+    def spread(self, per_tensor: Tensor) -> Tensor:
+        """Repeat one number per tensor (L,) over its elements, into a new vector (N,)."""
+        spread = torch.empty(self.numel, dtype=per_tensor.dtype)
+        for (_, view), value in zip(self.views(spread), per_tensor, strict=True):
+            view.fill_(value)
+        return spread
+
     def norms(self, flat: Tensor) -> Tensor:
         """Return the Euclidean norm of each tensor of ``flat`` (N,) as float64 (L,)."""
-        return torch.stack([view.double().norm() for _, view in self.views(flat)]) if self.specs else torch.zeros(0)
+        return torch.tensor([vector_norm(view) for _, view in self.views(flat)], dtype=torch.float64)
 
 
 def vector_digest(*vectors: Tensor) -> bytes:
@@ -124,3 +134,8 @@ def vector_digest(*vectors: Tensor) -> bytes:
     for vector in vectors:
         state.update(vector.detach().cpu().contiguous().numpy().data)
     return state.digest()
+
+
+def vector_norm(vector: Tensor) -> float:
+    """Return the Euclidean norm of ``vector`` (M,), summed in float64 without a float64 copy of it."""
+    return math.sqrt(sum(float(piece.double().square().sum()) for piece in torch.split(vector, NORM_PIECE)))

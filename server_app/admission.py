@@ -21,8 +21,10 @@ from fedsense_core.places import safe_name
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, printable
+from fedsense_core.protocol.predictor import restore
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.settings import Config
+from fedsense_core.tensors import vector_norm
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Expected:
     digest: bytes
     kind: FrameKind
     codec: Codec
+    predicted: Tensor | None = None
+    """γ m̂ (N,), made once for all clients of the round; None for zero."""
 
-    def decode(self, site: str, payload: memoryview | bytes) -> Tensor:
-        """Return Δ̂ of one site (N,); for full models, the model."""
-        return self.codec.decode(payload, self.stream.table, self.stream.update_seed(self.round, site))
+    def decode(self, site: str, payload: memoryview | bytes, out: Tensor | None = None) -> Tensor:
+        """Return Δ̂ = γ m̂ + decode(q) of one site, in ``out`` (N,) where it is given; for full models, the model."""
+        decoded = self.codec.decode(payload, self.stream.table, self.stream.update_seed(self.round, site), out)
+        return restore(decoded, self.predicted)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Accepted:
     norm: float
     """‖Δ̂‖."""
     metrics: Mapping[str, float]
+    note: str
+    """The client's own words, or nothing."""
     expected: Expected = field(repr=False)
     path: Path = field(repr=False)
 
@@ -73,6 +80,8 @@ class Admission:
         self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
         self.spool = spool
         self.norms = norms or []
+        self._scratch: Tensor | None = None
+        """What every reply is judged in (N,): a frame never makes the server allocate a vector."""
 
     def admit(self, message: Message, site: str, expected: Expected, seen: set[str]) -> Accepted | Rejected:
         """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already accepted."""
@@ -105,11 +114,13 @@ class Admission:
         self._check_examples(reply.examples)
         header, payload = unpack(reply.frame)
         _check_header(header, expected)
-        norm = self._check_norm(expected.decode(site, payload), expected)
+        if self._scratch is None or len(self._scratch) != expected.stream.table.numel:
+            self._scratch = torch.empty(expected.stream.table.numel)
+        norm = self._check_norm(expected.decode(site, payload, self._scratch), expected)
         self.spool.mkdir(parents=True, exist_ok=True)
         path = self.spool / f"{safe_name(site)}-{len(seen)}.frame"
         reply.frame.tofile(path)
-        return Accepted(site, reply.examples, norm, reply.metrics, expected, path)
+        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path)
 
     def _check_examples(self, examples: float) -> None:
         if not 0 < examples <= self.most_examples:
@@ -117,8 +128,8 @@ class Admission:
             raise FrameError(f"claims {examples:g} examples, must be above 0 and at most {most}, what a round can use")
 
     def _check_norm(self, value: Tensor, expected: Expected) -> float:
-        update = value - expected.replica.weights if expected.kind == FrameKind.MODEL else value
-        norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+        update = value.sub_(expected.replica.weights) if expected.kind == FrameKind.MODEL else value
+        norm = vector_norm(update)
         limit, source = self.norm_limit()
         if not norm <= limit:  # also true for NaN
             raise FrameError(f"update norm {norm:.4g} is above {limit:.4g} ({source})")

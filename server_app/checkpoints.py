@@ -25,7 +25,8 @@ from fedsense_core.errors import CheckpointError
 from fedsense_core.protocol.replica import Replica
 from server_app.roster import Held
 
-FORMAT = 1
+FORMAT = 2
+"""2 holds the predictor's coefficients."""
 FRAME = "frame."
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
 
@@ -45,6 +46,8 @@ class ServerState:
     outer_momentum: Tensor | None = None
     last_norms: Tensor | None = None
     """‖Δ̄_l‖ of the last aggregated round, float64 (L,)."""
+    shares: Tensor | None = None
+    """How much of the mean change of the model was in it, float32 (L,): γ_l before it is fitted to the next m̂."""
     held: dict[str, Held] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
     frames: dict[int, np.ndarray] = field(default_factory=dict)
@@ -109,13 +112,18 @@ class Checkpoints:
 
     def _load(self, path: Path) -> ServerState:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.format != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {manifest.format}, this FedSense reads {FORMAT}. "
+                "Finish the run with the release that began it, or choose another run.folder"
+            )
         if manifest.config_digest != self.config_digest:
             raise CheckpointError(
                 f"{path} was written with another configuration ({manifest.config_digest}, now {self.config_digest}). "
                 "Use the same settings to continue it, or choose another run.folder"
             )
-        if manifest.format != FORMAT or sha256(path / TENSORS) != manifest.sha256:
-            raise ValueError("its checksum or format is wrong")
+        if sha256(path / TENSORS) != manifest.sha256:
+            raise ValueError("its checksum is wrong")
         return _state(manifest, load_file(path / TENSORS))
 
     def _manifest(self, state: ServerState, sha256: str) -> Manifest:
@@ -146,6 +154,7 @@ def _tensors(state: ServerState) -> dict[str, Tensor]:
         "replica.momentum": state.replica.momentum if state.replica else None,
         "outer.momentum": state.outer_momentum,
         "last.norms": state.last_norms,
+        "shares": state.shares,
     }
     named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
     # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
@@ -164,6 +173,7 @@ def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
         moved=manifest.moved,
         outer_momentum=tensors.get("outer.momentum"),
         last_norms=tensors.get("last.norms"),
+        shares=tensors.get("shares"),
         held={site: Held(**held) for site, held in manifest.held.items()},
         norms=manifest.norms,
         frames={int(n.removeprefix(FRAME)): t.numpy() for n, t in tensors.items() if n.startswith(FRAME)},

@@ -23,7 +23,7 @@ class RoundRecord:
     asked: int = 0
     """Clients that were sent a task."""
     bytes_down: int = 0
-    """Frames and radii sent, all clients together."""
+    """Frames, radii and coefficients sent, all clients together."""
     bytes_up: int = 0
     """Frames received, accepted or not."""
     radius: float = 0.0
@@ -35,9 +35,13 @@ class RoundRecord:
     """‖Δ̄‖."""
     momentum_norm: float = 0.0
     """‖m̂‖ that clients held in the round."""
+    prediction_norm: float = 0.0
+    """‖γ m̂‖, the part of every update that needed no code."""
     learning_rate: float = 0.0
     """At the first local step of the round."""
     distillation_loss: float | None = None
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """``site`` and ``note``: what changed in silence otherwise, such as a residual that was dropped."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def line(self, alignment_weight: float, probe: dict[str, float] | None) -> dict[str, Any]:
@@ -63,10 +67,12 @@ class RoundRecord:
             "bytes_down": self.bytes_down,
             "accepted": [one.site for one in self.accepted],
             "rejected": [{"node": one.node, "reason": one.reason} for one in self.rejected],
+            "notes": self.notes,
             "radius": self.radius,
             "ramp": self.ramp,
             "update_norm": self.update_norm,
             "momentum_norm": self.momentum_norm,
+            "prediction_norm": self.prediction_norm,
             "drift": self.drift,
             "cosine": self.cosine,
             "learning_rate": self.learning_rate,

@@ -28,6 +28,8 @@ class Roster:
     """Node id -> site, of this Flower run only."""
     lost: set[str] = field(default_factory=set)
     """Sites whose state is gone: they are served a snapshot."""
+    newly_lost: list[str] = field(default_factory=list)
+    """Those of them that no round has told of yet."""
 
     def unknown(self, nodes: list[int]) -> list[int]:
         """Return the connected nodes that have not introduced themselves."""
@@ -63,7 +65,14 @@ class Roster:
 
     def lose(self, site: str) -> None:
         """Note that a site no longer holds what its last reply was built on."""
+        if site in self.held and site not in self.lost:
+            self.newly_lost.append(site)
         self.lost.add(site)
+
+    def tell_losses(self) -> list[str]:
+        """Return, once, the sites whose loss nobody has told of yet, in order of name."""
+        told, self.newly_lost = sorted(self.newly_lost), []
+        return told
 
     def acknowledge(self, site: str, server_round: int, version: int) -> None:
         """Note that a site's update was aggregated, so it will commit the state behind it."""

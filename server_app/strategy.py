@@ -17,14 +17,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs import Codec, codec_of, compiled
 from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.protocol.messages import TrainTask, array_bytes
+from fedsense_core.protocol.predictor import coefficients, momentum_weight, prediction
+from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.settings import Config
+from fedsense_core.settings import SCALED_CODECS, Config
 from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
@@ -66,11 +68,11 @@ class FedSense(Strategy):
         self.distiller = distiller
         self.after_round = after_round
         self.table = TensorTable.of(model, config.model.local_parameters)
-        self.codec = get_codec(config.uplink.codec, config.uplink.bits)
+        self.codec = codec_of(config.uplink)
         self.roster = Roster(held=state.held)
         self.gathering = Gathering(config, state.run_id, self.roster)
         self.outer = OuterOptimiser(config.outer, state.outer_momentum)
-        down = get_codec(config.downlink.codec, config.downlink.bits)
+        down = codec_of(config.downlink)
         self.stream = Stream(state.run_id, config.run.seed, self.table, config.momentum_in_use)
         self.broadcaster = Broadcaster(self.stream, down, state.replica, state.frames)
         self.record = RoundRecord(0)
@@ -87,8 +89,10 @@ class FedSense(Strategy):
         log(INFO, "\t├── preset %s, recipe %s", config.preset, config.train.recipe)
         log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
         log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment_weight)
-        feedback = "with error feedback" if config.feedback_in_use else "without error feedback"
-        log(INFO, "\t├── up: %s %s, down: %s", _codec_text(config.uplink), feedback, _codec_text(config.downlink))
+        up = f"{_codec_text(self.codec)} {_feedback_text(config)}"
+        log(INFO, "\t├── up: %s, down: %s", up, _codec_text(self.broadcaster.codec))
+        if "trellis" in (self.codec.name, self.broadcaster.codec.name) and not compiled.is_available():
+            log(WARNING, "\t├── numba is not installed: the trellis search takes twenty times as long without it")
         log(INFO, "\t└── outer: %s; distillation: %s", config.outer.kind, config.distillation.kind)
 
     def start(
@@ -127,6 +131,7 @@ class FedSense(Strategy):
     ) -> Iterable[Message]:
         """Advance the broadcast to w_t and address every chosen client with the frames that it lacks."""
         began = time.monotonic()
+        self._expected = None  # what the last round held of the model is free before the next is built
         chosen, absent = self.gathering.choose(grid, server_round)
         self.record = RoundRecord(server_round, rejected=absent, elements=self.table.numel)
         if self.state.moved or self.broadcaster.replica is None:
@@ -201,6 +206,8 @@ class FedSense(Strategy):
         self.record.radius = float(radii_L.norm())
         self.record.ramp = ramp(self.config, server_round)
         self.record.momentum_norm = float(self._expected.replica.momentum.norm())
+        if self._expected.predicted is not None:
+            self.record.prediction_norm = float(self._expected.predicted.norm())
         first_step = (server_round - 1) * self.config.train.local_steps
         self.record.learning_rate = learning_rate(self.config, first_step)
 
@@ -208,7 +215,14 @@ class FedSense(Strategy):
         replica = self.broadcaster.replica
         assert replica is not None
         kind = FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE
-        return Expected(self.stream, server_round, replica, replica.digest(), kind, self.codec)
+        predicted = prediction(self._gammas(replica), replica.momentum, self.table)
+        return Expected(self.stream, server_round, replica, replica.digest(), kind, self.codec, predicted)
+
+    def _gammas(self, replica: Replica) -> Tensor:
+        """Return γ_l, float32 (L,): the share that the last aggregated round had of m̂ / weight, for m̂ as it is."""
+        if self.state.shares is None:
+            return torch.zeros(len(self.table))
+        return self.state.shares / momentum_weight(self.config.guidance.momentum, replica.version)
 
     def _message(self, node: int, site: str, server_round: int, radii_L: Tensor) -> Message:
         assert self._expected is not None
@@ -221,6 +235,7 @@ class FedSense(Strategy):
             code=source_digest(),
             config_digest=self.config.digest,
             radii=radii_L.numpy(),
+            gammas=self._gammas(self._expected.replica).numpy(),
             frames=self.broadcaster.frames_for(held.version if held else None),
         )
         self.record.asked += 1
@@ -245,6 +260,13 @@ class FedSense(Strategy):
         for node in sorted(self._asked):
             self._reject(Rejected(self._site(node), f"no answer within {deadline_s:g} s (federation.deadline_s)"))
         self.record.accepted.sort(key=lambda one: one.site)
+        owed = " and, with it, what its codec still owed" if self.config.feedback_in_use else ""
+        for site in self.roster.tell_losses():
+            self._tell(site, f"its state is gone{owed}; it continues from a snapshot")
+
+    def _tell(self, site: str, note: str) -> None:
+        log(WARNING, "site %s: %s", site, note)
+        self.record.notes.append({"site": site, "note": note})
 
     def _reject(self, rejected: Rejected) -> None:
         log(DEBUG, "%s is left out of the round: %s", rejected.node, rejected.reason)
@@ -265,6 +287,10 @@ class FedSense(Strategy):
         self.record.update_norm = float(update.norm())
         self.state.weights, self.state.moved = weights, True
         self.state.last_norms = self.table.norms(update)
+        if self.config.predictor_in_use:
+            replica = self._expected.replica
+            weight = momentum_weight(self.config.guidance.momentum, replica.version)
+            self.state.shares = coefficients(update, replica.momentum, weight, self.table)
         self.state.outer_momentum = self.outer.momentum
 
     def _distil(self, accepted: list[Accepted], server_round: int) -> None:
@@ -286,14 +312,26 @@ class FedSense(Strategy):
         assert self._expected is not None
         for one in accepted:
             self.roster.acknowledge(one.site, server_round, self._expected.replica.version)
+            if one.note:
+                self._tell(one.site, one.note)
         self.admission.remember(accepted)
         self.state.norms = self.admission.norms
         self.state.aggregated += 1
 
 
-def _codec_text(link: object) -> str:
-    codec, bits = getattr(link, "codec", "?"), getattr(link, "bits", "?")
-    return f"{codec} at {bits} bit" if codec == "eden" else str(codec)
+def _feedback_text(config: Config) -> str:
+    if config.feedback_in_use:
+        return "with error feedback" + (" and predictor" if config.predictor_in_use else "")
+    text = "without error feedback" + (", with predictor" if config.predictor_in_use else "")
+    if config.uplink.feedback and not config.sends_models:
+        share, codec = config.federation.participation, config.uplink.codec
+        why = f"federation.participation {share:g} is below a half" if share < 0.5 else f"{codec} would owe without end"
+        text += f" ({why}: {'unbiased scale' if codec in SCALED_CODECS else 'nothing else changes'}, no residual)"
+    return text
+
+
+def _codec_text(codec: Codec) -> str:
+    return f"{codec.name} at {codec.bits} bit{', water-filling' if getattr(codec, 'waterfill', False) else ''}"
 
 
 def _to_arrays(weights: Tensor) -> ArrayRecord:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 import torch
 from local_grid import Fault, LocalGrid
@@ -120,6 +124,17 @@ class Federation:
     def lines(self) -> list[dict[str, Any]]:
         """Return the metrics of finished rounds."""
         return [line for line in self.folder.read_metrics() if line["round"] > 0]
+
+
+@contextmanager
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Let ``caplog`` see what Flower's logger, which keeps its lines to itself, is given."""
+    logger = logging.getLogger("flwr")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

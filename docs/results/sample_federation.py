@@ -30,10 +30,18 @@ from fedsense_core.settings import Config
 
 METHODS = {
     "fedsense": "fedsense, 1 bit up, 4 down",
+    "fedsense-plus": "fedsense-plus, 1 bit up, 4 down",
     "fedsense-fp32": "fedsense, 32 bits both ways",
     "fedavg": "FedAvg, 32 bits both ways",
 }
-PAIRS = [("fedsense", "fedsense-fp32"), ("fedsense-fp32", "fedavg"), ("fedsense", "fedavg")]
+PAIRS = [
+    ("fedsense", "fedsense-fp32"),
+    ("fedsense-fp32", "fedavg"),
+    ("fedsense", "fedavg"),
+    ("fedsense-plus", "fedsense"),
+    ("fedsense-plus", "fedsense-fp32"),
+    ("fedsense-plus", "fedavg"),
+]
 VIEW_SIZE = 48
 """Pixels to which shipped chips are enlarged: the size of the views in training."""
 SPLITS = 3

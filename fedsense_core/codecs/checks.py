@@ -41,3 +41,17 @@ def checked_payload(payload: bytes | memoryview, expected_bytes: int) -> NDArray
     if view.size != expected_bytes:
         raise FrameError(f"the payload has {view.size} bytes, but this codec and tensor table need {expected_bytes}")
     return view
+
+
+def checked_output(out: Tensor | None, table: TensorTable) -> Tensor:
+    """Return ``out`` if a codec can decode into it, or a new float32 vector (N,) on the CPU if it is None.
+
+    Raises ValueError for any other dtype, shape or memory order.
+    """
+    if out is None:
+        return torch.empty(table.numel, dtype=torch.float32)
+    if out.dtype != torch.float32 or out.shape != (table.numel,) or not out.is_contiguous():
+        raise ValueError(
+            f"a codec decodes into a contiguous float32 vector of {table.numel}, not {out.dtype} {out.shape}"
+        )
+    return out

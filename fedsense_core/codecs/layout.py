@@ -5,13 +5,14 @@ Blocks never span two tensors: the last block of each coded tensor is filled up 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.hadamard import BLOCK
+from fedsense_core.codecs.hadamard import BLOCK, signs
 from fedsense_core.tensors import TensorSpec, TensorTable
 
 CHUNK_BLOCKS = 256
@@ -47,7 +48,8 @@ class Chunk:
 
     def gather(self, vector: Tensor) -> Tensor:
         """Copy the chunk's elements of ``vector`` (N,) into new float32 rows (K, 1024), the filling zero."""
-        rows_KB = torch.zeros(self.blocks.stop - self.blocks.start, BLOCK, dtype=torch.float32)
+        blocks = self.blocks.stop - self.blocks.start
+        rows_KB = torch.zeros(blocks, BLOCK, dtype=torch.float32, device=vector.device)
         for segment in self.segments:
             segment.flat(rows_KB).copy_(vector[segment.elements])
         return rows_KB
@@ -78,6 +80,28 @@ class CodedTensor:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Consecutive blocks that are coded with the same number of bits."""
+
+    blocks: slice
+    bits: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each of K blocks lies, as arrays for a compiled loop."""
+
+    starts_K: Tensor
+    """First element in the flat vector, int64."""
+    counts_K: Tensor
+    """Elements of the vector in the block, at most 1024; the rest is filling. int64."""
+    rows_K: Tensor
+    """Row of ``signs_TB`` that belongs to the block, int64."""
+    signs_TB: Tensor
+    """Signs of D_s of each tensor that the blocks belong to, float32 (T, 1024)."""
+
+
+@dataclass(frozen=True)
 class BlockLayout:
     """A tensor table as a codec sees it."""
 
@@ -102,16 +126,56 @@ class BlockLayout:
                 blocks = coded[-1].blocks.stop
         return cls(tuple(coded), tuple(small), len(table), blocks, sum(spec.numel for _, spec in small))
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the blocks in order, ``CHUNK_BLOCKS`` at a time."""
+    def runs(self, bits: int | Sequence[int]) -> tuple[Run, ...]:
+        """Cut the blocks where the bits change: one number for all, or one for each tensor of the table.
+
+        Raises ValueError where ``bits`` does not name as many tensors as the table has.
+        """
+        if isinstance(bits, int):
+            return (Run(slice(0, self.blocks), bits),) if self.blocks else ()
+        if len(bits) != self.tensors:
+            raise ValueError(f"bits are given for {len(bits)} tensors, the table has {self.tensors}")
+        found = []
+        for width, group in groupby(self.coded, key=lambda coded: bits[coded.tensor]):
+            members = list(group)
+            found.append(Run(slice(members[0].blocks.start, members[-1].blocks.stop), width))
+        return tuple(run for run in found if run.blocks.stop > run.blocks.start)
+
+    def places(self, blocks: slice, seed: int) -> Places:
+        """Return where the blocks of a slice lie, and the signs of their tensors under ``seed``."""
+        starts: list[Tensor] = []
+        counts: list[Tensor] = []
+        rows: list[Tensor] = []
+        drawn: list[Tensor] = []
+        for coded in self.coded:
+            low, high = max(blocks.start, coded.blocks.start), min(blocks.stop, coded.blocks.stop)
+            if low >= high:
+                continue
+            first = torch.arange(low - coded.blocks.start, high - coded.blocks.start) * BLOCK
+            starts.append(first + coded.spec.offset)
+            counts.append((coded.spec.numel - first).clamp_(max=BLOCK))
+            rows.append(torch.full((high - low,), len(drawn)))
+            drawn.append(signs(seed, coded.tensor))
+        return Places(torch.cat(starts), torch.cat(counts), torch.cat(rows), torch.stack(drawn))
+
+    def fill(self, blocks: slice, vector: Tensor, value: float) -> None:
+        """Set the elements of a slice of blocks in ``vector`` (N,) to one value."""
+        for chunk in self.chunks(blocks):
+            for segment in chunk.segments:
+                vector[segment.elements] = value
+
+    def chunks(self, blocks: slice | None = None, most: int = CHUNK_BLOCKS) -> Iterator[Chunk]:
+        """Yield the blocks of a slice (None: all) in order, at most ``most`` at a time."""
+        start, stop = (blocks.start, blocks.stop) if blocks else (0, self.blocks)
         first = 0  # the first coded tensor that the chunk can touch: the walk stays linear in tensors plus chunks
-        for low in range(0, self.blocks, CHUNK_BLOCKS):
-            high = min(low + CHUNK_BLOCKS, self.blocks)
+        for low in range(start, stop, most):
+            high = min(low + most, stop)
             segments = []
             for i in range(first, len(self.coded)):
                 if self.coded[i].blocks.start >= high:
                     break
-                segments.append(self.coded[i].cut(low, high))
+                if self.coded[i].blocks.stop > low and self.coded[i].blocks.start < self.coded[i].blocks.stop:
+                    segments.append(self.coded[i].cut(low, high))
                 first = i if self.coded[i].blocks.stop > high else i + 1
             yield Chunk(slice(low, high), tuple(segments))
 

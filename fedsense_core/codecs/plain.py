@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsense_core.codecs.checks import checked_payload, checked_vector, within
+from fedsense_core.codecs.checks import checked_output, checked_payload, checked_vector
 from fedsense_core.codecs.layout import pieces
 from fedsense_core.errors import FrameError
 from fedsense_core.tensors import TensorTable
@@ -40,10 +40,14 @@ class Float32:
             stream.write(source[piece].to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).data)
         return stream.getvalue()
 
-    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
-        """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
-        view = checked_payload(payload, self.payload_bytes(table))
-        return finite(torch.from_numpy(view.view("<f4").astype(np.float32)))
+    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
+        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or NaN or infinity."""
+        words = checked_payload(payload, self.payload_bytes(table)).view("<u4")
+        check_exponents(words, 0x7F800000)
+        vector = checked_output(out, table)
+        for piece in pieces(0, table.numel):
+            vector[piece] = torch.from_numpy(words[piece].astype(np.uint32).view(np.float32))
+        return vector
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,14 @@ class Bfloat16:
             stream.write(upper_half(source[piece].to("cpu", torch.float32).contiguous().numpy()).data)
         return stream.getvalue()
 
-    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int) -> Tensor:
-        """Decode into a new (N,) float32 vector; raise FrameError for a wrong length or a non-finite number."""
-        view = checked_payload(payload, self.payload_bytes(table))
-        words = view.view("<u2").astype(np.uint32)
-        words <<= np.uint32(16)
-        return finite(torch.from_numpy(words.view(np.float32)))
+    def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
+        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or NaN or infinity."""
+        words = checked_payload(payload, self.payload_bytes(table)).view("<u2")
+        check_exponents(words, 0x7F80)
+        vector = checked_output(out, table)
+        for piece in pieces(0, table.numel):
+            vector[piece] = torch.from_numpy((words[piece].astype(np.uint32) << np.uint32(16)).view(np.float32))
+        return vector
 
 
 def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -85,8 +91,8 @@ def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return (rounded >> np.uint32(16)).astype("<u2")
 
 
-def finite(vector: Tensor) -> Tensor:
-    """Return a decoded ``vector`` (N,) as it is; raise FrameError if any number in it is not finite."""
-    if not within(vector, torch.finfo(torch.float32).max):
-        raise FrameError("the payload holds NaN or infinity")
-    return vector
+def check_exponents(words: NDArray[np.unsignedinteger[Any]], full: int) -> None:
+    """Raise FrameError if any of ``words`` (N,) has every bit of ``full``, the exponent, set: NaN or infinity."""
+    for piece in pieces(0, len(words)):
+        if bool(((words[piece] & words.dtype.type(full)) == full).any()):
+            raise FrameError("the payload holds NaN or infinity")

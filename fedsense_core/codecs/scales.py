@@ -39,7 +39,7 @@ def halves(values: Tensor, scales: Tensor) -> NDArray[np.float16]:
 def read_tensor_scales(words: NDArray[np.uint8]) -> Tensor:
     """Return the (L,) float32 tensor scales in ``words`` (4 L,); raise FrameError for any no encoder can send."""
     scales = torch.from_numpy(words.view("<f4").astype(np.float32))
-    sound = (scales >= SMALLEST_TOP / HALF_TOP) & (scales <= LARGEST_TENSOR_SCALE) | (scales == 0)
+    sound = (scales >= SMALLEST_TOP / HALF_TOP) & (scales <= LARGEST_TENSOR_SCALE) | (scales == 0) & ~scales.signbit()
     if not bool(sound.all()):
         raise FrameError("the payload holds a tensor scale that is NaN, negative, infinite or out of bounds")
     return scales
@@ -51,7 +51,9 @@ def read_halves(words: NDArray[np.uint8], *, signed: bool) -> Tensor:
     ``signed`` allows negative numbers: values may be negative, scales may not.
     """
     numbers = torch.from_numpy(words.view("<f2").astype(np.float32))
-    sound = (numbers >= (-HALF_TOP if signed else 0.0)) & (numbers <= HALF_TOP)
+    sound = (numbers >= -HALF_TOP) & (numbers <= HALF_TOP)
+    if not signed:
+        sound &= ~numbers.signbit()
     if not bool(sound.all()):
         raise FrameError("the payload holds a block scale or fp16 value that is NaN, infinite or out of bounds")
     return numbers

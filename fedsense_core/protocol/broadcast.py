@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedsense_core.codecs import Codec, codec_by_id, get_codec
 from fedsense_core.errors import FrameError
-from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack, unpack
+from fedsense_core.protocol.frame import FrameHeader, FrameKind, byte_view, pack, unpack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
 from fedsense_core.tensors import TensorTable
@@ -214,7 +214,7 @@ def bundle(frames: Sequence[np.ndarray]) -> np.ndarray:
 
 def unbundle(bundled: np.ndarray) -> list[np.ndarray]:
     """Split what ``bundle`` joined. Raises FrameError unless the lengths add up exactly."""
-    data = np.ascontiguousarray(bundled, dtype=np.uint8).reshape(-1)
+    data = np.frombuffer(byte_view(bundled), np.uint8)
     if len(data) < COUNT.size:
         raise FrameError("empty broadcast")
     raw = memoryview(data.data)

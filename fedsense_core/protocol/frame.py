@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from fedsense_core.errors import FrameError
 
 MAGIC = b"FSFR"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever any byte of header or payload changes its meaning."""
 DIGEST_BYTES = 16
 FIELDS = struct.Struct("<4sHBBIIQQ16s16sQQ")

@@ -21,6 +21,8 @@ from fedsense_core.errors import FrameError
 Status = Literal["trained", "needs-snapshot", "refused"]
 MAX_TEXT = 500
 """Characters of a client's words that the server keeps."""
+MAX_NOTE = 200
+"""Characters of a client's note, which stands in the record of every round that has one."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class TrainTask:
     """Digest of the server's configuration."""
     radii: np.ndarray = field(repr=False)
     """ρ_l, float32 (L,)."""
+    gammas: np.ndarray = field(repr=False)
+    """γ_l, float32 (L,)."""
     frames: np.ndarray = field(repr=False)
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that travel: frames and radii."""
-        return int(self.frames.nbytes + self.radii.nbytes)
+        """Bytes that travel: frames, radii and coefficients of the predictor."""
+        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes)
 
     def to_records(self) -> RecordDict:
         """Pack into one Array and one ConfigRecord."""
@@ -58,6 +62,7 @@ class TrainTask:
                 "code": self.code,
                 "config-digest": self.config_digest,
                 "radii": self.radii.astype("<f4").tobytes(),
+                "gammas": self.gammas.astype("<f4").tobytes(),
             }
         )
         return RecordDict({"broadcast": ArrayRecord({"frames": Array(self.frames)}), "task": task})
@@ -74,6 +79,7 @@ class TrainTask:
             code=str(task["code"]),
             config_digest=str(task["config-digest"]),
             radii=np.frombuffer(_bytes(task, "radii"), "<f4").copy(),
+            gammas=np.frombuffer(_bytes(task, "gammas"), "<f4").copy(),
             frames=_array(content, "broadcast", "frames"),
         )
 
@@ -88,6 +94,8 @@ class TrainReply:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """``num-examples`` and the means of the round's losses."""
     frame: np.ndarray | None = field(default=None, repr=False)
+    note: str = ""
+    """What the coordinator should know of a round that went well otherwise; empty if nothing."""
 
     @property
     def examples(self) -> float:
@@ -96,7 +104,8 @@ class TrainReply:
 
     def to_records(self) -> RecordDict:
         """Pack into at most one Array, a MetricRecord and a ConfigRecord."""
-        reply = ConfigRecord({"site": self.site, "status": self.status, "reason": self.reason or "-"})
+        words = {"reason": self.reason or "-", "note": self.note or "-"}
+        reply = ConfigRecord({"site": self.site, "status": self.status, **words})
         records = RecordDict({"reply": reply, "metrics": MetricRecord({k: float(v) for k, v in self.metrics.items()})})
         if self.frame is not None:
             records["update"] = ArrayRecord({"frame": Array(self.frame)})
@@ -110,12 +119,14 @@ class TrainReply:
         try:
             reply = message.content.config_records["reply"]
             metrics = dict(message.content.metric_records["metrics"])
-            site, status, reason = str(reply["site"]), str(reply["status"]), printable(str(reply["reason"]))
+            site, status, reason = (_text(reply, key) for key in ("site", "status", "reason"))
+            note = printable(_text(reply, "note"))[:MAX_NOTE] if "note" in reply else "-"
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
-            return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", reason)
-        return cls(site, "trained", reason, _finite(metrics), _array(message.content, "update", "frame"))
+            return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", printable(reason))
+        frame = _array(message.content, "update", "frame")
+        return cls(site, "trained", printable(reason), _finite(metrics), frame, "" if note == "-" else note)
 
 
 @dataclass(frozen=True)
@@ -219,7 +230,14 @@ def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
 
 def printable(text: str) -> str:
     """Return one printable line of at most MAX_TEXT characters of a stranger's words."""
-    return "".join(c if c.isprintable() else " " for c in text)[:MAX_TEXT]
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_TEXT])
+
+
+def _text(record: ConfigRecord, key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str):  # str() of a long list would be built before it is cut
+        raise FrameError(f"{key} is no text")
+    return value
 
 
 def _int(record: ConfigRecord, key: str) -> int:

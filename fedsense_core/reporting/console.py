@@ -38,6 +38,7 @@ def describe_round(
     """
     rows = {
         "replies": _replies(metrics),
+        "notes": _notes(metrics),
         "loss": _loss(metrics),
         "bytes": _bytes(metrics),
         "seconds": _seconds(metrics),
@@ -104,6 +105,10 @@ def _replies(metrics: Mapping[str, Any]) -> str:
     lines = [f"{len(accepted)} accepted{names}, {len(rejected)} rejected"]
     lines += [f"rejected {clean(r['node'])}: {clean(r['reason'])}" for r in rejected]
     return "\n".join(lines)
+
+
+def _notes(metrics: Mapping[str, Any]) -> str:
+    return "\n".join(f"{clean(one['site'])}: {clean(one['note'])}" for one in metrics.get("notes") or ())
 
 
 def _loss(metrics: Mapping[str, Any]) -> str:

@@ -18,12 +18,16 @@ from client_app.work import Worker
 from fedsense_core.codecs import get_codec
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
-from fedsense_core.protocol.frame import unpack
+from fedsense_core.protocol.frame import FrameKind, unpack
 from fedsense_core.protocol.messages import TrainTask
+from fedsense_core.protocol.predictor import prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
+from server_app.admission import Expected
+
+DROPPED = "its residual of round 3 was dropped: it missed 17 versions of the model"
 
 
 def slot(number: int, fill: float = 0.0) -> Slot:
@@ -96,10 +100,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place("alpha", (), tmp_path)
 
 
-def conversation(
-    config: Config, place: Place, fake: FakeTraining, rounds: int
-) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
-    """Play the server: every third reply is lost or refused, and the next task says so."""
+def task_of(
+    config: Config, number: int, replica: Replica, acknowledged: int, frames: np.ndarray, gammas: np.ndarray
+) -> TrainTask:
+    radii = np.zeros_like(gammas)
+    return TrainTask(1, number, replica.version, acknowledged, source_digest(), config.digest, radii, gammas, frames)
+
+
+def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
+    """Play the server: every third reply is lost or refused, and the next task says so. Yields Δ̂ as it decodes it."""
     table = TensorTable.of(build_model(config))
     stream = Stream(1, 0, table, 0.9)
     server = Broadcaster(stream, get_codec("eden", 4))
@@ -110,32 +119,38 @@ def conversation(
         weights = weights + 1e-3 * torch.from_numpy(rng.normal(size=table.numel).astype(np.float32))
         replica = server.advance(weights)
         frames = server.frames_for(held or None)
-        radii = np.zeros(len(table), np.float32)
-        task = TrainTask(1, number, replica.version, acknowledged, source_digest(), config.digest, radii, frames)
+        # Whatever the server's estimate is, nothing may be lost: any coefficients do.
+        gammas = rng.random(len(table), np.float32) * config.predictor_in_use
+        task = task_of(config, number, replica, acknowledged, frames, gammas)
         worker = work.Worker(config, place, task)
         reply = worker.run()
         assert reply.status == "trained", reply.reason
+        assert reply.note == ""
         assert reply.frame is not None
         _, payload = unpack(reply.frame)
-        decoded = get_codec("eden", 1).decode(payload, table, stream.update_seed(number, place.name))
+        predicted = prediction(torch.from_numpy(gammas), replica.momentum, table)
+        codec = get_codec("eden", 1)
+        expected = Expected(stream, number, replica, replica.digest(), FrameKind.UPDATE, codec, predicted)
+        decoded = expected.decode(place.name, payload)
         counts = bool(rng.random() > 1 / 3)
         if counts:
             acknowledged, held = number, replica.version
         yield counts, decoded, worker
 
 
+@pytest.mark.parametrize("predictor", [True, False], ids=["predictor", "plain"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
-    place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float
+    place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:
     """Σ Δ̂ + e = Σ Δ over acknowledged rounds (DESIGN, section 3)."""
-    config = tiny()
+    config = tiny(uplink__predictor=predictor)
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, dtype)
     monkeypatch.setattr(work, "train_locally", fake)
     sent, meant = torch.zeros(table.numel, dtype=torch.float64), torch.zeros(table.numel, dtype=torch.float64)
     last = lost = 0
-    for number, (counts, decoded, worker) in enumerate(conversation(config, place, fake, 200), start=1):
+    for number, (counts, decoded, worker) in enumerate(conversation(config, place, 200), start=1):
         memory = worker.memory
         if counts:
             sent, meant, last = sent + decoded.double(), meant + fake.last.double(), number
@@ -153,8 +168,74 @@ def test_without_feedback_nothing_is_carried_over(place: Place, monkeypatch: pyt
     config = tiny(**{"uplink__feedback": False})
     fake = FakeTraining(TensorTable.of(build_model(config)).numel, torch.float32)
     monkeypatch.setattr(work, "train_locally", fake)
-    *_, (_, _, worker) = conversation(config, place, fake, 2)
+    *_, (_, _, worker) = conversation(config, place, 2)
     assert all(slot.residual is None for n in worker.memory.rounds() if (slot := worker.memory._load(n)))
+
+
+def test_below_half_participation_updates_are_coded_without_bias_and_nothing_is_owed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(federation__participation=0.4)
+    table = TensorTable.of(build_model(config))
+    fake = FakeTraining(table.numel, torch.float32)
+    monkeypatch.setattr(work, "train_locally", fake)
+    *_, (_, decoded, worker) = conversation(config, place, 1)
+    codec, seed = get_codec("eden", 1), Stream(1, 0, table, 0.9).update_seed(1, place.name)
+    assert torch.equal(decoded, codec.decode(codec.encode(fake.last, table, seed, unbiased=True), table, seed))
+    assert [slot.residual for n in worker.memory.rounds() if (slot := worker.memory._load(n))] == [None]
+
+
+def test_client_that_missed_too_much_drops_what_it_owed_and_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(downlink__codec="bf16")
+    table = TensorTable.of(build_model(config))
+    fake = FakeTraining(table.numel, torch.float32)
+    monkeypatch.setattr(work, "train_locally", fake)
+    server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("bf16", 16))
+    zeros = np.zeros(len(table), np.float32)
+    for number, missed in ((1, 0), (3, 1), (20, 16)):
+        before = work.ClientMemory(place.state_dir, 1).rounds()
+        for _ in range(missed + 1):
+            replica = server.advance(torch.randn(table.numel, generator=fake.generator))
+        acknowledged = before[-1] if before else 0
+        frames = server.frames_for(acknowledged or None)
+        reply = Worker(config, place, task_of(config, number, replica, acknowledged, frames, zeros)).run()
+        assert reply.status == "trained"
+        slot = ClientMemory(place.state_dir, 1)._load(number)
+        assert slot is not None
+        assert slot.replica.digest() == replica.digest()
+        assert reply.frame is not None
+        seed = Stream(1, 0, table, 0.9).update_seed(number, place.name)
+        decoded = get_codec("eden", 1).decode(unpack(reply.frame)[1], table, seed)
+        assert slot.residual is not None
+        owes_this_round_alone = torch.equal(slot.residual, fake.last - decoded)
+        assert owes_this_round_alone == (number in (1, 20))
+        assert reply.note == (DROPPED if number == 20 else "")
+
+
+def test_residual_of_another_length_is_dropped_and_the_reply_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    table = TensorTable.of(build_model(config))
+    monkeypatch.setattr(work, "train_locally", FakeTraining(table.numel, torch.float32))
+    server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("eden", 4))
+    replica = server.advance(torch.zeros(table.numel))
+    ClientMemory(place.state_dir, 1).keep(Slot(1, replica, residual=torch.ones(3)))
+    task = task_of(config, 2, replica, 1, server.frames_for(1), np.zeros(len(table), np.float32))
+    assert Worker(config, place, task).run().note.startswith("its residual of round 1 was dropped: 3 numbers, not ")
+
+
+def test_client_whose_state_is_gone_but_needs_no_base_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny()
+    table = TensorTable.of(build_model(config))
+    monkeypatch.setattr(work, "train_locally", FakeTraining(table.numel, torch.float32))
+    server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("eden", 4))
+    replica = server.advance(torch.zeros(table.numel))
+    task = task_of(config, 3, replica, 2, server.frames_for(None), np.zeros(len(table), np.float32))
+    note = Worker(config, place, task).run().note
+    assert note == "its state of round 2 is gone and, with it, what its codec still owed"
 
 
 def test_reasons_name_files_but_not_where_an_institution_keeps_them() -> None:

@@ -44,7 +44,7 @@ def test_baselines_send_full_models_and_nothing_else(name: str) -> None:
         ({"guidnce.radius": 3}, r"'guidance\.radius'"),
         ({"guidance.kind": "shfit"}, r"guidance\.kind = 'shfit'.*'shift'"),
         ({"uplink.codec": "edn"}, r"uplink\.codec = 'edn'.*'eden'"),
-        ({"uplink.bits": 5}, r"uplink\.bits = 5.*1, 2, 3, 4 or 8"),
+        ({"uplink.bits": 9}, r"uplink\.bits = 9.*6, 7 or 8"),
         ({"run.rounds": 0}, r"run\.rounds = 0"),
         ({"run.rounds": "many"}, r"run\.rounds = 'many'"),
         ({"run.rounds": True}, r"run\.rounds = True"),
@@ -79,3 +79,35 @@ def test_every_setting_has_a_sentence() -> None:
         for inner, info in getattr(field.annotation, "model_fields", {}).items():
             assert info.description, f"{name}.{inner}"
     assert len(known_keys()) > 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_use"),
+    [
+        ({}, False),
+        ({"uplink.predictor": True}, True),
+        ({"preset": "fedsense-plus"}, True),
+        ({"preset": "fedsense-plus", "uplink.predictor": False}, False),
+        ({"preset": "fedsense-plus", "uplink.codec": "none"}, False),
+        ({"preset": "fedsense-fp32"}, False),
+        ({"preset": "fedavg"}, False),
+        ({"preset": "fedavg", "uplink.predictor": True}, False),
+    ],
+)
+def test_predictor_is_used_only_where_a_codec_loses_something(changes: dict[str, object], in_use: bool) -> None:
+    assert resolve(changes, {}).predictor_in_use == in_use
+
+
+def test_momentum_travels_only_where_guidance_or_predictor_look_at_it() -> None:
+    unguided = {"preset": "fedsense-plus", "guidance.kind": "none", "guidance.momentum": 0.8}
+    assert resolve(unguided, {}).momentum_in_use == 0.8
+    assert resolve(unguided | {"uplink.predictor": False}, {}).momentum_in_use is None
+    assert resolve({"preset": "fedsense-fp32"}, {}).momentum_in_use == 0.9
+    assert resolve({"preset": "fedavg"}, {}).momentum_in_use is None
+
+
+def test_codecs_that_feedback_cannot_tame_carry_none_and_broadcast_nothing() -> None:
+    assert resolve({"uplink.codec": "sign"}, {}).feedback_in_use
+    assert not resolve({"uplink.codec": "qsgd", "uplink.bits": 4}, {}).feedback_in_use
+    with pytest.raises(ConfigError, match="grows without end under an unbiased codec"):
+        resolve({"downlink.codec": "ternary"}, {})

@@ -23,10 +23,11 @@ FP32 = {"preset": "fedavg"}
     [
         {},
         FP32,
+        {"preset": "fedsense-plus"},
         {"outer.kind": "nesterov", "downlink.codec": "none"},
         {"federation.participation": 0.67, "federation.min_clients": 1},
     ],
-    ids=["fedsense", "fedavg", "nesterov", "partial"],
+    ids=["fedsense", "fedavg", "fedsense-plus", "nesterov", "partial"],
 )
 def test_killed_run_continues_to_the_same_bits(federation: Make, changes: dict[str, object]) -> None:
     whole = federation("whole", changes=changes)
@@ -102,6 +103,8 @@ def test_client_that_lost_its_state_sits_out_a_round_and_gets_a_snapshot(federat
     lines = fed.lines()
     assert [one["node"] for one in lines[1]["rejected"]] == ["beta"]
     assert "needs a snapshot" in lines[1]["rejected"][0]["reason"]
+    lost = "its state is gone and, with it, what its codec still owed; it continues from a snapshot"
+    assert [line["notes"] for line in lines] == [[], [{"site": "beta", "note": lost}], [], []]
     assert lines[2]["accepted"] == list(SITES)
     table = TensorTable.of(build_model(fed.config))
     assert lines[2]["bytes_down"] - lines[3]["bytes_down"] > 7 * table.numel  # ŵ and m̂ in float32, once
@@ -117,6 +120,7 @@ def test_restarted_client_without_state_is_served_a_snapshot_at_once(federation:
     again = federation(first_node=500)
     again.run()
     assert all(not line["rejected"] for line in again.lines())
+    assert [[one["site"] for one in line["notes"]] for line in again.lines()] == [[], [], ["gamma"], []]
 
 
 def test_two_runs_cannot_share_a_folder(federation: Make) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from federation import SITES, Federation
+from federation import SITES, Federation, logged
 from flwr.app import Message
 
 from client_app.memory import ClientMemory
@@ -81,9 +81,14 @@ def test_two_nodes_with_one_site_file_count_once(federation: Make) -> None:
     assert not second["rejected"]  # asked once, reported once
 
 
-def test_half_participation_asks_half_and_below_it_carries_no_residual(federation: Make) -> None:
+def test_participation_below_a_half_carries_no_residual_and_says_so(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     fed = federation(changes={"federation.participation": 0.34, "federation.min_clients": 3, "run.rounds": 3})
-    fed.run()
+    with logged(caplog):
+        fed.run()
+    assert "without error feedback" in caplog.text
+    assert "federation.participation 0.34 is below a half: unbiased scale, no residual" in caplog.text
     assert all(len(line["accepted"]) == 1 for line in fed.lines())
     run_id = fed.state().run_id
     for site in SITES:
@@ -92,6 +97,20 @@ def test_half_participation_asks_half_and_below_it_carries_no_residual(federatio
             slot = memory.recall(number)
             assert slot is not None
             assert slot.residual is None
+
+
+def test_participation_of_a_half_keeps_the_residual(federation: Make, caplog: pytest.LogCaptureFixture) -> None:
+    changes = {"federation.participation": 0.5, "federation.min_clients": 3, "run.rounds": 1}
+    fed = federation(changes=changes | {"uplink.predictor": True})
+    with logged(caplog):
+        fed.run()
+    assert "eden at 1 bit with error feedback and predictor" in caplog.text
+    assert "below a half" not in caplog.text
+    run_id = fed.state().run_id
+    memories = [ClientMemory(fed.folder.path / "clients" / site, run_id) for site in fed.lines()[0]["accepted"]]
+    slots = [memory.recall(1) for memory in memories]
+    assert slots
+    assert all(slot is not None and slot.residual is not None and bool(slot.residual.any()) for slot in slots)
 
 
 def test_standalone_without_a_site_is_refused(federation: Make) -> None:

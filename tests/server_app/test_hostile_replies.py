@@ -107,6 +107,23 @@ def test_bad_reply_is_rejected_and_the_round_equals_the_honest_one(federation: M
     assert same_bits(fed.state().weights, silent.state().weights)
 
 
+def test_note_of_a_client_is_shown_on_one_short_line_and_changes_nothing(federation: Make) -> None:
+    def talk(task: Message, reply: Message | None) -> Message | None:
+        assert reply is not None
+        reply.content.config_records["reply"]["note"] = "\x1b[2J\nround 9/9" + "y" * 9999
+        return reply
+
+    fed, silent = federation("talking", changes={"run.rounds": 1}), federation("silent", changes={"run.rounds": 1})
+    fed.grid.faults = {(1, fed.node("beta")): talk}
+    fed.run()
+    silent.run()
+    (note,) = fed.lines()[0]["notes"]
+    assert note["site"] == "beta"
+    assert len(note["note"]) == 200
+    assert note["note"].isprintable()
+    assert same_bits(fed.state().weights, silent.state().weights)
+
+
 def test_second_reply_to_one_task_counts_once(federation: Make) -> None:
     fed = federation(changes={"run.rounds": 1})
     fed.grid.faults = {(1, fed.node("alpha")): lambda task, reply: [reply, reply]}

@@ -18,8 +18,8 @@ from fedsense_core.codecs.hadamard import signs
 from fedsense_core.errors import FrameError
 from fedsense_core.tensors import TensorTable
 
-BITS = (1, 2, 3, 4, 8)
-TARGETS = {1: 0.3634, 2: 0.1175, 3: 0.0345, 4: 0.0095, 8: 4.12e-5}
+BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+TARGETS = {1: 0.3634, 2: 0.1175, 3: 0.0345, 4: 0.0095, 5: 0.002505, 6: 6.443e-4, 7: 1.635e-4, 8: 4.12e-5}
 LAYERS = TensorTable.from_shapes({f"layer{i}": (128, 256) for i in range(8)})
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -282,22 +282,25 @@ def test_a_reader_written_from_the_format_alone_agrees(bits: int) -> None:
 
 def read_by_the_book(payload: bytes, bits: int, sign_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Decode three small values and a tensor of 1025 in two blocks with float64 and a matrix."""
-    codes = np.frombuffer(payload, np.uint8, 2 * 128 * bits).reshape(2, bits, 128)
+    codes = np.frombuffer(payload, np.uint8, 2 * 128 * bits).reshape(2, 128 * bits)
     scale_b, scale_w = np.frombuffer(payload, "<f4", 2, offset=codes.size).astype(float)
     numbers = np.frombuffer(payload, "<f2", 5, offset=codes.size + 8).astype(float)
-    planes = np.unpackbits(codes, axis=2, bitorder="little").astype(int)
+    digits = np.unpackbits(codes, axis=1).reshape(2, 1024, bits).astype(int)
     half = np.array(HALF_CODEBOOKS[bits])
-    levels = np.concatenate([-half[::-1], half])[(planes << np.arange(bits)[:, None]).sum(1)]
+    levels = np.concatenate([-half[::-1], half])[(digits << np.arange(bits)[::-1]).sum(2)]
     rotated = levels * (scale_w * numbers[:2, None])
     return scale_b * numbers[2:], (rotated @ hadamard(1024) / 32 * sign_row).reshape(-1)[:1025]
 
 
 GOLDEN = {
-    1: "8f4e1c390000c03800781b6400f855f555f1 cce6404ce101a381 16ec64ff06ec5058",
-    2: "5bce1b390000c03800785a6000f855f555f1 648ddde8bc035d53 52d6d23f06c99929",
-    3: "f3001d390000c0380078506400f855f555f1 dcf36d4e43963040 1b3c44f6a007c5d4",
-    4: "274d1c390000c0380078f46200f855f555f1 95e3b4787dd8b05e f195fcf6a3a6f4a4",
-    8: "2efb1c390000c0380078786200f855f555f1 a54a860a53e373e0 96c90898690c6b66",
+    1: "8f4e1c390000c03800781b6400f855f555f1 a9f6b01319861f13 16ec64ff06ec5058",
+    2: "5bce1b390000c03800785a6000f855f555f1 573f0b02ed8b7fc6 52d6d23f06c99929",
+    3: "f3001d390000c0380078506400f855f555f1 59b78695a1b1780f 1b3c44f6a007c5d4",
+    4: "274d1c390000c0380078f46200f855f555f1 fd3609e6650f9181 f195fcf6a3a6f4a4",
+    5: "58031d390000c0380078386200f855f555f1 ab454a0754dd95d9 fce9a1b07baedf28",
+    6: "31be1c390000c03800785e6200f855f555f1 1ab481f172ea6841 7e1767fd3bb0c24b",
+    7: "de131d390000c03800786d6200f855f555f1 7f11a1adc3ad2e84 31c2c3569bdff0ee",
+    8: "2efb1c390000c0380078786200f855f555f1 e80f2c4ac2357dbf 96c90898690c6b66",
 }
 """Tensor scales, block scales and small values in hexadecimal; digest of the payload; digest of what it decodes to."""
 

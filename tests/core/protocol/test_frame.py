@@ -77,9 +77,9 @@ def test_pack_takes_any_buffer_and_unpack_copies_nothing() -> None:
 def test_golden_bytes() -> None:
     assert HEADER_BYTES == 96
     expected = (
-        "46534652" "0100" "03" "02" "01000000" "03000000" "0807060504030201" "0200000000000000"
+        "46534652" "0200" "03" "02" "01000000" "03000000" "0807060504030201" "0200000000000000"
         "000102030405060708090a0b0c0d0e0f" "101112131415161718191a1b1c1d1e1f" "2800000000000000" "0300000000000000"
-        "d4e483953e3685a8ed9aeb0735a26a37" "aabbcc"
+        "3073c21b95852b5ec9067b50049a4a9c" "aabbcc"
     )  # fmt: skip
     assert pack(header(b"abc"), bytes.fromhex("aabbcc")).tobytes().hex() == expected
 
@@ -151,7 +151,7 @@ def test_a_lying_length_is_refused_before_anything_is_allocated(lie: int) -> Non
     ("changes", "message"),
     [
         ({"magic": b"PKZP"}, "begin with b'PKZP'"),
-        ({"version": 2}, "format 2, this FedSense reads 1: update the older side"),
+        ({"version": 3}, "format 3, this FedSense reads 2: update the older side"),
         ({"kind": 0}, "kind 0"),
         ({"kind": 5}, "kind 5"),
     ],

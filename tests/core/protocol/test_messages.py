@@ -26,12 +26,14 @@ def message(content: RecordDict) -> Message:
 
 
 def test_task_survives_the_wire() -> None:
-    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", np.array([0.5, 0.0], np.float32), FRAME)
+    radii, gammas = np.array([0.5, 0.0], np.float32), np.array([0.25, 1.0], np.float32)
+    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME)
     back = TrainTask.from_records(message(task.to_records()).content)
     assert (back.run_id, back.round, back.version, back.acknowledged) == (1 << 61, 3, 4, 2)
     assert back.radii.tolist() == [0.5, 0.0]
+    assert back.gammas.tolist() == [0.25, 1.0]
     assert np.array_equal(back.frames, FRAME)
-    assert back.bytes_down == 208
+    assert back.bytes_down == 216
 
 
 def test_reply_survives_the_wire() -> None:
@@ -39,6 +41,7 @@ def test_reply_survives_the_wire() -> None:
     reply = TrainReply.from_message(sent)
     assert reply.site == "a"
     assert reply.examples == 8
+    assert reply.note == ""
     assert reply.frame is not None
     assert np.array_equal(reply.frame, FRAME)
     assert array_bytes(sent) == 200 + 128  # .npy header
@@ -102,6 +105,13 @@ def test_error_reply_is_a_frame_error_with_its_code_and_reason() -> None:
     failed = Message(Error(8, "ClientApp stopped\nresponding."), reply_to=Message(RecordDict(), 5, "train"))
     with pytest.raises(FrameError, match=r"error 8: ClientApp stopped responding\."):
         TrainReply.from_message(failed)
+
+
+def test_note_of_a_stranger_is_one_short_printable_line() -> None:
+    sent = TrainReply("a", "trained", "", {"num-examples": 8}, FRAME, "x\n\x1b[2J" + "y" * 9999)
+    note = TrainReply.from_message(message(sent.to_records())).note
+    assert note.startswith("x  [2Jyyy")
+    assert len(note) == 200
 
 
 @pytest.mark.parametrize("rounds", ["x", "1,,2", "1" * 5000])

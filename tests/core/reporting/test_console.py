@@ -35,6 +35,11 @@ def test_rejected_reply_is_named_with_its_reason(history):
     assert "rejected aerial: checksum differs" in block
 
 
+def test_note_on_a_site_has_its_own_line(make_round):
+    line = make_round(1) | {"notes": [{"site": "\x1b[2Jaerial", "note": "its residual\nwas dropped"}]}
+    assert "\n  notes      [2Jaerial: its residual was dropped\n" in describe_round(line, 2)
+
+
 def test_random_weights_are_described_before_the_first_round(history):
     assert describe_round(history[0], 8, history[0]["probe"]).splitlines() == [
         "before training (random weights)",

@@ -1,0 +1,72 @@
+"""Every rule of admission and aggregation looks at the whole update, prediction included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from federation import tiny
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsense_core.codecs import get_codec
+from fedsense_core.errors import Rejected
+from fedsense_core.models import build_model
+from fedsense_core.protocol.broadcast import Stream
+from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
+from fedsense_core.protocol.messages import TrainReply
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.tensors import TensorTable
+from server_app.admission import Accepted, Admission, Expected
+from server_app.aggregation import spread_of, weighted_mean
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+
+
+def judged(tmp_path: Path, prediction: float, most: float = 1_000.0) -> tuple[Accepted | Rejected, torch.Tensor]:
+    """Admit one small update over a large prediction; return the verdict and the update that was meant."""
+    config = tiny(admission__first_round_max_norm=most)
+    table = TensorTable.of(build_model(config))
+    generator = torch.Generator().manual_seed(0)
+    predicted = prediction * torch.nn.functional.normalize(torch.randn(table.numel, generator=generator), dim=0)
+    stream, codec = Stream(1, 0, table, 0.9), get_codec("none", 32)
+    replica = Replica(3, torch.zeros(table.numel), torch.ones(table.numel))
+    expected = Expected(stream, 3, replica, replica.digest(), FrameKind.UPDATE, codec, predicted)
+    rest = 1e-3 * torch.randn(table.numel, generator=generator)
+    payload = codec.encode(rest, table, 0)
+    header = FrameHeader(
+        kind=FrameKind.UPDATE,
+        run_id=1,
+        round=3,
+        base_version=3,
+        base_digest=replica.digest(),
+        codec_id=codec.id,
+        bits=codec.bits,
+        elements=table.numel,
+        table_digest=table.digest,
+        payload_bytes=len(payload),
+    )
+    reply = TrainReply("alpha", "trained", metrics={"num-examples": 8}, frame=pack(header, payload))
+    message = Message(reply.to_records(), 5, "train")
+    return Admission(config, tmp_path).admit(message, "alpha", expected, set()), predicted + rest
+
+
+def test_norm_mean_spread_and_teachers_are_of_the_whole_update(tmp_path: Path) -> None:
+    accepted, meant = judged(tmp_path, prediction=50.0)
+    assert isinstance(accepted, Accepted)
+    assert accepted.norm == pytest.approx(float(meant.norm()), rel=1e-5)
+    assert torch.equal(accepted.update(), meant)
+    assert torch.equal(weighted_mean([accepted]), meant)
+    drift, cosine = spread_of([accepted], meant)
+    assert drift == {"alpha": 0.0}
+    assert cosine["alpha"] == pytest.approx(1.0)
+
+
+def test_update_too_large_with_its_prediction_is_rejected(tmp_path: Path) -> None:
+    rejected, _ = judged(tmp_path, prediction=50.0, most=40.0)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason.startswith("update norm 50")
