@@ -40,14 +40,14 @@ def forward(z_TK: Tensor, branches_CH: Tensor, costs_SK: Tensor) -> Tensor:
     (steps, blocks), values_HC1 = z_TK.shape, branches_CH.T[:, :, None].contiguous()
     choices_THK = torch.empty(steps, half, blocks, dtype=torch.uint8, device=z_TK.device)
     rivals_CHK, errors_HCK = costs_SK.view(fan, half, blocks), z_TK.new_empty(half, fan, blocks)
+    best_HK, better_HK = z_TK.new_empty(half, blocks), torch.empty(half, blocks, dtype=torch.bool, device=z_TK.device)
     for z_K, choice_HK in zip(z_TK, choices_THK, strict=True):
-        better_HK = rivals_CHK[1] < rivals_CHK[0]
-        best_HK = torch.where(better_HK, rivals_CHK[1], rivals_CHK[0])
-        choice_HK.copy_(better_HK)
+        torch.lt(rivals_CHK[1], rivals_CHK[0], out=choice_HK.view(torch.bool))
+        torch.minimum(rivals_CHK[0], rivals_CHK[1], out=best_HK)
         for p in range(2, fan):
-            better_HK = rivals_CHK[p] < best_HK
-            best_HK = torch.where(better_HK, rivals_CHK[p], best_HK)
+            torch.lt(rivals_CHK[p], best_HK, out=better_HK)
             choice_HK.masked_fill_(better_HK, p)
+            torch.minimum(best_HK, rivals_CHK[p], out=best_HK)
         torch.sub(values_HC1, z_K, out=errors_HCK)
         torch.add(errors_HCK.mul_(errors_HCK), best_HK[:, None], out=costs_SK.view(half, fan, blocks))
     return choices_THK
