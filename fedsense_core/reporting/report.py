@@ -51,7 +51,8 @@ def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path
         pictures=_picture_groups(pictures or ReportPictures()),
         columns=COLUMNS,
         rounds=[_table_row(m) for m in history if m["round"] > 0],
-        rejected=[{"round": m["round"], **_cleaned(r)} for m in history for r in m.get("rejected") or ()],
+        rejected=_words(history, "rejected", "node", "reason"),
+        notes=_words(history, "notes", "site", "note"),
         **_head(run, history),
     )
     write_whole(run.report_file, page.encode())
@@ -116,8 +117,10 @@ def _reply_card(history: History) -> dict[str, str]:
     return _card("Replies accepted", f"{accepted}", f"in {rounds} rounds; {rejected} rejected")
 
 
-def _cleaned(reply: Mapping[str, Any]) -> dict[str, str]:
-    return {"node": clean(reply.get("node", "")), "reason": clean(reply.get("reason", ""))}
+def _words(history: History, kind: str, who: str, what: str) -> list[dict[str, str]]:
+    """Return round, institution and words of every entry of one kind, fit for a page."""
+    entries = [(line["round"], entry) for line in history for entry in line.get(kind) or ()]
+    return [{"round": str(n), "who": clean(e.get(who, "")), "what": clean(e.get(what, ""))} for n, e in entries]
 
 
 def _table_row(metrics: Mapping[str, Any]) -> list[str]:

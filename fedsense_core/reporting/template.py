@@ -97,11 +97,22 @@ PAGE = """<!doctype html>
 <thead><tr><th scope="col" class="num">Round</th><th scope="col">Institution</th>
 <th scope="col">Reason</th></tr></thead>
 <tbody>{% for reply in rejected %}
-<tr><td class="num">{{ reply.round }}</td><td>{{ reply.node }}</td>
-<td class="reason">{{ reply.reason }}</td></tr>{% endfor %}
+<tr><td class="num">{{ reply.round }}</td><td>{{ reply.who }}</td>
+<td class="reason">{{ reply.what }}</td></tr>{% endfor %}
 </tbody></table></div>
 {% else %}<p class="empty">None.</p>{% endif %}
 </section>
+{% if notes %}<section>
+<h2>Notes</h2>
+<p class="why">These replies count. Here stands what they left out, such as what a codec still owed.</p>
+<div class="scroll"><table><caption>{{ notes | length }} in all</caption>
+<thead><tr><th scope="col" class="num">Round</th><th scope="col">Institution</th>
+<th scope="col">Note</th></tr></thead>
+<tbody>{% for note in notes %}
+<tr><td class="num">{{ note.round }}</td><td>{{ note.who }}</td>
+<td class="reason">{{ note.what }}</td></tr>{% endfor %}
+</tbody></table></div>
+</section>{% endif %}
 {% if rounds %}<section><details><summary>Figures of every round</summary>
 <div class="scroll"><table><caption>The same lines are in metrics.jsonl.</caption>
 <thead><tr>{% for name in columns %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>

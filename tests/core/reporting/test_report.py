@@ -167,6 +167,18 @@ def test_report_of_a_run_in_which_every_reply_was_rejected(run):
     assert "site 2" in page.text
 
 
+def test_notes_are_shown_with_their_round_and_institution_and_only_where_there_are_any(run, make_round):
+    line = make_round(1, [])
+    _, without = page_of(run, [line])
+    assert "Notes" not in without.text
+    line["notes"] = [{"site": "delta", "note": "its residual of round 1 was dropped <b>"}]
+    html, page = page_of(run, [line])
+    assert "Notes" in page.text
+    assert "delta" in page.text
+    assert "its residual of round 1 was dropped <b>" in page.text
+    assert "<b>" not in html
+
+
 def test_names_and_reasons_from_clients_are_escaped(run, make_round):
     evil = "<script>alert(1)</script>"
     line = make_round(1, [{"node": evil, "reason": f'"><img src=x onerror=alert(2)>{evil}'}])
