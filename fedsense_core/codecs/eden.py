@@ -63,7 +63,7 @@ class Eden(BlockwiseCodec):
             here = book.on(source.device)
             codes_KB = here.nearest(rotated.normal().view(-1))
             scales = rotated.scales(here.values(codes_KB).view(-1, BLOCK), unbiased=unbiased)
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             codes[part] = pack_codes(codes_KB, run.bits).cpu().numpy()
             scales_K[part] = scales.cpu()
 
@@ -74,7 +74,7 @@ class Eden(BlockwiseCodec):
             compiled.decode_eden(codes, scales_K, layout.places(run.blocks, seed), book, out)
             return
         for chunk in layout.chunks(run.blocks):
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             codes_KB = unpack_codes(torch.from_numpy(codes[part].copy()).to(out.device), run.bits)
             levels_KB = book.on(out.device).values(codes_KB.view(-1)).view(-1, BLOCK)
             unrotate(chunk, levels_KB, scales_K[part].to(out.device), seed, out)

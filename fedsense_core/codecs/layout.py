@@ -46,6 +46,10 @@ class Chunk:
     """Which blocks of the whole vector."""
     segments: tuple[Segment, ...]
 
+    def within(self, run: Run) -> slice:
+        """Return the chunk's blocks, counted from the first block of ``run``."""
+        return slice(self.blocks.start - run.blocks.start, self.blocks.stop - run.blocks.start)
+
     def gather(self, vector: Tensor) -> Tensor:
         """Copy the chunk's elements of ``vector`` (N,) into new float32 rows (K, 1024), the filling zero."""
         blocks = self.blocks.stop - self.blocks.start

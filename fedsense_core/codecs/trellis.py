@@ -72,7 +72,7 @@ class Trellis(BlockwiseCodec):
             rotated = RotatedRows.of(chunk, source, seed)
             states_KB = best_states(rotated.normal(), book.branches_CH)
             scales = rotated.scales(book.values(states_KB), unbiased=unbiased)
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             codes[part] = pack_codes(states_KB & (2**run.bits - 1), run.bits).cpu().numpy()
             scales_K[part] = scales.cpu()
 
@@ -84,7 +84,7 @@ class Trellis(BlockwiseCodec):
             return
         book = book.on(out.device)
         for chunk in layout.chunks(run.blocks):
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             codes_KB = unpack_codes(torch.from_numpy(codes[part].copy()).to(out.device), run.bits)
             values_KB = book.values(windows(codes_KB, run.bits, self.state_bits))
             unrotate(chunk, values_KB, scales_K[part].to(out.device), seed, out)

@@ -116,14 +116,14 @@ class UnrotatedCodec(BlockwiseCodec):
     ) -> None:
         """Write the codes (K, block bytes) and the scales (K,) of the blocks of ``run``."""
         for chunk in layout.chunks(run.blocks):
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             written, scales_K[part] = self.encode_rows(Rows.of(chunk, source, seed), run.bits)
             codes[part] = written.numpy()
 
     def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
         """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in ``out`` (N,)."""
         for chunk in layout.chunks(run.blocks):
-            part = slice(chunk.blocks.start - run.blocks.start, chunk.blocks.stop - run.blocks.start)
+            part = chunk.within(run)
             rows_KB = self.decode_rows(torch.from_numpy(codes[part].copy()), run.bits)
             rows_KB.mul_(scales_K[part, None])
             rows_KB[scales_K[part] == 0] = 0.0  # not -0.0: a zero block must be zero in every bit
