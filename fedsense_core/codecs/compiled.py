@@ -1,8 +1,8 @@
 """Compiled loops for rotated codecs on the CPU, used where numba is installed (``pip install ".[fast]"``).
 
 Each loop does to one block, in the core's cache, exactly what the plain torch code does to many: the same operations in
-the same order, none fused, so that both give the same bits. Threads are torch's number of Python threads over ranges of
-blocks; numba's own threads cannot be entered twice.
+the same order, none fused, so that both give the same bits. Python threads, as many as torch uses, share
+the blocks: numba's own parallel loops cannot be entered by two threads at once.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from distributions import DISTRIBUTIONS, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
@@ -21,14 +21,6 @@ from fedsense_core.tensors import TensorTable
 BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 TARGETS = {1: 0.3634, 2: 0.1175, 3: 0.0345, 4: 0.0095, 5: 0.002505, 6: 6.443e-4, 7: 1.635e-4, 8: 4.12e-5}
 LAYERS = TensorTable.from_shapes({f"layer{i}": (128, 256) for i in range(8)})
-
-Draw = Callable[[np.random.Generator, int], np.ndarray]
-DISTRIBUTIONS: dict[str, Draw] = {
-    "normal": lambda rng, n: rng.standard_normal(n),
-    "laplace": lambda rng, n: rng.laplace(size=n),
-    "student_t3": lambda rng, n: rng.standard_t(3, n),
-    "layer_scaled": lambda rng, n: rng.standard_normal(n) * np.repeat(10.0 ** rng.uniform(-4, 0, 8), n // 8),
-}
 
 
 def flat(size: int) -> TensorTable:
@@ -48,8 +40,7 @@ def normalised_error(vector: Tensor, decoded: Tensor) -> float:
 
 
 def draw(name: str, rms: float, table: TensorTable = LAYERS, seed: int = 0) -> Tensor:
-    values = DISTRIBUTIONS[name](np.random.default_rng(seed), table.numel)
-    return torch.from_numpy(values * (rms / np.sqrt(np.mean(values**2)))).float()
+    return drawn(name, rms, table.numel, seed)
 
 
 @pytest.mark.parametrize("rms", [1e-9, 1e-4, 1.0, 1e3])

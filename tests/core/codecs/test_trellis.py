@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from distributions import DISTRIBUTIONS, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
@@ -24,20 +24,11 @@ from fedsense_core.tensors import TensorTable
 LAYERS = TensorTable.from_shapes({f"layer{i}": (64, 256) for i in range(8)})
 LIMITS = {(8, 1): 0.290, (8, 2): 0.083, (8, 3): 0.024, (12, 1): 0.270, (12, 2): 0.073, (12, 3): 0.0195}
 """Normalised squared error by (state bits, bits): the default, and the slow setting."""
-
-Draw = Callable[[np.random.Generator, int], np.ndarray]
-DISTRIBUTIONS: dict[str, Draw] = {
-    "normal": lambda rng, n: rng.standard_normal(n),
-    "laplace": lambda rng, n: rng.laplace(size=n),
-    "student_t3": lambda rng, n: rng.standard_t(3, n),
-    "layer_scaled": lambda rng, n: rng.standard_normal(n) * np.repeat(10.0 ** rng.uniform(-4, 0, 8), n // 8),
-}
 needs_numba = pytest.mark.skipif(not compiled.is_available(), reason="numba is not installed")
 
 
 def draw(name: str, rms: float, table: TensorTable = LAYERS) -> Tensor:
-    values = DISTRIBUTIONS[name](np.random.default_rng(0), table.numel)
-    return torch.from_numpy(values * (rms / np.sqrt(np.mean(values**2)))).float()
+    return drawn(name, rms, table.numel)
 
 
 def normalised_error(vector: Tensor, codec: Trellis, table: TensorTable, seed: int = 0) -> float:
