@@ -3,7 +3,7 @@
 A table starts as the quantiles of the normal distribution in random order. In each turn a fresh sample is coded with
 it, each state's value moves to the mean of the numbers that chose it (Lloyd 1982), and noise that fades out over the
 first half of the turns helps it out of poor minima. The complement of a state always stands for the negative value. The
-best of several starts counts, judged on numbers that no table was refined on. Needs numba. Takes about an hour on one
+best of several starts counts, judged on numbers that no table was refined on. Needs numba. Takes half an hour on one
 core; a table whose file is in ``OUT`` is not refined again.
 
     python docs/results/train_trellis.py OUT            # refine what is missing, print the errors
