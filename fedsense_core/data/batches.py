@@ -1,11 +1,31 @@
-"""Which chips go into which batch."""
+"""Which chips go into which batch, and what a batch is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from fedsense_core.data.sensors import Band
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chips of one source, so that one list of bands says what the channels of all of them are."""
+
+    pixels: Tensor
+    """(B, C, S, S) float32, standardised."""
+    bands: tuple[Band, ...]
+    """What each of the C channels is."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(self.pixels.to(device, non_blocking=True), self.bands)
 
 
 def epoch_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsense_core.data.cutting import Cut, FileChips, Request, cut_site
+from fedsense_core.data.holdings import Site
 from fedsense_core.data.rasters import Skipped
-from fedsense_core.data.site import Site
 from fedsense_core.data.statistics import Moments
 from fedsense_core.errors import SiteError
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from fedsense_core.data.cache import cached_cut
 from fedsense_core.data.cutting import Cut, MemorySink, Request, cut_site, pooled
-from fedsense_core.data.rasters import GDAL_OPTIONS, ReadLimits, Skipped
-from fedsense_core.data.site import Site
+from fedsense_core.data.holdings import Site
+from fedsense_core.data.limits import ReadLimits
+from fedsense_core.data.rasters import GDAL_OPTIONS, Skipped
 from fedsense_core.data.statistics import Moments
 from fedsense_core.errors import SiteError
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsense_core.data.rasters import DTYPES, Raster, ReadLimits, Skipped, Unreadable, inspect, read_chips
-from fedsense_core.data.site import Site
+from fedsense_core.data.holdings import Site
+from fedsense_core.data.limits import ReadLimits
+from fedsense_core.data.rasters import DTYPES, Raster, Skipped, Unreadable, inspect, read_chips
 from fedsense_core.data.statistics import Moments, merge_all
 from fedsense_core.errors import SiteError
 

@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsense_core.data.chips import CLAMP, Chips
-from fedsense_core.data.rasters import GDAL_OPTIONS, ReadLimits, Unreadable, inspect, read_chips
+from fedsense_core.data.limits import ReadLimits
+from fedsense_core.data.rasters import GDAL_OPTIONS, Unreadable, inspect, read_chips
 from fedsense_core.data.sensors import SensorCard
 from fedsense_core.data.site import SensorChoice, read_strict_toml
 from fedsense_core.errors import SiteError

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from fedsense_core.data.limits import ReadLimits
 from fedsense_core.data.sensors import SensorCard
 from fedsense_core.errors import SiteError
 
@@ -37,26 +37,6 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64 << 20,
     "GDAL_NUM_THREADS": 1,
 }
-
-
-class ReadLimits(BaseModel):
-    """What one site may make a client read, checked before the reading: the table ``[limits]`` of a site file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    # Not 0: a chip without any measurement has no mean to fill its gaps with.
-    min_valid: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Least fraction of a chip's pixels that must hold a measurement in every band."""
-    max_file_pixels: Annotated[int, Field(ge=1)] = 1 << 31
-    """Largest width times height of one file. A Sentinel-2 tile has 0.12e9."""
-    max_expansion: Annotated[int, Field(ge=1)] = 1000
-    """Largest ratio of decoded bytes to the file's size; a sparse or crafted file may claim terabytes."""
-    max_block_bytes: Annotated[int, Field(ge=1)] = 64 << 20
-    """Largest decoded block: a file of 250 bytes may claim one of gigabytes."""
-    max_window_bytes: Annotated[int, Field(ge=1)] = 64 << 20
-    """Largest array read at once."""
-    max_chips: Annotated[int, Field(ge=1)] = 200_000
-    """Chips kept of one site; the files after that are skipped and named."""
 
 
 @dataclass(frozen=True)

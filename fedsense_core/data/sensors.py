@@ -11,6 +11,8 @@ from fedsense_core.data.cards import CARDS
 from fedsense_core.errors import SiteError, nearest
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Polarisation = Literal["VV", "VH", "HH", "HV"]
+"""Of a radar band: sent and received, vertical or horizontal."""
 
 
 def _is_plain(name: str) -> str:
@@ -20,16 +22,26 @@ def _is_plain(name: str) -> str:
 
 
 class Band(BaseModel):
-    """One spectral band."""
+    """One band: optical, with a central wavelength, or radar, with a polarisation."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, AfterValidator(_is_plain)]
     """What the band is called everywhere in FedSense: ``red``, ``green``, ``blue``, ``nir``, ``swir_1``, ..."""
-    wavelength_um: Annotated[FiniteFloat, Field(gt=0.2, lt=20)]
-    """Central wavelength, in micrometres (665 nm is 0.665)."""
+    wavelength_um: Annotated[FiniteFloat, Field(gt=0.2, lt=20)] | None = None
+    """Central wavelength of an optical band, in micrometres (665 nm is 0.665)."""
+    polarisation: Polarisation | None = None
+    """Of a radar band, which has no optical wavelength."""
     code: str = ""
     """The sensor's own name of it, such as ``B04``."""
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Band:
+        if (self.wavelength_um is None) == (self.polarisation is None):
+            raise ValueError(
+                f"band {self.name!r} needs either wavelength_um (optical, in micrometres) or polarisation (radar)"
+            )
+        return self
 
 
 class SensorCard(BaseModel):
@@ -47,8 +59,12 @@ class SensorCard(BaseModel):
     """See ``scale``."""
     nodata: FiniteFloat | None = None
     """Stored value that means "no measurement", besides what the file itself declares."""
-    kind: Literal["optical"] = "optical"
-    """What the sensor measures. Only optical sensors so far."""
+    kind: Literal["optical", "sar"] = "optical"
+    """What the sensor measures: reflected light, or the radar's own echo."""
+    decibels: Literal["no", "amplitude", "power"] = "no"
+    """Turn radar amplitudes into 20 log10, or powers into 10 log10, when chips are cut; ``no`` leaves numbers alone."""
+    expected: tuple[FiniteFloat, FiniteFloat] | None = None
+    """Between which physical values nearly all pixels lie; `fedsense data check` warns of others."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SensorCard:
@@ -56,6 +72,10 @@ class SensorCard(BaseModel):
         twice = sorted({label for label in known if known.count(label) > 1})
         if twice:
             raise ValueError(f"band {twice[0]!r} appears twice")
+        wrong = [band.name for band in self.bands if (band.polarisation is not None) != (self.kind == "sar")]
+        if wrong:
+            needed = "a polarisation" if self.kind == "sar" else "a wavelength_um"
+            raise ValueError(f"band {wrong[0]!r} of a card of kind {self.kind!r} needs {needed}")
         return self
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedsense_core.data.rasters import ReadLimits
+from fedsense_core.data.holdings import Layer, Scene, Site, Source
+from fedsense_core.data.limits import ReadLimits
 from fedsense_core.data.sensors import Band, FiniteFloat, SensorCard, shipped_card
 from fedsense_core.errors import SiteError, nearest
 
@@ -77,31 +77,6 @@ class SiteFile(BaseModel):
     """How much of it may be read."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Files that share one sensor card."""
-
-    files: tuple[Path, ...]
-    card: SensorCard
-
-
-@dataclass(frozen=True)
-class Site:
-    """A checked site file with its globs resolved."""
-
-    name: str
-    description: str
-    path: Path
-    sources: tuple[Source, ...]
-    limits: ReadLimits
-
-    @property
-    def common_bands(self) -> tuple[str, ...]:
-        """Names of the bands that every source holds, in the first source's order."""
-        first, *rest = (source.card.names for source in self.sources)
-        return tuple(name for name in first if all(name in names for names in rest))
-
-
 def load_site(path: Path) -> Site:
     """Read a site file and list its imagery.
 
@@ -137,7 +112,10 @@ def read_strict_toml(path: Path, model: type[Model]) -> Model:
 def _source(path: Path, number: int, entry: SourceEntry) -> Source:
     where = f"{path}: sources[{number}]"
     files = {file for glob in entry.paths for file in _matches(path.parent, glob, where)}
-    return Source(tuple(sorted(files)), entry.card(where))
+    card = entry.card(where)
+    every = tuple(range(len(card.bands)))
+    scenes = tuple(Scene((Layer(file, every),)) for file in sorted(files))
+    return Source(entry.sensor if isinstance(entry.sensor, str) else "custom", card, scenes)
 
 
 def _matches(folder: Path, glob: str, where: str) -> list[Path]:
