@@ -11,9 +11,10 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from fedsense_core.data import Chips, load_site, open_chips
+from fedsense_core.data import Chips, load_site
+from fedsense_core.data.shares import client_names, joined, share_of
 from fedsense_core.errors import SiteError
-from fedsense_core.places import run_folder, safe_name, site_files
+from fedsense_core.places import open_site, run_folder, safe_name, site_files
 from fedsense_core.settings import Config
 
 POOLED = "pooled"
@@ -27,6 +28,8 @@ class Place:
     """Site name, or ``pooled`` where one client opens every site."""
     sites: tuple[Path, ...]
     state_dir: Path
+    client: int | None = None
+    """Number of the client whose share of all imagery this is, in a study; None where sites are not shared out."""
 
     @classmethod
     def of(cls, context: Context, config: Config) -> Place:
@@ -35,6 +38,10 @@ class Place:
         if "site" in node:
             if config.federation.pooled:
                 raise SiteError("federation.pooled opens every site in one place: it works in a simulation only")
+            if config.partition.kind != "sites":
+                raise SiteError(
+                    f"partition.kind = {config.partition.kind!r} shares all imagery out anew: in a simulation only"
+                )
             path = Path(str(node["site"])).expanduser()
             state = Path(str(node.get("state-dir", Path.home() / ".fedsense" / "state"))).expanduser()
             name = load_site(path).name
@@ -56,12 +63,31 @@ class Place:
                     "federation.pooled gives all imagery to the first SuperNode; this one has nothing to do"
                 )
             return cls(POOLED, tuple(files), clients / POOLED)
+        if config.partition.kind != "sites":
+            names = client_names(config.partition)
+            if partition >= len(names):
+                raise SiteError(f"SuperNode {partition} has no share: partition.clients is {len(names)}")
+            return cls(names[partition], tuple(files), clients / names[partition], partition)
         if partition >= len(files):
             raise SiteError(f"SuperNode {partition} has no site file: the federation has {len(files)}")
         name = load_site(files[partition]).name
         return cls(name, (files[partition],), clients / safe_name(name))
 
-    def open(self, config: Config) -> tuple[Chips, ...]:
-        """Open the chips of every site of this place, from the cache where nothing changed."""
-        bands, size = config.data.bands, config.data.chip_size
-        return tuple(open_chips(load_site(path), bands, size, self.state_dir / "chips") for path in self.sites)
+    def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
+        """Open the chips of every site of this place, each kind apart, from the cache where nothing changed."""
+        if self.client is None:
+            return tuple(open_site(path, config, self.state_dir / "chips") for path in self.sites)
+        clients = self.state_dir.parent
+        caches = [clients / safe_name(load_site(path).name) / "chips" for path in self.sites]
+        held = [open_site(path, config, cache) for path, cache in zip(self.sites, caches, strict=True)]
+        kinds = [chips for kinds in held for chips in kinds]
+        mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
+        # Together where the model sees no difference: a client's share of one site may be smaller than a batch.
+        alike: dict[object, list[Chips]] = {}
+        for chips in mine:
+            alike.setdefault(chips.spectrum if config.conditioned else chips.bands, []).append(chips)
+        return (tuple(joined(sets, self.name) for sets in alike.values()),)
+
+    def shares_statistics(self, config: Config) -> bool:
+        """Return whether the run asks for statistics of the imagery and every site file here allows it."""
+        return config.data.share_statistics and all(load_site(path).share_statistics for path in self.sites)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import ShiftedAdamW
+from fedsense_core.data import Batch
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
@@ -57,13 +58,13 @@ def train_locally(
     model: PretrainingModel,
     table: TensorTable,
     recipe: Recipe,
-    batches: Iterator[Tensor],
+    batches: Iterator[Batch | Tensor],
     start: Start,
 ) -> Outcome:
     """Run K steps of AdamW on L_ssl + μ L_align from ŵ + shift; ``model`` is overwritten.
 
-    ``batches`` yields standardised chips (B, C, H, W) on any device. Raises FloatingPointError if the loss stops being
-    finite.
+    ``batches`` yields standardised chips on any device; bare tensors (B, C, H, W) do for models of fixed bands.
+    Raises FloatingPointError if the loss stops being finite.
     """
     device = next(model.parameters()).device
     direction = global_direction(
@@ -83,8 +84,8 @@ def train_locally(
     examples = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(config.train.local_steps):
-            batch = next(batches).to(device, non_blocking=True)
-            losses = _step(config, model, anchor, recipe, batch, generator, ascent, step)
+            batch = next(batches).to(device)
+            losses = _step(config, model, anchor, recipe, batch, device, generator, ascent, step)
             optimiser.step(learning_rate(config, start.steps_done + step))
             totals += torch.tensor(losses, dtype=torch.float64)
             examples += len(batch)
@@ -101,7 +102,8 @@ def _step(
     model: PretrainingModel,
     anchor: PretrainingModel | None,
     recipe: Recipe,
-    batch: Tensor,
+    batch: Batch | Tensor,
+    device: torch.device,
     generator: torch.Generator,
     ascent: Ascent,
     step: int,
@@ -115,7 +117,7 @@ def _step(
         # A second look at the step sees the same views and masks; dropout, where a model has it, draws globally.
         generator.set_state(draws)
         torch.manual_seed(dropout_seed)
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=_uses_bf16(config, batch.device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(config, device)):
             terms = recipe(model, anchor, batch, generator)
         seen.append(terms)
         return terms.total(config.alignment_weight)

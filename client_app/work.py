@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from client_app.place import Place
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import resolve
-from fedsense_core.data import Chips, epoch_batches
+from fedsense_core.data import Feed, draws
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
@@ -37,15 +37,16 @@ def introduce(context: Context, run_id: int) -> Hello:
     try:
         config = resolve(context.run_config)
         place = Place.of(context, config)
-        sets = place.open(config)
+        held = [chips for kinds in place.open(config) for chips in kinds]
     except FedSenseError as error:
         return Hello(site="", code=source_digest(), problem=without_folders(str(error)))
     return Hello(
         site=place.name,
-        chips=sum(len(chips) for chips in sets),
-        skipped=sum(len(chips.skipped) for chips in sets),
+        chips=sum(map(len, held)),
+        skipped=sum(len(chips.skipped) for chips in held),
         rounds=tuple(ClientMemory(place.state_dir, run_id).rounds()),
         code=source_digest(),
+        statistics=SensorStatistics.of(held) if place.shares_statistics(config) else SensorStatistics(),
     )
 
 
@@ -74,6 +75,8 @@ class Worker:
         self.table = TensorTable.of(self.model, config.model.local_parameters)
         self.stream = Stream(task.run_id, config.run.seed, self.table, config.momentum_in_use)
         self.memory = ClientMemory(place.state_dir, task.run_id)
+        self.waited_s = 0.0
+        """Seconds for which training waited for chips."""
 
     def run(self) -> TrainReply:
         """Return the reply of this round; what it changes is pending until the server acknowledges it."""
@@ -91,6 +94,7 @@ class Worker:
             "alignment-loss": outcome.alignment_loss,
             "shift-norm": outcome.shift_norm,
             "train-seconds": trained - began,
+            "data-seconds": self.waited_s,
             "codec-seconds": time.monotonic() - trained,
         }
         return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note)
@@ -114,11 +118,14 @@ class Worker:
             optimiser=slot.optimiser if slot else {},
         )
         recipe = build_recipe(self.config)
-        return train_locally(self.config, self.model, self.table, recipe, self._batches(), start)
+        with self._feed() as batches:
+            outcome = train_locally(self.config, self.model, self.table, recipe, batches, start)
+            self.waited_s = batches.waited_s
+        return outcome
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _feed(self) -> Feed:
         generator = torch.Generator().manual_seed(self._seed("batches"))
-        return batches_in_turn(self.place.open(self.config), self.config.train.batch_size, generator)
+        return Feed(draws(self.place.open(self.config), self.config.train.batch_size, generator), self.device)
 
     def _encode(self, delta: Tensor, replica: Replica, owed: Tensor | None) -> tuple[np.ndarray, Tensor | None]:
         """Return the frame of q = Q_b(Δ + e - γ m̂) and the new residual e'; for full models, the frame of w."""
@@ -150,14 +157,6 @@ class Worker:
 
     def _seed(self, purpose: str) -> int:
         return seed_of(self.config.run.seed, self.place.name, self.task.round, purpose)
-
-
-def batches_in_turn(sets: Sequence[Chips], batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches (B, C, H, W) of one site after the other, so that no batch can be told apart by sensor."""
-    orders = [epoch_batches(len(chips), batch_size, generator) for chips in sets]
-    while True:
-        for chips, order in zip(sets, orders, strict=True):
-            yield chips.batch(next(order))
 
 
 def without_folders(text: str) -> str:

@@ -2,7 +2,10 @@
 
 Layout, as ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads it: ``model.safetensors`` and a
 ``config.json`` with the architecture, its arguments and ``pretrained_cfg``. What timm has no word for (band names,
-the digest of the weights, the sensors) stands in a ``fedsense`` block of the same file, which timm passes over.
+statistics of sensors, digests) stands in a ``fedsense`` block of the same file, which timm passes over.
+
+An encoder of any bands is exported as the plain one for a default list of bands, beside ``bands.safetensors``: the stem
+that makes the first convolution for any other list.
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fedsense_core.data.sensors import Band, shipped_card
 from fedsense_core.durable import sha256, whole_folder
 from fedsense_core.errors import CheckpointError
+from fedsense_core.models.bands import encoder_for
+from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+STATISTICS = ("mean", "std", "p2", "p98")
+"""What is known of each band of a sensor, beside the pixel ``count``."""
 README = """# An encoder pre-trained with FedSense
 
     encoder = fedsense_core.load_encoder("FOLDER")                            # (B, bands, H, W) -> (B, D)
@@ -31,6 +38,22 @@ README = """# An encoder pre-trained with FedSense
 
 Give it pixels that you have standardised band by band with the mean and deviation of your own imagery, in the band
 order of `config.json`. In training each sensor was standardised by its own statistics, so `mean` is 0 and `std` 1.
+"""
+README_STATISTICS = """
+The statistics of these sensors, in stored counts, are in `config.json`: SENSORS. Name yours, and the encoder carries
+them; `encoder.statistics_of` says whose they are, or is None where `mean` is 0 and `std` 1:
+
+    encoder = fedsense_core.load_encoder("FOLDER", sensor="SENSOR")
+    features = encoder(fedsense_core.encoder.standardise(counts, encoder.mean, encoder.std))
+"""
+README_BANDS = """
+It was trained on any bands. `model.safetensors` is the encoder for BANDS; `bands.safetensors` makes the one for yours:
+
+    encoder = fedsense_core.load_encoder("FOLDER", sensor="sentinel2-l2a")
+    encoder = fedsense_core.load_encoder("FOLDER", sensor="sentinel2-l2a", bands=["red", "nir", "swir_1"])
+    encoder = fedsense_core.load_encoder("FOLDER", bands=[Band(name="thermal", wavelength_um=10.9)])
+
+`Band` is `fedsense_core.data.Band`. Wavelengths far from those of training are answered with a guess.
 """
 
 
@@ -42,6 +65,9 @@ class _Manifest:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights_sha256: str
+    statistics: Mapping[str, Any]
+    stem: Mapping[str, Any] | None
+    """Of an encoder of any bands: ``path`` in the encoder, number of ``kernels``, and ``sha256`` of its file."""
 
 
 def export_encoder(
@@ -50,28 +76,35 @@ def export_encoder(
     *,
     architecture: str,
     model_args: Mapping[str, Any],
-    bands: Sequence[str],
+    bands: Sequence[str] | Sequence[Band],
     mean: Sequence[float] | Tensor,
     std: Sequence[float] | Tensor,
     image_size: int,
     extra: Mapping[str, Any] | None = None,
+    statistics: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write ``encoder`` to ``folder`` so that plain timm loads it, replacing an earlier export as a whole.
 
     ``encoder`` is the timm model ``architecture`` built with ``num_classes=0`` and ``model_args`` (values that JSON
     holds: name a normalisation layer by its timm string, such as "groupnorm"); ``mean`` and ``std`` are one number
-    a band, in the unit of the pixels; ``extra`` (sensors, run) is kept in the ``fedsense`` block. The export is loaded
-    back with timm before it takes its place. Raises CheckpointError when that does not give the same weights.
+    a band, in the unit of the pixels; ``extra`` (sensors, run) is kept in the ``fedsense`` block. An encoder of any
+    bands takes ``bands`` as `Band` objects: those of the encoder that plain timm finds. ``statistics`` maps names of
+    sensors to ``bands`` (names), ``mean``, ``std``, ``p2``, ``p98`` (one number a band, in stored counts) and
+    ``count``. The export is loaded back with timm before it takes its place. Raises CheckpointError when that does not
+    give the same weights.
     """
     mean, std = _floats(mean), _floats(std)
-    if not len(bands) == len(mean) == len(std):
+    names = [band.name if isinstance(band, Band) else band for band in bands]
+    if not len(names) == len(mean) == len(std):
         raise CheckpointError(
-            f"cannot export: {len(bands)} bands, {len(mean)} means, {len(std)} deviations; give one of each a band."
+            f"cannot export: {len(names)} bands, {len(mean)} means, {len(std)} deviations; give one of each a band."
         )
-    args = {**model_args, "in_chans": len(bands)}
+    _check_statistics(statistics or {})
+    args = {**model_args, "in_chans": len(names)}
     with whole_folder(folder) as temporary:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        stem = write_stem(encoder, temporary / STEM, bands)
+        encoder = encoder_for(encoder, described(bands)) if stem else encoder
+        weights = write_weights(encoder, temporary / WEIGHTS)
         config = {
             "architecture": architecture,
             "num_classes": 0,
@@ -80,35 +113,52 @@ def export_encoder(
             "pretrained_cfg": _pretrained_cfg(encoder, mean, std, image_size),
             "fedsense": {
                 **(extra or {}),
-                "bands": list(bands),
+                "bands": names,
                 "mean": mean,
                 "std": std,
                 "image_size": image_size,
                 "weights_sha256": sha256(temporary / WEIGHTS),
+                **({"statistics": statistics} if statistics else {}),
+                **({"stem": stem} if stem else {}),
             },
         }
         _write_config(temporary / CONFIG, config)
-        (temporary / "README.md").write_text(README.replace("FOLDER", folder.name), encoding="utf-8")
+        readme = _readme(folder.name, names if stem else [], list(statistics or {}))
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
         _check_same_weights(temporary, weights)
 
 
-def load_encoder(folder: str | Path) -> nn.Module:
+def load_encoder(
+    folder: str | Path, bands: Sequence[str] | Sequence[Band] | None = None, sensor: str | None = None
+) -> nn.Module:
     """Load an exported encoder as an ``nn.Module`` in eval mode that maps (B, bands, H, W) to (B, D).
 
-    It equals what timm loads from the same folder and carries ``bands`` (names in channel order), ``mean`` and ``std``
-    ((bands,) tensors) as exported: 0 and 1 for inputs that are standardised by their own statistics. Raises
-    CheckpointError for a missing or altered file.
+    Without ``bands`` and ``sensor`` it equals what timm loads from the same folder. An encoder of any bands is made for
+    those of the shipped card ``sensor`` (such as "sentinel2-l2a"), for the named ones of them, or for `Band` objects.
+    It carries ``bands`` (names in channel order), ``mean`` and ``std`` ((bands,) tensors), and ``statistics_of``: the
+    sensor whose stored counts these describe (``sensor``; where nothing is asked for, the only one that the export
+    knows), or None where ``mean`` is 0 and ``std`` 1, for inputs that are standardised already. Raises CheckpointError
+    for a missing or altered file, and for bands that the encoder does not read; SiteError for an unknown card or band.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    if sha256(folder / WEIGHTS) != manifest.weights_sha256:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} is not the file that was exported: its SHA-256 differs from the one in {CONFIG}. "
-            "Copy the folder again, or export the encoder again from a checkpoint of the run."
-        )
-    encoder = _load_with_timm(folder)
-    encoder.bands = manifest.bands  # type: ignore[assignment]
-    encoder.mean, encoder.std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
+    _check_digest(folder / WEIGHTS, manifest.weights_sha256)
+    encoder, names = _load_with_timm(folder), manifest.bands
+    if manifest.stem is None:
+        _check_fixed(folder, names, bands)
+    elif bands is not None or sensor is not None:
+        wanted = described(bands, sensor)
+        names = tuple(band.name for band in wanted)
+        if (folder / STEM).is_file():
+            _check_digest(folder / STEM, str(manifest.stem.get("sha256")))
+        remake_first_convolution(encoder, folder / STEM, manifest.stem, wanted)
+    if sensor is not None and sensor not in manifest.statistics:
+        # A misspelt sensor must not pass as one without statistics.
+        shipped_card(sensor, "load_encoder").positions(names, "load_encoder")
+    if sensor is None and len(manifest.statistics) == 1 and (bands is None or manifest.stem is None):
+        (sensor,) = manifest.statistics
+    encoder.bands = names  # type: ignore[assignment]
+    _carry_statistics(encoder, manifest, sensor)
     return encoder.eval()
 
 
@@ -118,6 +168,50 @@ def standardise(x: Tensor, mean: Tensor, std: Tensor, limit: float = 6.0) -> Ten
     The clamp keeps clouds and dead pixels from dominating; training chips are clamped at the same limit.
     """
     return ((x - mean[:, None, None]) / std[:, None, None]).clamp(-limit, limit)
+
+
+def _check_fixed(folder: Path, has: Sequence[str], bands: Sequence[str] | Sequence[Band] | None) -> None:
+    wanted = has if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
+    if list(wanted) != list(has):
+        raise CheckpointError(
+            f"the encoder of {folder} reads {', '.join(has)}, in this order, and not {', '.join(wanted)}. Ask for "
+            "these, or take an encoder that was trained with data.bands = 'all'."
+        )
+
+
+def _carry_statistics(encoder: nn.Module, manifest: _Manifest, sensor: str | None) -> None:
+    """Set mean, std and statistics_of, where the sensor's statistics cover the encoder's bands."""
+    names = cast(tuple[str, ...], encoder.bands)
+    entry = manifest.statistics.get(sensor or "", {})
+    mean, std = ([0.0] * len(names), [1.0] * len(names)) if names != manifest.bands else (manifest.mean, manifest.std)
+    known = bool(entry) and all(name in entry["bands"] for name in names)
+    if known:
+        places = [entry["bands"].index(name) for name in names]
+        mean, std = [entry["mean"][i] for i in places], [entry["std"][i] for i in places]
+    encoder.mean, encoder.std = torch.tensor(mean), torch.tensor(std)
+    encoder.statistics_of = sensor if known else None  # type: ignore[assignment]
+
+
+def _check_statistics(statistics: Mapping[str, Mapping[str, Any]]) -> None:
+    for sensor, entry in statistics.items():
+        lengths = {key: len(entry.get(key, ())) for key in ("bands", *STATISTICS)}
+        if len(set(lengths.values())) != 1 or not lengths["bands"] or "count" not in entry:
+            told = ", ".join(f"{n} {key}" for key, n in lengths.items())
+            raise CheckpointError(
+                f"cannot export: the statistics of {sensor!r} need a count, and one of each a band ({told})."
+            )
+
+
+def _readme(name: str, any_bands: Sequence[str], sensors: Sequence[str]) -> str:
+    text = README + (README_BANDS if any_bands else "") + (README_STATISTICS if sensors else "")
+    for word, value in {
+        "FOLDER": name,
+        "SENSORS": ", ".join(sensors),
+        "SENSOR": next(iter(sensors), ""),
+        "BANDS": ", ".join(any_bands),
+    }.items():
+        text = text.replace(word, value)
+    return text
 
 
 def _floats(values: Sequence[float] | Tensor) -> list[float]:
@@ -161,6 +255,14 @@ def _load_with_timm(folder: Path) -> nn.Module:
         ) from error
 
 
+def _check_digest(path: Path, digest: str) -> None:
+    if sha256(path) != digest:
+        raise CheckpointError(
+            f"{path} is not the file that was exported: its SHA-256 differs from the one in {CONFIG}. "
+            "Copy the folder again, or export the encoder again from a checkpoint of the run."
+        )
+
+
 def _check_same_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """Load ``folder`` back: timm adapts weights of another shape quietly, and a changed export must not pass."""
     loaded = _load_with_timm(folder).state_dict()
@@ -188,7 +290,14 @@ def _read_manifest(folder: Path) -> _Manifest:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         block = config["fedsense"]
-        return _Manifest(tuple(block["bands"]), tuple(block["mean"]), tuple(block["std"]), block["weights_sha256"])
+        return _Manifest(
+            tuple(block["bands"]),
+            tuple(block["mean"]),
+            tuple(block["std"]),
+            block["weights_sha256"],
+            dict(block.get("statistics", {})),
+            dict(block["stem"]) if "stem" in block else None,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} was not written by FedSense or is damaged ({error!r}). Export the encoder again; "

@@ -6,10 +6,26 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fedsense_core.errors import ConfigError
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """TOML and JSON know lists only."""
+
+
+def _band_names(value: Any) -> Any:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
+        raise ValueError('give names of bands, such as "red,green,blue", or "all"')
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"band {twice!r} appears twice")
+    return "all" if list(names) == ["all"] else tuple(names)
+
+
+BandNames = BeforeValidator(_band_names)
+"""A list, or one string with commas: Flower's run config carries no lists."""
 SCALED_CODECS = ("eden", "trellis")
 """Codecs with a second scale, which makes them unbiased where nothing carries over what they lose."""
 UNBIASED_CODECS = ("qsgd", "ternary")
@@ -87,6 +103,11 @@ class ModelSection(Section):
     """timm model name."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``; JSON types only, they are exported with the encoder."""
+    stem: Literal["auto", "plain", "wavelength"] = "auto"
+    """What reads the bands: ``plain`` is timm's own convolution; ``wavelength`` makes the kernel of each band from its
+    wavelength or polarisation; ``auto`` is ``wavelength`` where ``data.bands`` is ``all``."""
+    band_kernels: int = Field(16, ge=1)
+    """Kernels that are mixed into that of a band (wavelength)."""
     projector: Annotated[tuple[int, int], AsTuple] = (256, 64)
     """Hidden and output width of the projection head."""
     decoder_width: int = Field(96, ge=8)
@@ -100,8 +121,9 @@ class ModelSection(Section):
 class DataSection(Section):
     """What the model sees."""
 
-    bands: Annotated[tuple[str, ...], AsTuple] = Field(("red", "green", "blue"), min_length=1)
-    """Bands read from every sensor, by name."""
+    bands: Annotated[Literal["all"] | tuple[str, ...], BandNames] = ("red", "green", "blue")
+    """Bands read from every sensor, by name, as a list or a text with commas; ``all``: from each sensor all that it
+    has."""
     chip_size: int = Field(64, ge=8)
     """Side of the chips cut from the rasters, pixels."""
     view_size: int = Field(48, ge=8)
@@ -110,6 +132,35 @@ class DataSection(Section):
     """Smallest share of a chip's area that a view shows."""
     jitter: float = Field(0.5, ge=0)
     """Strength of gain and offset changes; 0 turns them off."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability that a view is blurred (simclr)."""
+    noise: float = Field(0.0, ge=0)
+    """Largest deviation of white noise on a view, in deviations of the band (simclr)."""
+    drop_bands: float = Field(0.0, ge=0, le=1)
+    """Probability that some bands of a view, never all, are replaced by their mean (simclr)."""
+    share_statistics: bool = False
+    """Ask institutions for counts of pixel values by sensor and band, which are merged and exported with the encoder.
+    Only those whose site file says ``share_statistics = true`` send them."""
+
+
+class PartitionSection(Section):
+    """Studies in simulation: how imagery is shared out among clients."""
+
+    kind: Literal["sites", "iid", "blocks", "sensor", "dirichlet"] = "sites"
+    """``sites``: one client for each site file; the others share all imagery out anew: at random, by region blocks, by
+    sensor, or with mixes of classes drawn from a Dirichlet distribution."""
+    clients: int = Field(8, ge=1)
+    """Clients among whom all imagery is shared out (all kinds but ``sites``)."""
+    tail: float = Field(0.0, ge=0)
+    """Sizes fall as rank^-tail from client to client: 0 equal, 1 as in Zipf's law (all kinds but ``sites``)."""
+    block_pixels: int = Field(512, ge=1)
+    """Side of a region block in pixels of its scene (blocks, sensor)."""
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the mixes: large, all clients are alike; small, each has few classes (dirichlet)."""
+    by: Literal["cluster", "label"] = "cluster"
+    """Classes: ``label`` is the name of the folder that a scene's file lies in, ``cluster`` what a chip looks like."""
+    clusters: int = Field(10, ge=2)
+    """Clusters that are told apart (by ``cluster``)."""
 
 
 class TrainSection(Section):
@@ -133,6 +184,8 @@ class TrainSection(Section):
     """Temperature of the contrastive loss."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of patches hidden from the encoder (mae)."""
+    band_subset: float = Field(0.5, ge=0, le=1)
+    """Probability that a batch shows only a random subset of its bands; wavelength stems only."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` is bf16 autocast on CUDA and fp32 on the CPU."""
 
@@ -246,6 +299,7 @@ class Config(Section):
     federation: FederationSection = FederationSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
+    partition: PartitionSection = PartitionSection()
     train: TrainSection = TrainSection()
     guidance: GuidanceSection = GuidanceSection()
     alignment: AlignmentSection = AlignmentSection()
@@ -254,6 +308,22 @@ class Config(Section):
     outer: OuterSection = OuterSection()
     distillation: DistillationSection = DistillationSection()
     admission: AdmissionSection = AdmissionSection()
+
+    @model_validator(mode="after")
+    def _stem_reads_the_bands(self) -> Config:
+        if self.data.bands == "all" and self.model.stem == "plain":
+            # Not a ValueError: pydantic would wrap it and show the whole tree as the wrong value.
+            raise ConfigError(
+                "wrong configuration: model.stem = 'plain' reads one fixed list of bands, but data.bands = 'all' gives "
+                "other bands for each sensor. Name the bands, such as data.bands = 'red,green,blue', or leave "
+                "model.stem at 'auto'"
+            )
+        return self
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether one model reads any bands: kernels are made from what each band is."""
+        return self.model.stem == "wavelength" or (self.model.stem == "auto" and self.data.bands == "all")
 
     @property
     def total_steps(self) -> int:

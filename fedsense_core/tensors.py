@@ -20,8 +20,16 @@ NORM_PIECE = 2**16
 """Elements turned into float64 at once."""
 SMALL_NUMEL = 1024
 """Tensors below one Hadamard block are never worth a code: they travel in half precision."""
-SMALL_NAMES = ("*cls_token", "*pos_embed", "*reg_token", "*mask_token", "*masked.colour")
-"""Tokens and position tables: few parameters, large effect (DESIGN, section 5)."""
+SMALL_NAMES = (
+    "*cls_token",
+    "*pos_embed",
+    "*reg_token",
+    "*mask_token",
+    "*masked.colour",
+    "*codes.polarisations",
+    "*weights.mix.*",
+)
+"""Tokens, position tables and what turns bands into kernels: few parameters, large effect (DESIGN, section 5)."""
 
 
 @dataclass(frozen=True)

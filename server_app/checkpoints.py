@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.durable import sha256, whole_folder
 from fedsense_core.errors import CheckpointError
 from fedsense_core.protocol.replica import Replica
@@ -28,6 +29,7 @@ from server_app.roster import Held
 FORMAT = 2
 """2 holds the predictor's coefficients."""
 FRAME = "frame."
+STATISTICS = "statistics."
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
 
 
@@ -54,6 +56,8 @@ class ServerState:
     """Recent broadcast frames by version, for clients that lag."""
     aggregated: int = 0
     """Rounds that changed the model."""
+    statistics: dict[str, SensorStatistics] = field(default_factory=dict)
+    """Of the imagery of each site that shares them, by name: a site that comes again is not counted twice."""
 
 
 class Manifest(BaseModel):
@@ -157,6 +161,8 @@ def _tensors(state: ServerState) -> dict[str, Tensor]:
         "shares": state.shares,
     }
     named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
+    for site, statistics in state.statistics.items():
+        named[STATISTICS + site] = torch.frombuffer(bytearray(statistics.to_bytes()), dtype=torch.uint8)
     # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
     return {name: value.detach().cpu().clone() for name, value in named.items() if value is not None}
 
@@ -178,4 +184,9 @@ def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
         norms=manifest.norms,
         frames={int(n.removeprefix(FRAME)): t.numpy() for n, t in tensors.items() if n.startswith(FRAME)},
         aggregated=manifest.aggregated,
+        statistics={
+            name.removeprefix(STATISTICS): SensorStatistics.from_bytes(tensor.numpy().tobytes())
+            for name, tensor in tensors.items()
+            if name.startswith(STATISTICS)
+        },
     )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.data import epoch_batches
+from fedsense_core.data import Batch, epoch_batches
 from fedsense_core.models import PretrainingModel
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
@@ -49,10 +49,12 @@ def similarity_loss(z_BD: Tensor, target_BB: Tensor, temperature: float) -> Tens
 class Distiller:
     """Moves the aggregated model on the public set; also its three controls."""
 
-    def __init__(self, config: Config, public_PCHW: Tensor, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, config: Config, public: Sequence[Batch], recipe: Recipe, device: torch.device) -> None:
         self.config = config
         self.settings = config.distillation
-        self.public = public_PCHW
+        self.public = public
+        """The whole public set, P chips in all; one batch for each kind, which differ in their bands."""
+        self.count = sum(map(len, public))
         self.recipe = recipe
         self.device = device
 
@@ -63,11 +65,10 @@ class Distiller:
 
     @torch.no_grad()
     def look(self, model: PretrainingModel, weight: float) -> Teacher:
-        """Embed the public set with one teacher (P, C, H, W) -> (P, D)."""
+        """Embed the public set with one teacher: features (P, D)."""
         model.to(self.device).eval()
-        batches = torch.split(self.public, 256)
-        features = [F.normalize(model.embed(self._view(batch)).float(), dim=1) for batch in batches]
-        return Teacher(weight, torch.cat(features).half().cpu())
+        pieces = [Batch(pixels, kind.bands) for kind in self.public for pixels in torch.split(kind.pixels, 256)]
+        return Teacher(weight, torch.cat([self._features(model, piece) for piece in pieces]).half().cpu())
 
     def distil(
         self, model: PretrainingModel, table: TensorTable, teachers: Sequence[Teacher], server_round: int
@@ -86,15 +87,37 @@ class Distiller:
         return table.read(model).float(), total / self.settings.steps
 
     def _loss(self, model: PretrainingModel, teachers: Sequence[Teacher], rows: Tensor, seed: int) -> Tensor:
-        batch = self.public[rows].to(self.device)
+        parts, rows = self._pick(rows)
         generator = torch.Generator().manual_seed(seed)
         if self.settings.kind == "public-ssl":
-            return self.recipe(model, None, batch, generator).ssl
-        z_BD = F.normalize(model.embed(self._view(batch)).float(), dim=1)
+            return self._ssl(model, parts, generator)
+        z_BD = torch.cat([self._features(model, part) for part in parts])
         loss = similarity_loss(z_BD, self._target(teachers, rows), self.settings.student_temperature)
         if self.settings.public_weight:
-            loss = loss + self.settings.public_weight * self.recipe(model, None, batch, generator).ssl
+            loss = loss + self.settings.public_weight * self._ssl(model, parts, generator)
         return loss
+
+    def _pick(self, rows: Tensor) -> tuple[list[Batch], Tensor]:
+        """Return the chips of the rows (B,), those of one kind together, and the rows in that order."""
+        parts, order, first = [], [], 0
+        for kind in self.public:
+            mine = rows[(rows >= first) & (rows < first + len(kind))]
+            if len(mine):
+                parts.append(Batch(kind.pixels[mine - first], kind.bands).to(self.device))
+                order.append(mine)
+            first += len(kind)
+        return parts, torch.cat(order)
+
+    def _ssl(self, model: PretrainingModel, parts: Sequence[Batch], generator: torch.Generator) -> Tensor:
+        """Return the self-supervised loss, averaged over chips. A chip that is alone of its kind has no negatives."""
+        many = [part for part in parts if len(part) > 1]
+        losses = [len(part) * self.recipe(model, None, part, generator).ssl for part in many]
+        return torch.stack(losses).sum() / sum(map(len, many))
+
+    def _features(self, model: PretrainingModel, batch: Batch) -> Tensor:
+        """Return the normalised features (B, D) of chips of one kind."""
+        model.read_bands(batch.bands)
+        return F.normalize(model.embed(self._view(batch.pixels)).float(), dim=1)
 
     def _target(self, teachers: Sequence[Teacher], rows: Tensor) -> Tensor:
         """Return Ā = Σ a_i rowsoftmax(Z_i Z_iᵀ/τ_T) (B, B)."""
@@ -108,7 +131,7 @@ class Distiller:
 
     def _rows(self, server_round: int) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed_of(self.config.run.seed, "public", server_round))
-        return epoch_batches(len(self.public), min(self.settings.batch_size, len(self.public)), generator)
+        return epoch_batches(self.count, min(self.settings.batch_size, self.count), generator)
 
     def _view(self, batch: Tensor) -> Tensor:
         size = self.config.data.view_size

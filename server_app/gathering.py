@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.errors import FedSenseError, FrameError, Rejected
 from fedsense_core.protocol.messages import Hello, hello_request, printable
 from fedsense_core.seeds import seed_of
@@ -30,12 +31,16 @@ HELLO_TTL_S = 3600.0
 class Gathering:
     """Keeps the roster true and chooses the clients of each round."""
 
-    def __init__(self, config: Config, run_id: int, roster: Roster) -> None:
+    def __init__(
+        self, config: Config, run_id: int, roster: Roster, statistics: dict[str, SensorStatistics] | None = None
+    ) -> None:
         self.config = config
         self.run_id = run_id
         self.roster = roster
         self.refused: dict[int, str] = {}
         """Node -> why it cannot take part; a node is asked once, and again when it has been away."""
+        self.statistics = {} if statistics is None else statistics
+        """By site, of those that share them; the dictionary that was passed in is filled."""
         self._hellos: Exchange | None = None
         self._grace_ends = 0.0
         self._patience_ends = 0.0
@@ -93,6 +98,8 @@ class Gathering:
             except FrameError as error:
                 problem = str(error)
         if not problem:
+            if self.config.data.share_statistics and hello.statistics.sensors:
+                self.statistics[hello.site] = hello.statistics
             skipped = f", {hello.skipped} unusable files skipped" if hello.skipped else ""
             log(INFO, "site %s is here: %d chips%s", hello.site, hello.chips, skipped)
             return None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 
-from fedsense_core.data import LabelledSet
+from fedsense_core.data import Band, LabelledSet
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.encoder import export_encoder
 from fedsense_core.evaluation import probe
 from fedsense_core.models import encoder_args
@@ -31,6 +33,10 @@ class Recorder:
     checkpoints: Checkpoints
     labelled: LabelledSet | None
     show: Show
+    spectrum: tuple[Band, ...] = ()
+    """Bands of the exported encoder where the model reads any."""
+    statistics: SensorStatistics = field(default_factory=SensorStatistics)
+    """Of the public set."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def before_first_round(self, strategy: FedSense) -> None:
@@ -55,20 +61,24 @@ class Recorder:
     def export(self, strategy: FedSense) -> None:
         """Write the encoder with w (not the quantized replica) where plain timm loads it.
 
-        Every sensor was standardised by its own statistics, so the encoder's own mean is 0 and its deviation 1.
+        Every sensor was standardised by its own statistics, so the encoder's own mean is 0 and its deviation 1; those
+        of the public set, and of the institutions that share theirs, go with it.
         """
         strategy.table.write(strategy.state.weights, strategy.model)
         model, data = self.config.model, self.config.data
+        bands = self.spectrum if self.config.conditioned else data.bands
+        statistics = reduce(SensorStatistics.merge, strategy.state.statistics.values(), self.statistics)
         export_encoder(
             strategy.model.encoder.to("cpu"),
             self.run.encoder,
             architecture=model.architecture,
-            model_args=encoder_args(model.architecture, len(data.bands), data.view_size, model.args),
-            bands=data.bands,
-            mean=[0.0] * len(data.bands),
-            std=[1.0] * len(data.bands),
+            model_args=encoder_args(model.architecture, len(bands), data.view_size, model.args),
+            bands=bands,
+            mean=[0.0] * len(bands),
+            std=[1.0] * len(bands),
             image_size=data.view_size,
             extra={"preset": self.config.preset, "recipe": self.config.train.recipe, "rounds": strategy.state.round},
+            statistics=statistics.summary(),
         )
 
     def _is_due(self, server_round: int) -> bool:
@@ -79,5 +89,5 @@ class Recorder:
         if self.labelled is None or not self.config.run.evaluate_every:
             return None
         strategy.table.write(strategy.state.weights, strategy.model)
-        encoder = strategy.model.encoder.to(self.device)
+        encoder = strategy.model.encoder_for(self.labelled.spectrum).to(self.device)
         return probe(encoder, self.labelled, self.config.data.view_size, self.device).as_dict()

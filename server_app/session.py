@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fedsense_core.data import Chips, LabelledSet, load_labelled, load_site, open_chips
+from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, shipped_card
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.durable import only_one
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.places import labelled_folder, public_file, run_folder
+from fedsense_core.places import labelled_folder, open_site, public_file, run_folder
 from fedsense_core.reporting import RoundPrinter, RunFolder
 from fedsense_core.reporting.report import write_report
 from fedsense_core.settings import FREE_KEYS, Config
@@ -33,16 +35,16 @@ from server_app.strategy import FedSense
 class Material:
     """What the server reads from its own disk."""
 
-    public: Chips
+    public: tuple[Chips, ...]
+    """Each kind apart."""
     labelled: LabelledSet | None
 
     @classmethod
     def open(cls, config: Config, cache: Path) -> Material:
         """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
-        data = config.data
-        public = open_chips(load_site(public_file(config)), data.bands, data.chip_size, cache)
+        public = open_site(public_file(config), config, cache)
         folder = labelled_folder(config)
-        return cls(public, load_labelled(folder, data.bands) if folder else None)
+        return cls(public, load_labelled(folder, config.data.bands) if folder else None)
 
 
 def run_session(config: Config, grid: Grid) -> Path:
@@ -63,7 +65,16 @@ def _run(config: Config, grid: Grid) -> Path:
     table = TensorTable.of(model, config.model.local_parameters)
     state = state or ServerState(run_id=secrets.randbits(62), weights=table.read(model).float())
     printer = RoundPrinter(config.run.rounds, run.read_metrics())
-    recorder = Recorder(config, run, checkpoints, material.labelled, printer.show, device)
+    recorder = Recorder(
+        config,
+        run,
+        checkpoints,
+        material.labelled,
+        printer.show,
+        _exported_bands(config, material.public),
+        SensorStatistics.of(material.public),
+        device,
+    )
     strategy = _strategy(config, model, state, run, material.public, recorder, device)
     if not run.read_metrics():
         recorder.before_first_round(strategy)
@@ -98,18 +109,23 @@ def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
     return run, state, checkpoints
 
 
+def _exported_bands(config: Config, public: Sequence[Chips]) -> tuple[Band, ...]:
+    """Return the bands for which the encoder is exported: those of the run, or red, green and blue if it reads any."""
+    return tuple(shipped_card("rgb", "export").bands) if config.data.bands == "all" else public[0].spectrum
+
+
 def _strategy(
     config: Config,
     model: PretrainingModel,
     state: ServerState,
     run: RunFolder,
-    public: Chips,
+    public: Sequence[Chips],
     recorder: Recorder,
     device: torch.device,
 ) -> FedSense:
     distiller = None
     if config.distillation.kind != "none":
-        x_PCHW = public.batch(torch.arange(len(public)))
-        distiller = Distiller(config, x_PCHW, build_recipe(config), device)
+        everything = [Batch(chips.batch(torch.arange(len(chips))), chips.spectrum) for chips in public]
+        distiller = Distiller(config, everything, build_recipe(config), device)
     admission = Admission(config, run.path / "spool", list(state.norms))
     return FedSense(config, model, state, admission, distiller=distiller, after_round=recorder)

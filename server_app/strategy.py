@@ -70,7 +70,7 @@ class FedSense(Strategy):
         self.table = TensorTable.of(model, config.model.local_parameters)
         self.codec = codec_of(config.uplink)
         self.roster = Roster(held=state.held)
-        self.gathering = Gathering(config, state.run_id, self.roster)
+        self.gathering = Gathering(config, state.run_id, self.roster, state.statistics)
         self.outer = OuterOptimiser(config.outer, state.outer_momentum)
         down = codec_of(config.downlink)
         self.stream = Stream(state.run_id, config.run.seed, self.table, config.momentum_in_use)

@@ -25,7 +25,7 @@ key() {
 }
 
 check() {
-    fedsense check "$SITE" --state "$STATE"
+    fedsense data check "$SITE" --state "$STATE"
 }
 
 supernode() {

@@ -25,12 +25,11 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from client_app.training import Start, train_locally
-from client_app.work import batches_in_turn
 from fedsense_core.codecs import CODECS, Codec
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl import build_recipe
@@ -156,7 +155,7 @@ def real_updates(seeds: int) -> tuple[list[Tensor], TensorTable]:
         table = TensorTable.of(model)
         site = load_site(sample_sites()[seed % len(sample_sites())])
         chips = open_chips(site, config.data.bands, config.data.chip_size, None)
-        batches = batches_in_turn([chips], config.train.batch_size, torch.Generator().manual_seed(seed))
+        batches = batches_of(chips, config.train.batch_size, torch.Generator().manual_seed(seed))
         start = Start(2, Replica.first(table.read(model)), torch.zeros(len(table)), seed, config.train.local_steps)
         model = model.to(memory_format=torch.channels_last)
         updates.append(train_locally(config, model, table, build_recipe(config), batches, start).delta)

@@ -29,10 +29,9 @@ import torch
 from torch import Tensor
 
 from client_app.training import Start, train_locally
-from client_app.work import batches_in_turn
 from fedsense_core.codecs import Codec, compiled, get_codec
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl import build_recipe
@@ -133,7 +132,7 @@ def print_share(name: str, table: TensorTable, names: list[str], steps: int = 3)
     model = build_model(config)
     full = TensorTable.of(model)
     chips = open_chips(load_site(sample_sites()[0]), config.data.bands, config.data.chip_size, None)
-    batches = batches_in_turn([chips], config.train.batch_size, torch.Generator().manual_seed(0))
+    batches = batches_of(chips, config.train.batch_size, torch.Generator().manual_seed(0))
     start = Start(1, Replica.first(full.read(model)), torch.zeros(len(full)), 0, 0, {})
     took, _ = seconds(lambda: train_locally(config, model, full, build_recipe(config), batches, start))
     usual = resolve({}, {}).train.local_steps

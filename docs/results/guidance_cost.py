@@ -14,9 +14,8 @@ import time
 import torch
 
 from client_app.training import Start, train_locally
-from client_app.work import batches_in_turn
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl import build_recipe
@@ -54,7 +53,7 @@ def time_steps(kind: str, steps: int, recipe: str) -> float:
     chips = open_chips(load_site(sample_sites()[0]), config.data.bands, config.data.chip_size, None)
     momentum = torch.randn(table.numel, generator=torch.Generator().manual_seed(0))
     start = Start(2, Replica(2, table.read(model), momentum), torch.full((len(table),), 0.01), seed=0)
-    batches = batches_in_turn([chips], config.train.batch_size, torch.Generator().manual_seed(0))
+    batches = batches_of(chips, config.train.batch_size, torch.Generator().manual_seed(0))
     first = [next(batches) for _ in range(steps)]
     began = time.perf_counter()
     train_locally(config, model, table, build_recipe(config), iter(first), start)

@@ -28,10 +28,9 @@ from torch import Tensor
 
 from client_app.feedback import Uplink
 from client_app.training import Outcome, Start, train_locally
-from client_app.work import batches_in_turn
 from fedsense_core.codecs import get_codec
 from fedsense_core.config import resolve
-from fedsense_core.data import Chips, load_site, open_chips, sample_public, sample_sites
+from fedsense_core.data import Batch, Chips, batches_of, load_site, open_chips, sample_public, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.predictor import coefficients, momentum_weight, prediction, restore
@@ -108,7 +107,7 @@ class Institutions:
     def _train(self, site: str, server_round: int, replica: Replica, radii_L: Tensor) -> Outcome:
         seed, train = self.config.run.seed, self.config.train
         generator = torch.Generator().manual_seed(seed_of(seed, site, server_round, "batches"))
-        batches = batches_in_turn([self.sets[site]], train.batch_size, generator)
+        batches = batches_of(self.sets[site], train.batch_size, generator)
         start = Start(
             round=server_round,
             replica=replica,
@@ -132,8 +131,8 @@ def federation(config: Config, driver: str) -> Iterator[dict[str, Any]]:
     sites = {site.name: site for site in map(load_site, sample_sites())}
     chips = {name: open_chips(site, data.bands, data.chip_size, None) for name, site in sorted(sites.items())}
     public = open_chips(load_site(sample_public()), data.bands, data.chip_size, None)
-    recipe, everything = build_recipe(config), public.batch(torch.arange(len(public)))
-    distiller = Distiller(config, everything, recipe, torch.device("cpu"))
+    recipe, everything = build_recipe(config), Batch(public.batch(torch.arange(len(public))), public.spectrum)
+    distiller = Distiller(config, [everything], recipe, torch.device("cpu"))
     institutions = Institutions(config, table, chips)
     arms = [Arm(name, config.guidance.momentum, torch.zeros(len(table))) for name in ARMS]
     weights, last_norms = table.read(model).float(), None

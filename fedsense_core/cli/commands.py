@@ -5,17 +5,15 @@ Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from fedsense_core.errors import FedSenseError
+from fedsense_core.cli.data import data_app
+from fedsense_core.cli.shell import clear_errors, console, errors
 
 app = typer.Typer(
     name="fedsense",
@@ -24,10 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
-
-FAILED, CANNOT_START, INTERRUPTED = 1, 2, 130
+app.add_typer(data_app)
 
 
 def _show_version(value: bool) -> None:
@@ -89,7 +84,7 @@ def run(
         "federation.public": public,
         "federation.labelled": labelled,
     }
-    with _clear_errors():
+    with clear_errors():
         from fedsense_core.cli.planning import Request, parse_settings, plan
 
         pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -104,7 +99,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finishe
 
     Such a report has no pictures: they need the imagery and come with the run's own end.
     """
-    with _clear_errors():
+    with clear_errors():
         from fedsense_core.reporting import RunFolder
         from fedsense_core.reporting.report import write_report
 
@@ -113,21 +108,6 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finishe
         if not run.report_file.exists() or run.report_file.stat().st_mtime < metrics:
             write_report(run, None)
         console.print(escape(str(run.report_file)))
-
-
-@app.command()
-def check(
-    site: Annotated[Path, typer.Argument(help="Site file (TOML) of an institution.")],
-    state: Annotated[
-        Path | None, typer.Option(help="State folder of the SuperNode: keep the chips there for training.")
-    ] = None,
-) -> None:
-    """Read a site file and its imagery as training will, and say what is wrong with them."""
-    from fedsense_core.cli.checking import check_site
-
-    with _clear_errors():
-        for line in check_site(site.expanduser(), state.expanduser().absolute() if state else None):
-            console.print(escape(line))
 
 
 @app.command()
@@ -143,15 +123,5 @@ def settings() -> None:
     """List every setting with its default and its meaning."""
     from fedsense_core.cli.tables import settings_table
 
-    with _clear_errors():
+    with clear_errors():
         console.print(settings_table())
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """End with status 2 and one readable line where something is wrong before a run starts."""
-    try:
-        yield
-    except FedSenseError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}")
-        raise typer.Exit(CANNOT_START) from None

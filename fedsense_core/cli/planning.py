@@ -11,6 +11,7 @@ from typing import Any
 
 from fedsense_core.config import known_keys, resolve
 from fedsense_core.data import load_site
+from fedsense_core.data.shares import client_names
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError, nearest
 from fedsense_core.places import safe_name, site_files
 from fedsense_core.reporting.run_folder import RunFolder
@@ -82,7 +83,7 @@ def plan(request: Request) -> list[Job]:
     """
     settings = dict(request.settings) | {"preset": request.preset}
     config = _resolve(settings, request.flower_toml)
-    names = _site_names(config)
+    names = _client_names(config)
     nodes = request.supernodes or (1 if config.federation.pooled else len(names))
     settings.setdefault("federation.wait_s", SIMULATED_WAIT_S)
     out = (request.out or Path("runs") / f"{config.preset}-seed{config.run.seed}").expanduser().absolute()
@@ -116,17 +117,19 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
     return settings
 
 
-def _site_names(config: Config) -> list[str]:
+def _client_names(config: Config) -> list[str]:
+    """Return the names of the clients: the sites, or those who share all imagery."""
     files: dict[str, Path] = {}
     for path in site_files(config):
         name = load_site(path).name
         if name in files:
             raise SiteError(f"name = {name!r} is in both {files[name]} and {path}: every site needs its own name")
         files[name] = path
+    names = list(files) if config.partition.kind == "sites" else client_names(config.partition)
     only = config.federation.only
-    if only and only not in files:
-        raise SiteError(f"federation.only = {only!r} is none of {', '.join(files)}.{nearest(only, list(files))}")
-    return list(files)
+    if only and only not in names:
+        raise SiteError(f"federation.only = {only!r} is none of {', '.join(names)}.{nearest(only, names)}")
+    return names
 
 
 def _scalar(key: str, text: str) -> Scalar:

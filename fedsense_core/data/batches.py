@@ -28,6 +28,21 @@ class Batch:
         return Batch(self.pixels.to(device, non_blocking=True), self.bands)
 
 
+def drop_band_subset(batch: Batch, probability: float, generator: torch.Generator) -> Batch:
+    """Return the batch with a random subset of its bands, or as it is with ``1 - probability``.
+
+    Every subset that is not empty is as likely as every other; the bands keep their order. ``generator`` must be a CPU
+    generator. One subset serves the whole batch, so that its images stay comparable.
+    """
+    if len(batch.bands) < 2 or float(torch.rand((), generator=generator)) >= probability:
+        return batch
+    kept = torch.zeros(len(batch.bands), dtype=torch.bool)
+    while not kept.any():
+        kept = torch.rand(len(batch.bands), generator=generator) < 0.5
+    places = kept.nonzero().flatten()
+    return Batch(batch.pixels[:, places.to(batch.pixels.device)], tuple(batch.bands[i] for i in places.tolist()))
+
+
 def epoch_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield index batches (batch_size,) int64 without end: each run of n indices holds every chip once.
 

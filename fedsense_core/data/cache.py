@@ -1,170 +1,260 @@
-"""Chips cut once and kept: a memory-mapped `.npy` and a small JSON record, both put in place whole.
+"""Chips cut once and kept: what was cut before is read from the disk, and only what is new or changed is cut.
 
-Layout: `<cache_dir>/<site>-<what was asked>/<state of the sources>.npy` and `.json`. The JSON is written last, so that
-its presence means that the pair is complete. Two processes may build the same entry: each writes files of its own name,
-and the last rename wins with equal contents.
+Layout: `<cache_dir>/<site>-<source, bands and size>/` holds segments (see `segments`), which never change, and
+`index.json`, which says what lies where. The index is put in place last and whole, so what it refers to is complete.
+One process at a time changes a folder; others wait for it and find its work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import tempfile
-from dataclasses import asdict
+import fcntl
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from fedsense_core.data.cutting import Cut, FileChips, Request, cut_site
-from fedsense_core.data.holdings import Site
+from fedsense_core.data.cutting import cut
+from fedsense_core.data.held import Held, Order, Record
 from fedsense_core.data.rasters import Skipped
-from fedsense_core.data.statistics import Moments
+from fedsense_core.data.segments import FileWriter, Rows, load_segment, statistics_of
+from fedsense_core.data.statistics import Statistics, merged
+from fedsense_core.data.subjects import digest
+from fedsense_core.durable import write_whole
 from fedsense_core.errors import SiteError
 
-Array = NDArray[Any]
+INDEX = "index.json"
+LOCK = ".lock"
+INDEX_FORMAT: Literal[1] = 1
+"""Raise it when the meaning of the files changes: another index counts as none."""
+SEGMENT_BYTES = 2 << 30
+"""What is cut is put in place whenever a segment has so much: a crash costs no more."""
+MOST_SMALL = 8
+"""More segments than this of less than half that size are joined."""
 
-CACHE_FORMAT = 1
-"""Part of every entry's name: raise it when the meaning of the files changes."""
-NPY_HEADER_BYTES = 128
-"""Room for the `.npy` header, which can only be written when the number of chips is known."""
+
+class Index(BaseModel):
+    """What `index.json` says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[1]
+    subjects: dict[str, Record]
+    """By key."""
+    total_of: str
+    """Digest of the records that are used."""
+    total: dict[str, Any]
+    """Their statistics together."""
 
 
-def cached_cut(site: Site, request: Request, cache_dir: Path) -> tuple[Array, Cut]:
-    """Return the memory-mapped chips (n, C, S, S) of ``site``, cutting them unless its files are as they were.
+def hold_on_disk(order: Order, folder: Path) -> Held:
+    """Return the chips in ``folder``, cutting what is new or changed since they were put there.
 
-    Raises SiteError as `cut_site` does, and when the cache folder cannot be written.
+    Raises SiteError as `cutting.cut` does, and when the folder cannot be written.
     """
-    folder, entry = _entry(site, request, cache_dir)
-    found = _load(folder, entry, request)
-    if found is not None:
-        return found
+    keys = [subject.key for subject in order.subjects]
+    held = Shelf(folder, order, keys).held()
+    if held is not None:
+        return held
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _build(site, request, folder, entry)
-        _forget_others(folder, entry)
+        with _alone(folder):
+            shelf = Shelf(folder, order, keys)
+            shelf.fill()
+            held = shelf.held()
     except OSError as error:
         raise SiteError(
             f"{folder}: the chip cache cannot be written ({error.strerror}). "
             "Give a cache folder with write permission and free space."
         ) from error
-    found = _load(folder, entry, request)
-    if found is None:
-        raise SiteError(f"{folder / entry}: the chip cache changed while it was read. Delete the folder and try again.")
-    return found
+    if held is None:
+        raise SiteError(f"{folder}: the chip cache changed while it was read. Delete the folder and try again.")
+    return held
 
 
-def _entry(site: Site, request: Request, cache_dir: Path) -> tuple[Path, str]:
-    """Return the entry's folder, named after what is asked, and its name, after the state of the source files."""
-    cards = [source.card.model_dump() for source in site.sources]
-    paths = [[str(path) for path in source.files] for source in site.sources]
-    asked = _digest([CACHE_FORMAT, str(site.path), request.bands, request.size, request.limits.model_dump()])
-    states = [[_state(path) for path in source.files] for source in site.sources]
-    return Path(cache_dir) / f"{site.name}-{asked}", _digest([cards, paths, states])
+class Shelf:
+    """The contents of one folder, as far as they are intact and still wanted."""
+
+    def __init__(self, folder: Path, order: Order, keys: Sequence[str]) -> None:
+        self._folder = folder
+        self._order = order
+        self._keys = keys
+        self._segments: dict[str, Rows] = {}
+        self._records: dict[str, Record] = {}
+        self._total: tuple[str, dict[str, Any]] = ("", {})
+        self._writers: dict[str, FileWriter] = {}
+        self._load()
+
+    def held(self) -> Held | None:
+        """Return the chips, or None where some are still to be cut."""
+        plan, skipped, missing = self._plan()
+        used = tuple(plan.values())
+        if missing or self._total[0] != _digest_of(used):
+            return None
+        try:
+            statistics = Statistics.from_json(self._total[1])
+        except ValueError:
+            return None
+        segments = {record.segment: self._segments[record.segment] for record in used}
+        names = tuple(self._order.subjects[number].name for number in plan)
+        return Held(segments, used, names, statistics, tuple(skipped))
+
+    def fill(self) -> None:
+        """Cut what is missing, join what is scattered, and remove what is no longer wanted. Only for one at a time."""
+        try:
+            # What is cut may leave less room for what follows: that is then cut again.
+            while missing := self._plan()[2]:
+                self._cut(missing)
+            self._join()
+        finally:
+            for writer in self._writers.values():
+                writer.discard()
+        used = tuple(self._plan()[0].values())
+        self._total = (_digest_of(used), self._statistics(used).to_json())
+        self._commit()
+        self._sweep()
+
+    def _load(self) -> None:
+        try:
+            index = Index.model_validate_json((self._folder / INDEX).read_bytes())
+        except (OSError, ValueError):
+            return
+        self._total = (index.total_of, index.total)
+        wanted = {key: index.subjects[key] for key in self._keys if key in index.subjects}
+        for name in {record.segment for record in wanted.values() if not record.reason}:
+            with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
+                rows, size = load_segment(self._folder, name), self._order.request.size
+                if rows.chips.shape[1:] == (len(self._order.request.bands), size, size):
+                    self._segments[name] = rows
+        self._records = {key: record for key, record in wanted.items() if record.reason or self._is_intact(record)}
+
+    def _is_intact(self, record: Record) -> bool:
+        rows = self._segments.get(record.segment)
+        return rows is not None and record.start >= 0 < record.count <= len(rows) - record.start
+
+    def _plan(self) -> tuple[dict[int, Record], list[Skipped], list[int]]:
+        """Return what is used, by its number, what is left out, and the numbers of the subjects still to be cut."""
+        used: dict[int, Record] = {}
+        skipped: list[Skipped] = []
+        missing: list[int] = []
+        room = self._order.room
+        for number, key in enumerate(self._keys):
+            record = self._records.get(key)
+            if room < 1:
+                skipped.append(Skipped(self._order.subjects[number].name, self._order.too_many()))
+            elif record is None or not record.fits(room):
+                missing.append(number)
+            elif record.reason:
+                skipped.append(Skipped(self._order.subjects[number].name, record.reason))
+            else:
+                used[number] = record
+                room -= record.count
+        return used, skipped, missing
+
+    def _cut(self, missing: Sequence[int]) -> None:
+        """Cut these subjects, in their order."""
+        room = _Room(self._order.room, self._keys, self._records)
+        subjects = [self._order.subjects[number] for number in missing]
+        done, chips = len(self._keys) - len(missing), sum(record.count for record in self._records.values())
+        for i, taken in cut(subjects, self._order.request, self._writer_of, lambda i: room.before(missing[i])):
+            record = Record(taken.reason, taken.segment, taken.start, taken.count, taken.whole)
+            self._records[self._keys[missing[i]]] = record
+            chips += taken.count
+            self._order.report(done + i + 1, chips)
+            if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
+                self._commit()
+        self._store()
+
+    def _writer_of(self, dtype: str) -> FileWriter:
+        if dtype not in self._writers:
+            self._writers[dtype] = FileWriter(self._folder, dtype, len(self._order.request.bands))
+        return self._writers[dtype]
+
+    def _commit(self) -> None:
+        """Put what was written in place, then the index that refers to it."""
+        self._store()
+        total_of, total = self._total
+        index = Index(format=INDEX_FORMAT, total_of=total_of, total=total, subjects=self._records)
+        write_whole(self._folder / INDEX, index.model_dump_json().encode())
+
+    def _store(self) -> None:
+        """Put segments in place; only the index makes them count."""
+        for dtype, writer in list(self._writers.items()):
+            writer.finish()
+            del self._writers[dtype]
+            if writer.count:
+                self._segments[writer.name] = load_segment(self._folder, writer.name)
+
+    def _join(self) -> None:
+        """Rewrite segments that are mostly unused, or small and many."""
+        live = Counter[str]()
+        for record in self._records.values():
+            live[record.segment] += record.count
+        segments = {name: self._segments[name] for name in live if name}
+        chosen = {name for name, rows in segments.items() if 2 * live[name] < len(rows)}
+        small = {name for name, rows in segments.items() if 2 * rows.chips.nbytes < SEGMENT_BYTES}
+        if len(small) > MOST_SMALL:
+            chosen |= small
+        for key, record in self._records.items():
+            if record.segment in chosen:
+                self._records[key] = self._copied(record)
+        self._store()
+
+    def _copied(self, record: Record) -> Record:
+        rows = self._segments[record.segment]
+        writer = self._writer_of(str(rows.chips.dtype))
+        start = writer.count
+        for piece in rows.pieces(record.start, record.start + record.count):
+            writer.append(piece)
+            writer.statistics = writer.statistics.merge(piece.statistics())
+        return replace(record, segment=writer.name, start=start)
+
+    def _statistics(self, used: Sequence[Record]) -> Statistics:
+        stretches: dict[str, list[tuple[int, int]]] = {}
+        for record in used:
+            stretches.setdefault(record.segment, []).append((record.start, record.count))
+        parts = [statistics_of(self._folder, name, self._segments[name], those) for name, those in stretches.items()]
+        return merged([Statistics.empty(len(self._order.request.bands)), *parts])
+
+    def _sweep(self) -> None:
+        """Remove what the index does not refer to: segments of old, and what a crash left."""
+        named = {record.segment for record in self._records.values()}
+        for path in self._folder.iterdir():
+            if path.name not in (INDEX, LOCK) and path.name.split(".")[0] not in named:
+                # Another process may hold it open where that forbids removal.
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
-def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+class _Room:
+    """How many chips are left for a subject, given what the ones before it have."""
+
+    def __init__(self, room: int, keys: Sequence[str], records: Mapping[str, Record]) -> None:
+        self._left = room
+        self._keys = keys
+        self._records = records
+        self._at = 0
+
+    def before(self, number: int) -> int:
+        """Return the room for the subject of this number; numbers must rise."""
+        while self._at < number:
+            record = self._records.get(self._keys[self._at])
+            if record is not None and record.fits(self._left):
+                self._left -= record.count
+            self._at += 1
+        return self._left
 
 
-def _state(path: Path) -> list[int]:
-    """Return size and time of change of a file; a file that has just vanished is found missing by its reader."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _load(folder: Path, entry: str, request: Request) -> tuple[Array, Cut] | None:
-    """Return a complete entry, or None: a missing, foreign or damaged one is cut anew."""
-    try:
-        cut = _cut_from_json(json.loads((folder / f"{entry}.json").read_text(encoding="utf-8")))
-        values = np.load(folder / f"{entry}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
-        return None
-    shape = (cut.count, len(request.bands), request.size, request.size)
-    return (values, cut) if (values.shape, str(values.dtype)) == (shape, cut.dtype) else None
-
-
-def _build(site: Site, request: Request, folder: Path, entry: str) -> None:
-    with _replacing(folder / f"{entry}.npy") as file:
-        sink = _NpySink(file, request)
-        cut = cut_site(site, request, sink)
-        sink.finish(cut)
-    with _replacing(folder / f"{entry}.json") as file:
-        file.write(json.dumps(_cut_to_json(cut)).encode())
+def _digest_of(used: Sequence[Record]) -> str:
+    return digest([[record.segment, record.start, record.count] for record in used])
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Any:
-    """Yield a new file that takes the place of ``path`` when all went well, and vanishes when not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix="writing-")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-class _NpySink:
-    """Writes chips behind a header that is filled in last."""
-
-    def __init__(self, file: BinaryIO, request: Request) -> None:
-        self._file = file
-        self._shape = (len(request.bands), request.size, request.size)
-        self._file.seek(NPY_HEADER_BYTES)
-        self._chip_bytes = 0
-
-    def append(self, chips: Array) -> None:
-        self._chip_bytes = chips[0].nbytes
-        self._file.write(np.ascontiguousarray(chips).data)
-
-    def truncate(self, count: int) -> None:
-        self._file.seek(NPY_HEADER_BYTES + count * self._chip_bytes)
-        self._file.truncate()
-
-    def finish(self, cut: Cut) -> None:
-        shape = (cut.count, *self._shape)
-        fields = f"{{'descr': {np.dtype(cut.dtype).str!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        magic = np.lib.format.magic(1, 0)
-        room = NPY_HEADER_BYTES - len(magic) - 2
-        self._file.seek(0)
-        self._file.write(magic + room.to_bytes(2, "little") + fields.encode().ljust(room - 1) + b"\n")
-
-
-def _forget_others(folder: Path, entry: str) -> None:
-    """Remove entries of an earlier state of the sources."""
-    for path in folder.iterdir():
-        if path.suffix in (".npy", ".json") and path.stem != entry:
-            # Another process may have removed it, or may hold it open where that forbids removal.
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _cut_to_json(cut: Cut) -> dict[str, Any]:
-    moments = [{"count": m.count, "mean": m.mean.tolist(), "squares": m.squares.tolist()} for m in cut.moments]
-    return {
-        "dtype": cut.dtype,
-        "files": [asdict(file) for file in cut.files],
-        "moments": moments,
-        "skipped": [asdict(item) for item in cut.skipped],
-    }
-
-
-def _cut_from_json(fields: dict[str, Any]) -> Cut:
-    return Cut(
-        dtype=str(fields["dtype"]),
-        files=tuple(FileChips(**file) for file in fields["files"]),
-        moments=tuple(
-            Moments(int(m["count"]), np.array(m["mean"], np.float64), np.array(m["squares"], np.float64))
-            for m in fields["moments"]
-        ),
-        skipped=tuple(Skipped(**item) for item in fields["skipped"]),
-    )
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes ``folder``, and keep others waiting."""
+    with (folder / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

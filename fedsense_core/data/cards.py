@@ -1,4 +1,4 @@
-"""The sensor cards that ship with FedSense, as data (a Flower bundle carries Python files and no others of ours).
+"""The sensor cards and mask rules that ship with FedSense, as data (a Flower bundle carries only Python files of ours).
 
 Central wavelengths are the operators' published ones, in micrometres. ``scale`` and ``offset`` give reflectance where
 the product defines it; 8-bit renderings and raw counts keep 1 and 0. Where a product changed (Sentinel-2 baseline 04.00
@@ -30,7 +30,8 @@ _S2 = [
     _band("B11", "swir_1", 1.6137),
     _band("B12", "swir_2", 2.2024),
 ]
-# Middle of each band of Landsat 8 and 9 OLI. Panchromatic and thermal bands have other pixel sizes, hence other files.
+# Middle of each band of Landsat 8 and 9 OLI. No Landsat card has the panchromatic and thermal bands: they have other
+# pixel sizes, and heat is no reflectance.
 _OLI = [
     _band("B1", "coastal", 0.443),
     _band("B2", "blue", 0.482),
@@ -53,28 +54,54 @@ _MODIS = [_band("B1", "red", 0.645), _band("B4", "green", 0.555), _band("B3", "b
 # Typical of large-format mapping cameras.
 _AERIAL = [_band("R", "red", 0.65), _band("G", "green", 0.55), _band("B", "blue", 0.46), _band("N", "nir", 0.83)]
 
-_C2_REFLECTANCE = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0.0}
+_SAR = [{"name": "VV", "polarisation": "VV"}, {"name": "VH", "polarisation": "VH"}]  # as every GRD product orders them
+
+# What nearly all pixels show: clouds and snow in the sun reach 1.6; corrections for the air make dark water negative.
+_REFLECTANCE = {"expected": (-0.2, 1.6)}
+_BYTES = {"expected": (0.0, 255.0)}
+_S2_COUNTS = {"gsd_m": 10.0, "scale": 1e-4, "nodata": 0.0, "baseline_offset": 1000.0, **_REFLECTANCE}
+_TM_COUNTS = {"gsd_m": 30.0, "nodata": 0.0, **_BYTES}
+_OLI_L1 = {"gsd_m": 30.0, "scale": 2e-5, "offset": -0.1, "nodata": 0.0, **_REFLECTANCE}
+_L2 = {"gsd_m": 30.0, "scale": 2.75e-5, "offset": -0.2, "nodata": 0.0, **_REFLECTANCE}
 
 CARDS: dict[str, dict[str, Any]] = {
-    "rgb": {"bands": _AERIAL[:3], "gsd_m": 1.0},
-    "aerial-rgb": {"bands": _AERIAL[:3], "gsd_m": 0.3},
-    "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6},
-    "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0},
-    "sentinel2-l1c": {"bands": _S2, "gsd_m": 10.0, "scale": 1e-4, "nodata": 0.0},
-    "sentinel2-l2a": {
-        "bands": [b for b in _S2 if b["code"] != "B10"],  # cirrus carries nothing from the ground
+    "rgb": {"bands": _AERIAL[:3], "gsd_m": 1.0, **_BYTES},
+    "aerial-rgb": {"bands": _AERIAL[:3], "gsd_m": 0.3, **_BYTES},
+    "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6, **_BYTES},
+    "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0, **_BYTES},
+    # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB above sigma nought.
+    "sentinel1-grd": {
+        "bands": _SAR,
         "gsd_m": 10.0,
-        "scale": 1e-4,
         "nodata": 0.0,
+        "kind": "sar",
+        "decibels": "amplitude",
+        "expected": (15.0, 85.0),
     },
+    # Backscatter that another program has calibrated and turned into decibels already.
+    "sentinel1-grd-db": {"bands": _SAR, "gsd_m": 10.0, "kind": "sar", "expected": (-50.0, 10.0)},
+    "sentinel2-l1c": {"bands": _S2, **_S2_COUNTS},
+    # Cirrus (B10) carries nothing from the ground.
+    "sentinel2-l2a": {"bands": [band for band in _S2 if band["code"] != "B10"], **_S2_COUNTS},
     # Counts of an 8-bit instrument; their calibration changes from scene to scene.
-    "landsat5-l1": {"bands": _TM, "gsd_m": 30.0, "nodata": 0.0},
-    "landsat7-l1": {"bands": _ETM, "gsd_m": 30.0, "nodata": 0.0},
-    "landsat8-l1": {"bands": _OLI, "gsd_m": 30.0, "scale": 2e-5, "offset": -0.1, "nodata": 0.0},
-    "landsat9-l1": {"bands": _OLI, "gsd_m": 30.0, "scale": 2e-5, "offset": -0.1, "nodata": 0.0},
-    "landsat5-l2": {"bands": _TM, "gsd_m": 30.0, **_C2_REFLECTANCE},
-    "landsat7-l2": {"bands": _ETM, "gsd_m": 30.0, **_C2_REFLECTANCE},
-    "landsat8-l2": {"bands": _OLI, "gsd_m": 30.0, **_C2_REFLECTANCE},
-    "landsat9-l2": {"bands": _OLI, "gsd_m": 30.0, **_C2_REFLECTANCE},
+    "landsat5-l1": {"bands": _TM, **_TM_COUNTS},
+    "landsat7-l1": {"bands": _ETM, **_TM_COUNTS},
+    "landsat8-l1": {"bands": _OLI, **_OLI_L1},
+    "landsat9-l1": {"bands": _OLI, **_OLI_L1},
+    "landsat5-l2": {"bands": _TM, **_L2},
+    "landsat7-l2": {"bands": _ETM, **_L2},
+    "landsat8-l2": {"bands": _OLI, **_L2},
+    "landsat9-l2": {"bands": _OLI, **_L2},
 }
 """Name -> the fields of a `SensorCard`."""
+
+MASKS: dict[str, dict[str, tuple[int, ...]]] = {
+    # Sentinel-2 level 2A, scene classification (SCL): 0 no data, 1 saturated or defective, 3 cloud shadow, 8 and 9
+    # cloud of medium and high probability, 10 thin cirrus. Kept: 2 dark areas, 4 plants, 5 soil, 6 water,
+    # 7 unclassified, 11 snow.
+    "sentinel2-scl": {"drop": (0, 1, 3, 8, 9, 10)},
+    # Landsat Collection 2, QA_PIXEL: bit 0 fill, 1 dilated cloud, 2 cirrus (unused before Landsat 8), 3 cloud, 4 cloud
+    # shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15 repeat the others as confidences.
+    "landsat-qa": {"drop_bits": (0, 1, 2, 3, 4)},
+}
+"""Name -> the fields of a `MaskRule`: ready-made rules for the masks that come with products."""

@@ -6,23 +6,19 @@ Shapes: n chips, C bands, S chip size, B batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsense_core.data.cache import cached_cut
-from fedsense_core.data.cutting import Cut, MemorySink, Request, cut_site, pooled
-from fedsense_core.data.holdings import Site
-from fedsense_core.data.limits import ReadLimits
-from fedsense_core.data.rasters import GDAL_OPTIONS, Skipped
-from fedsense_core.data.statistics import Moments
-from fedsense_core.errors import SiteError
+from fedsense_core.data.rasters import Skipped, common_dtype
+from fedsense_core.data.sensors import Band
+from fedsense_core.data.statistics import Statistics
+
+Array = NDArray[Any]
 
 CLAMP = 6.0
 """Standardised values beyond six deviations are glint, clouds or faults; they would rule a batch."""
@@ -30,102 +26,145 @@ CLAMP = 6.0
 
 @dataclass(frozen=True)
 class Chips:
-    """The chips of one site. Each source (one sensor) is standardised by its own statistics."""
+    """Chips with the same bands. Each source (one sensor) is standardised by its own statistics."""
 
-    values: NDArray[Any]
-    """(n, C, S, S) as stored in the files; memory-mapped when cached."""
+    segments: tuple[Array, ...]
+    """Where the pixels lie: arrays (m, C, S, S), each of its own type; memory-mapped when cached."""
+    segment: NDArray[np.int64]
+    """(n,) in which of the segments each chip lies."""
+    place: NDArray[np.int64]
+    """(n,) at which position of its segment."""
     mean: Tensor
     """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset, else physical.
 
-    For the record only: `batch` goes by ``origin_mean`` and ``origin_std``.
+    For the record only: `standardise` goes by ``origin_mean`` and ``origin_std``.
     """
     std: Tensor
     """(C,) float32, like ``mean``."""
-    sources: tuple[str, ...]
-    """Files that the chips came from, in order."""
+    statistics: tuple[Statistics, ...]
+    """Of each source's valid pixels, in stored units."""
+    sensor: tuple[str, ...]
+    """Name of each source's sensor card."""
+    scene_paths: tuple[str, ...]
+    """Scenes that the chips came from, in order, each by its first file."""
     skipped: tuple[Skipped, ...]
-    """Files left out, each with its reason."""
+    """Scenes left out, each with its reason."""
     bands: tuple[str, ...]
     """Band names, in channel order."""
+    spectrum: tuple[Band, ...]
+    """What each channel is, by the first source's card."""
     name: str
     """Name of the site."""
     origin: Tensor
-    """(n,) int64: which source each chip belongs to, as an index into the next two."""
+    """(n,) int64: which source each chip belongs to, as an index into the tables by source."""
     origin_mean: Tensor
     """(sources, C) float32, in stored units."""
     origin_std: Tensor
     """(sources, C) float32, in stored units."""
+    scene: NDArray[np.int64]
+    """(n,) which scene each chip was cut from, as an index into ``scene_paths``."""
+    row: NDArray[np.int64]
+    """(n,) pixel row of the chip's upper left corner in its scene."""
+    col: NDArray[np.int64]
+    """(n,) pixel column of the chip's upper left corner in its scene."""
+    valid: NDArray[np.float32]
+    """(n,) fraction of the chip's pixels that held a measurement in every band."""
 
     @classmethod
-    def of(cls, values: NDArray[Any], bands: Sequence[str], name: str = "chips") -> Chips:
+    def of(cls, values: Array, bands: Sequence[str], name: str = "chips", spectrum: Sequence[Band] = ()) -> Chips:
         """Wrap an array (n, C, S, S) whose pixels are all valid."""
-        moments = Moments.of(values, np.ones((len(values), *values.shape[2:]), dtype=bool))
-        mean, std = _tensor(moments.mean), _tensor(moments.std)
-        origin = torch.zeros(len(values), dtype=torch.int64)
-        return cls(values, mean, std, (), (), tuple(bands), name, origin, mean[None], std[None])
+        statistics = Statistics.of(values, np.ones((len(values), *values.shape[2:]), dtype=bool))
+        mean, std = as_tensor(statistics.mean), as_tensor(statistics.std)
+        zeros = np.zeros(len(values), dtype=np.int64)
+        return cls(
+            segments=(values,),
+            segment=zeros,
+            place=np.arange(len(values)),
+            mean=mean,
+            std=std,
+            statistics=(statistics,),
+            sensor=("custom",),
+            scene_paths=(name,),
+            skipped=(),
+            bands=tuple(bands),
+            spectrum=tuple(spectrum),
+            name=name,
+            origin=torch.zeros(len(values), dtype=torch.int64),
+            origin_mean=mean[None],
+            origin_std=std[None],
+            scene=zeros,
+            row=zeros,
+            col=zeros,
+            valid=np.ones(len(values), dtype=np.float32),
+        )
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.place)
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Files that the chips came from: another name of ``scene_paths``."""
+        return self.scene_paths
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The narrowest type that holds what is stored, in every segment."""
+        return common_dtype([segment.dtype for segment in self.segments])
+
+    @property
+    def values(self) -> Array:
+        """Every chip (n, C, S, S) as stored: a view of the only segment, or a copy that takes as much memory."""
+        (first, *others) = self.segments
+        if not others and len(first) == len(self) and np.array_equal(self.place, np.arange(len(self))):
+            return first
+        return np.asarray(self.read(np.arange(len(self))).numpy())
+
+    def read(self, indices: Sequence[int] | Array | Tensor, out: Tensor | None = None) -> Tensor:
+        """Return chips (B, C, S, S) as stored, copied once; into ``out`` if given, which must be of `dtype`.
+
+        Raises IndexError for a position outside.
+        """
+        index = np.asarray(indices, dtype=np.int64)
+        rows, parts = self.place[index], self.segment[index]
+        if out is None:
+            out = torch.from_numpy(np.empty((len(index), *self.segments[0].shape[1:]), self.dtype))
+        target = out.numpy()
+        if len(self.segments) == 1:
+            # "clip" copies without a detour through a buffer; `rows` are known to be inside.
+            np.take(self.segments[0], rows, axis=0, out=target, mode="clip")
+        else:
+            for chip, part, row in zip(target, parts.tolist(), rows.tolist(), strict=True):
+                np.copyto(chip, self.segments[part][row])
+        return out
+
+    def standardise(self, raw: Tensor, indices: Sequence[int] | Array | Tensor) -> Tensor:
+        """Return ``raw`` chips (B, C, S, S) as float32, on their device, by their own source's statistics.
+
+        ``indices`` (B,) says which chips they are. Clamped to ±6.
+        """
+        origin = self.origin[torch.as_tensor(indices, dtype=torch.int64)]
+        mean, std = (table[origin].to(raw.device)[:, :, None, None] for table in (self.origin_mean, self.origin_std))
+        return raw.to(torch.float32, copy=True).sub_(mean).div_(std).clamp_(-CLAMP, CLAMP)
+
+    def batch(self, indices: Sequence[int] | Array | Tensor) -> Tensor:
         """Return (B, C, S, S) float32 chips, standardised by their own source and clamped to ±6."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
-        x_BCHW = torch.from_numpy(np.asarray(self.values[index.numpy()]).astype(np.float32))
-        origin = self.origin[index]
-        mean, std = (table[origin][:, :, None, None] for table in (self.origin_mean, self.origin_std))
-        return x_BCHW.sub_(mean).div_(std).clamp_(-CLAMP, CLAMP)
+        return self.standardise(self.read(indices), indices)
+
+    def subset(self, indices: Sequence[int] | Array | Tensor) -> Chips:
+        """Return only these chips, without copying a pixel; the statistics stay those of the whole."""
+        index = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            segment=self.segment[index],
+            place=self.place[index],
+            origin=self.origin[torch.from_numpy(index)],
+            scene=self.scene[index],
+            row=self.row[index],
+            col=self.col[index],
+            valid=self.valid[index],
+        )
 
 
-def open_chips(
-    site: Site,
-    bands: Sequence[str],
-    chip_size: int,
-    cache_dir: Path | None,
-    limits: ReadLimits | None = None,
-) -> Chips:
-    """Cut ``site`` into chips of ``chip_size`` pixels with the named bands, or map them from ``cache_dir``.
-
-    Without ``limits`` those of the site file hold.
-    Raises SiteError for a band that a source lacks, a file that contradicts its sensor card, or no usable chip.
-    """
-    request = Request(tuple(bands), chip_size, limits or site.limits)
-    _check(site, request)
-    with rasterio.Env(**GDAL_OPTIONS):
-        if cache_dir is None:
-            sink = MemorySink()
-            cut = cut_site(site, request, sink)
-            return _chips(site, request, sink.values(), cut)
-        values, cut = cached_cut(site, request, cache_dir)
-        return _chips(site, request, values, cut)
-
-
-def _check(site: Site, request: Request) -> None:
-    """Refuse a request that no file could meet, before any is opened."""
-    if not request.bands or len(set(request.bands)) != len(request.bands):
-        raise SiteError(f"{site.path}: the bands asked for must be a list without repeats, not {request.bands}")
-    if not 8 <= request.size <= 4096:
-        raise SiteError(f"{site.path}: chip size {request.size} is outside 8 to 4096 pixels")
-    for number, source in enumerate(site.sources, start=1):
-        source.card.positions(request.bands, f"{site.path}: sources[{number}]")
-
-
-def _chips(site: Site, request: Request, values: NDArray[Any], cut: Cut) -> Chips:
-    total = pooled(cut, site)
-    counts = [file.count for file in cut.files]
-    origin = np.repeat(np.array([file.source for file in cut.files], dtype=np.int64), counts)
-    return Chips(
-        values=values,
-        mean=_tensor(total.mean),
-        std=_tensor(total.std),
-        sources=tuple(file.path for file in cut.files),
-        skipped=cut.skipped,
-        bands=request.bands,
-        name=site.name,
-        origin=torch.from_numpy(origin),
-        origin_mean=torch.stack([_tensor(part.mean) for part in cut.moments]),
-        origin_std=torch.stack([_tensor(part.std) for part in cut.moments]),
-    )
-
-
-def _tensor(values: NDArray[np.float64]) -> Tensor:
+def as_tensor(values: NDArray[np.float64]) -> Tensor:
+    """Return statistics as float32."""
     return torch.from_numpy(values.astype(np.float32))

@@ -1,178 +1,194 @@
-"""From a site's files to its chips: file by file, each wholly or not at all.
+"""From scenes to chips: scene by scene, each wholly or not at all.
 
-Shapes: n chips, C bands, S chip size.
+Shapes: n chips, C bands, S chip size, h x w block of neighbouring chips.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from fedsense_core.data.holdings import Site
-from fedsense_core.data.limits import ReadLimits
-from fedsense_core.data.rasters import DTYPES, Raster, Skipped, Unreadable, inspect, read_chips
-from fedsense_core.data.statistics import Moments, merge_all
-from fedsense_core.errors import SiteError
+from fedsense_core.data.ahead import ahead
+from fedsense_core.data.rasters import Unreadable
+from fedsense_core.data.scenes import Block, Request
+from fedsense_core.data.segments import PLACE, Rows
+from fedsense_core.data.statistics import Statistics
 
 Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+
+BLOCKS_AHEAD = 2
+"""Blocks that wait between reading and judging: enough that neither waits for the other's slow ones."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is wanted of a site."""
-
-    bands: tuple[str, ...]
-    size: int
-    """Chip size S, in pixels."""
-    limits: ReadLimits
-
-
-@dataclass(frozen=True)
-class FileChips:
-    """How many chips one file gave. Chips lie in the order of the files."""
-
-    path: str
-    source: int
-    """0-based position of its entry among the site's sources."""
-    count: int
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The record of one cutting."""
-
-    dtype: str
-    files: tuple[FileChips, ...]
-    moments: tuple[Moments, ...]
-    """Of the valid pixels kept, one for each of the site's sources, in stored units."""
-    skipped: tuple[Skipped, ...]
+class Subject(Protocol):
+    """What is cut as a whole: a scene, or an image of a dataset."""
 
     @property
-    def count(self) -> int:
-        """Number of chips."""
-        return sum(file.count for file in self.files)
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def key(self) -> str:
+        """What identifies it, its present state and how it is to be read."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield its chips. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
 
 
-class Sink(Protocol):
-    """Where chips go as they are cut."""
+class Writer(Protocol):
+    """Where chips of one type go."""
 
-    def append(self, chips: Array) -> None:
-        """Add chips (n, C, S, S) at the end."""
+    name: str
+    """Of the segment that it writes."""
+    count: int
+    """How many chips it holds."""
+    statistics: Statistics
+    """Of the chips that are to stay."""
+
+    def append(self, rows: Rows) -> None:
+        """Add chips at the end."""
 
     def truncate(self, count: int) -> None:
         """Keep only the first ``count`` chips."""
 
 
-class MemorySink:
-    """Keeps the chips in memory."""
+@dataclass(frozen=True)
+class Taken:
+    """What one subject gave: chips in a row in one segment; or a reason why it was left out."""
 
-    def __init__(self) -> None:
-        self._parts: list[Array] = []
-
-    def append(self, chips: Array) -> None:
-        """Add chips (n, C, S, S) at the end."""
-        self._parts.append(chips)
-
-    def truncate(self, count: int) -> None:
-        """Keep only the first ``count`` chips."""
-        self._parts = [np.concatenate(self._parts)[:count]] if self._parts and count else []
-
-    def values(self) -> Array:
-        """Return all chips (n, C, S, S)."""
-        return np.concatenate(self._parts)
+    reason: str = ""
+    segment: str = ""
+    start: int = 0
+    count: int = 0
+    whole: bool = True
+    """False if there was no room for all its chips."""
 
 
-def cut_site(site: Site, request: Request, sink: Sink) -> Cut:
-    """Send every usable chip of ``site`` to ``sink`` and return the record.
+def cut(
+    subjects: Sequence[Subject],
+    request: Request,
+    writer_of: Callable[[str], Writer],
+    room_for: Callable[[int], int],
+) -> Iterator[tuple[int, Taken]]:
+    """Yield what each subject gave, in order, its chips being written to ``writer_of`` their type.
 
-    Raises SiteError when a file contradicts its sensor card, a band is not there, or no chip at all is usable.
+    ``room_for`` says how many chips a subject may have; where that is none, cutting ends.
+    Raises SiteError when a file contradicts its sensor card.
     """
-    rasters, skipped = _inspect_all(site, request)
-    dtype = _common_dtype([raster.dtype for _, raster in rasters])
-    moments = [Moments.empty(len(request.bands)) for _ in site.sources]
-    files: list[FileChips] = []
-    count = 0
-    for source, raster in rasters:
+    with closing(ahead(_read(subjects), BLOCKS_AHEAD)) as events:
+        cutting: _Cutting | None = None
+        for number, event in events:
+            if cutting is None:
+                room = room_for(number)
+                if room < 1:
+                    return
+                cutting = _Cutting(request, writer_of, room)
+            if isinstance(event, Block):
+                cutting.add(event)
+                if cutting.whole:
+                    continue
+                yield number, cutting.taken()
+                return
+            yield number, cutting.undone(str(event)) if event else cutting.taken()
+            cutting = None
+
+
+def _read(subjects: Sequence[Subject]) -> Generator[tuple[int, Block | Unreadable | None]]:
+    """Yield each subject's blocks and, at its end, None or what was wrong with it."""
+    for number, subject in enumerate(subjects):
         try:
-            kept, of_file = _cut_file(raster, request, sink, dtype, request.limits.max_chips - count)
+            for block in subject.blocks():
+                yield number, block
         except Unreadable as reason:
-            sink.truncate(count)
-            skipped.append(Skipped(str(raster.path), str(reason)))
-            continue
-        count += kept
-        moments[source] = moments[source].merge(of_file)
-        files.append(FileChips(str(raster.path), source, kept))
-    if not files:
-        raise SiteError(_nothing_usable(site, skipped))
-    return Cut(dtype, tuple(files), tuple(moments), tuple(skipped))
+            yield number, reason
+        except OSError as error:
+            yield number, Unreadable(f"cannot be read ({error.strerror})")
+        else:
+            yield number, None
 
 
-def pooled(cut: Cut, site: Site) -> Moments:
-    """Return the moments over all sources: in stored units if they share scale and offset, else in physical ones."""
-    units = [(source.card.scale, source.card.offset) for source in site.sources]
-    if len(set(units)) == 1:
-        return merge_all(list(cut.moments))
-    return merge_all([part.scaled(*unit) for part, unit in zip(cut.moments, units, strict=True)])
+class _Cutting:
+    """The cutting of one subject."""
+
+    def __init__(self, request: Request, writer_of: Callable[[str], Writer], room: int) -> None:
+        self.whole = True
+        self._request = request
+        self._writer_of = writer_of
+        self._writer: Writer | None = None
+        self._start = 0
+        self._room = room
+        self._statistics = Statistics.empty(len(request.bands))
+
+    def add(self, block: Block) -> None:
+        """Judge a block's chips and write the usable ones, as many as there is room for."""
+        chips, valid, places = usable_chips(block, self._request)
+        if self._writer is None and len(chips):
+            self._writer = self._writer_of(str(chips.dtype))
+            self._start = self._writer.count
+        if self._writer is None:
+            return
+        left = self._room - (self._writer.count - self._start)
+        if len(chips) > left:
+            self.whole = False
+            chips, valid, places = chips[:left], None if valid is None else valid[:left], places[:left]
+        self._statistics = self._statistics.merge(_statistics(block, chips, valid, self._request))
+        self._writer.append(Rows.of(chips if valid is None else filled(chips, valid), places, valid))
+
+    def taken(self) -> Taken:
+        """Return what there is."""
+        if self._writer is None:
+            return Taken(f"has no chip with {self._request.limits.min_valid:.0%} valid pixels")
+        self._writer.statistics = self._writer.statistics.merge(self._statistics)
+        return Taken("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
+
+    def undone(self, reason: str) -> Taken:
+        """Take back what was written."""
+        if self._writer is not None:
+            self._writer.truncate(self._start)
+        # A file's name need not be text, but what is written down must be.
+        return Taken(reason.encode("utf-8", "backslashreplace").decode())
 
 
-def _inspect_all(site: Site, request: Request) -> tuple[list[tuple[int, Raster]], list[Skipped]]:
-    rasters: list[tuple[int, Raster]] = []
-    skipped: list[Skipped] = []
-    for number, source in enumerate(site.sources):
-        for path in source.files:
-            try:
-                rasters.append((number, inspect(path, source.card, request.bands, request.size, request.limits)))
-            except Unreadable as reason:
-                skipped.append(Skipped(str(path), str(reason)))
-    return rasters, skipped
+def usable_chips(block: Block, request: Request) -> tuple[Array, Bools | None, Array]:
+    """Return chips (n, C, S, S) with enough valid pixels, which pixels those are (n, S, S) or None, and places (n,)."""
+    size, stride = request.size, request.stride
+    grid = sliding_window_view(block.values, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    grid = grid.transpose(1, 2, 0, 3, 4)
+    down, across = grid.shape[:2]
+    if block.valid is None:
+        rows, columns = (index.ravel() for index in np.indices((down, across)))
+        chips = np.ascontiguousarray(grid).reshape(-1, *grid.shape[2:])
+        valid, fraction = None, np.ones(len(chips))
+    else:
+        windows = sliding_window_view(block.valid, (size, size))[::stride, ::stride]
+        fractions = np.count_nonzero(windows, axis=(2, 3)) / (size * size)
+        rows, columns = np.nonzero(fractions >= request.limits.min_valid)
+        chips, valid, fraction = grid[rows, columns], windows[rows, columns], fractions[rows, columns]
+    places = np.empty(len(chips), PLACE)
+    places["row"], places["col"] = rows * stride + block.row, columns * stride + block.col
+    places["valid"] = fraction
+    return chips, valid, places
 
 
-def _common_dtype(dtypes: Sequence[str]) -> str:
-    """Return the narrowest allowed type that holds every file's values."""
-    if not dtypes:
-        return "float32"
-    joint = str(np.result_type(*dtypes))
-    return joint if joint in DTYPES else "float32"
-
-
-def _cut_file(raster: Raster, request: Request, sink: Sink, dtype: str, room: int) -> tuple[int, Moments]:
-    """Send one file's chips to ``sink``; return their number and moments. Raises Unreadable, perhaps half-way."""
-    if room < 1:
-        raise Unreadable(f"comes after the {request.limits.max_chips} chips that a site may have")
-    kept, moments = 0, Moments.empty(len(request.bands))
-    for block in read_chips(raster, request.size, request.limits):
-        usable = block.valid.mean(axis=(1, 2)) >= request.limits.min_valid
-        values, valid = block.values[usable][: room - kept], block.valid[usable][: room - kept]
-        if len(values):
-            moments = moments.merge(Moments.of(values, valid))
-            sink.append(_filled(values, valid).astype(dtype, copy=False))
-            kept += len(values)
-    if not kept:
-        raise Unreadable(f"has no chip with {request.limits.min_valid:.0%} valid pixels")
-    return kept, moments
-
-
-def _filled(values: Array, valid: NDArray[np.bool_]) -> Array:
+def filled(chips: Array, valid: Bools) -> Array:
     """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws no edge."""
     for chip in np.flatnonzero(~valid.all(axis=(1, 2))):
-        for band in values[chip]:
+        for band in chips[chip]:
             mean = band[valid[chip]].mean(dtype=np.float64)
             band[~valid[chip]] = mean if band.dtype.kind == "f" else round(mean)
-    return values
+    return chips
 
 
-def _nothing_usable(site: Site, skipped: Sequence[Skipped]) -> str:
-    """Say why a site has no chip, most frequent reason first, with one file as an example of each."""
-    # Reasons differ in their figures and in GDAL's words in brackets; those with the same beginning count together.
-    kinds = [re.sub(r"\d+", "N", item.reason.split(" (")[0]) for item in skipped]
-    lines = []
-    for kind, count in Counter(kinds).most_common(5):
-        example = skipped[kinds.index(kind)]
-        lines.append(f"{count} of {len(skipped)} files, such as {example.path}: {example.reason}")
-    return f"{site.path}: site {site.name!r} has no usable chip. " + "; ".join(lines) + "."
+def _statistics(block: Block, chips: Array, valid: Bools | None, request: Request) -> Statistics:
+    if valid is not None:
+        return Statistics.of(chips, valid)
+    # Chips that tile the block hold the same pixels, and there each band lies in one piece.
+    pixels = block.values[None] if chips.size == block.values.size and request.stride == request.size else chips
+    return Statistics.of(pixels, np.ones((len(pixels), *pixels.shape[2:]), dtype=bool))

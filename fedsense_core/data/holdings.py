@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsense_core.data.limits import ReadLimits
 from fedsense_core.data.sensors import SensorCard
@@ -61,6 +64,27 @@ class DatasetRef:
     target: str
     """``module:Class``, such as ``torchgeo.datasets:EuroSAT``."""
     args: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the class; a relative ``root`` has been made absolute."""
+
+
+class Images(Protocol):
+    """Images that come from elsewhere than scenes, all with the bands of one card; see `datasets.open_dataset`."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def key(self, i: int) -> str:
+        """Return what identifies image ``i`` and its present state, for caches."""
+
+    def name(self, i: int) -> str:
+        """Return what image ``i`` is called in messages."""
+
+    def read(self, i: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return values (C, H, W), in the card's bands and order, and the pixels (H, W) that are no gaps.
+
+        Gaps that the values themselves show, as nodata or not-a-number, are the reader's to find in the bands asked
+        for. Raises rasters.Unreadable for an image to skip, SiteError for one that contradicts the card.
+        """
 
 
 @dataclass(frozen=True)
@@ -93,10 +117,12 @@ class ChipGrid:
 
     overlap: float = 0.0
     """Share of a chip's side that it has in common with the next chip, 0 to below 1."""
+    stride_px: int | None = None
+    """Pixels from one chip to the next, whatever the chips' size; None goes by ``overlap``."""
 
     def stride(self, size: int) -> int:
         """Return the pixels from one chip of ``size`` to the next."""
-        return max(1, round(size * (1 - self.overlap)))
+        return self.stride_px or max(1, round(size * (1 - self.overlap)))
 
 
 @dataclass(frozen=True)
@@ -109,6 +135,8 @@ class Site:
     sources: tuple[Source, ...]
     limits: ReadLimits
     grid: ChipGrid = ChipGrid()
+    share_statistics: bool = False
+    """Whether the institution allows that means and deviations of its bands leave the machine, if a run asks."""
 
     @property
     def common_bands(self) -> tuple[str, ...]:

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from fedsense_core.data.chips import CLAMP, Chips
+from fedsense_core.data.cutting import filled, usable_chips
+from fedsense_core.data.holdings import Layer, Scene, Source
 from fedsense_core.data.limits import ReadLimits
-from fedsense_core.data.rasters import GDAL_OPTIONS, Unreadable, inspect, read_chips
-from fedsense_core.data.sensors import SensorCard
+from fedsense_core.data.rasters import Unreadable
+from fedsense_core.data.scenes import Request, read_scene
+from fedsense_core.data.sensors import Band
 from fedsense_core.data.site import SensorChoice, read_strict_toml
 from fedsense_core.errors import SiteError
 
@@ -67,8 +69,13 @@ class LabelledSet:
     name: str
     classes: tuple[str, ...]
     bands: tuple[str, ...]
+    """Band names, in channel order."""
     train: LabelledSplit
     test: LabelledSplit
+    spectrum: tuple[Band, ...]
+    """What each channel is."""
+    sensor: str
+    """Name of the sensor card, or ``custom``."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,10 @@ class _Row:
     group: int
 
 
-def load_labelled(folder: Path, bands: Sequence[str], standardise: Literal["set", "chip"] | None = None) -> LabelledSet:
-    """Read a labelled folder with the named bands; ``standardise`` overrides the folder's own choice.
+def load_labelled(
+    folder: Path, bands: Sequence[str] | Literal["all"], standardise: Literal["set", "chip"] | None = None
+) -> LabelledSet:
+    """Read a labelled folder with the named bands or ``all`` of its card's; ``standardise`` overrides the folder's own.
 
     Raises SiteError naming the file, the line and the remedy.
     """
@@ -90,8 +99,15 @@ def load_labelled(folder: Path, bands: Sequence[str], standardise: Literal["set"
     head = read_strict_toml(folder / "labelled.toml", LabelledFile)
     table = _read_table(folder / "labels.csv")
     classes = tuple(sorted({row.label for row in table}))
-    card = head.card(str(folder / "labelled.toml"))
-    chips = _read_chips(folder, table, card, bands, head.chip_size)
+    where = str(folder / "labelled.toml")
+    card = head.card(where)
+    bands = tuple(card.names if bands == "all" else bands)
+    spectrum = tuple(card.bands[i] for i in card.positions(bands, where))
+    sensor = head.sensor if isinstance(head.sensor, str) else "custom"
+    # A label stands for its chip, whatever is missing of it.
+    request = Request(bands, head.chip_size, head.chip_size, ReadLimits(min_valid=1e-9))
+    source = Source(sensor, card, (), baseline_offset=card.baseline_offset)
+    chips = _read_chips(folder, table, source, request)
     in_train = np.array([row.split == "train" for row in table])
     if in_train.all() or not in_train.any():
         raise SiteError(f"{folder / 'labels.csv'}: needs rows of both splits, 'train' and 'test'.")
@@ -102,7 +118,7 @@ def load_labelled(folder: Path, bands: Sequence[str], standardise: Literal["set"
     )
     if (standardise or head.standardise) == "chip":
         train, test = _by_chip(train), _by_chip(test)
-    return LabelledSet(head.name, classes, tuple(bands), train, test)
+    return LabelledSet(head.name, classes, bands, train, test, spectrum, sensor)
 
 
 def _by_chip(split: LabelledSplit) -> LabelledSplit:
@@ -145,34 +161,34 @@ def _row(fields: dict[str, str], where: str) -> _Row:
     return _Row(fields["file"], numbers[0], numbers[1], fields["class"], fields["split"], numbers[2])
 
 
-def _read_chips(folder: Path, table: Sequence[_Row], card: SensorCard, bands: Sequence[str], size: int) -> NDArray[Any]:
+def _read_chips(folder: Path, table: Sequence[_Row], source: Source, request: Request) -> NDArray[Any]:
     """Return the chips of ``table``, in its order (n, C, S, S). Unlike imagery, a labelled file must not be missing."""
-    mosaics: dict[str, NDArray[Any]] = {}
-    with rasterio.Env(**GDAL_OPTIONS):
-        for name in sorted({row.file for row in table}):
-            mosaics[name] = _read_mosaic(folder, name, card, bands, size)
+    mosaics = {name: _read_mosaic(folder, name, source, request) for name in sorted({row.file for row in table})}
     chips = []
     for row in table:
-        grid = mosaics[row.file]
-        if not (0 <= row.row < grid.shape[0] and 0 <= row.col < grid.shape[1]):
+        mosaic = mosaics[row.file]
+        if (row.row, row.col) not in mosaic:
+            rows, columns = (max(place[axis] for place in mosaic) + 1 if mosaic else 0 for axis in (0, 1))
             raise SiteError(
-                f"{folder / row.file}: has {grid.shape[0]} x {grid.shape[1]} chips, "
+                f"{folder / row.file}: has {rows} x {columns} chips with valid pixels, "
                 f"labels.csv names row {row.row}, column {row.col}."
             )
-        chips.append(grid[row.row, row.col])
+        chips.append(mosaic[row.row, row.col])
     return np.stack(chips)
 
 
-def _read_mosaic(folder: Path, name: str, card: SensorCard, bands: Sequence[str], size: int) -> NDArray[Any]:
-    """Return a mosaic as a grid of chips (rows, columns, C, S, S)."""
+def _read_mosaic(folder: Path, name: str, source: Source, request: Request) -> dict[tuple[int, int], NDArray[Any]]:
+    """Return a mosaic's chips (C, S, S) by row and column; one without any measurement is not there."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise SiteError(f"{folder / 'labels.csv'}: {name!r} lies outside the labelled folder.")
+    scene = Scene((Layer(path, tuple(range(len(source.card.bands)))),))
+    found = {}
     try:
-        raster = inspect(path, card, bands, size, ReadLimits())
-        grid = np.empty((raster.height // size, raster.width // size, len(bands), size, size), raster.dtype)
-        for part in read_chips(raster, size, ReadLimits()):
-            grid[part.rows, part.columns] = part.values
+        for block in read_scene(scene, source, request):
+            chips, valid, places = usable_chips(block, request)
+            for chip, place in zip(chips if valid is None else filled(chips, valid), places, strict=True):
+                found[int(place["row"]) // request.size, int(place["col"]) // request.size] = chip
     except Unreadable as reason:
         raise SiteError(f"{path}: {reason}.") from reason
-    return grid
+    return found

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from fedsense_core.data.cards import CARDS
 from fedsense_core.errors import SiteError, nearest
+from fedsense_core.settings import AsTuple
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Polarisation = Literal["VV", "VH", "HH", "HV"]
@@ -63,8 +64,19 @@ class SensorCard(BaseModel):
     """What the sensor measures: reflected light, or the radar's own echo."""
     decibels: Literal["no", "amplitude", "power"] = "no"
     """Turn radar amplitudes into 20 log10, or powers into 10 log10, when chips are cut; ``no`` leaves numbers alone."""
-    expected: tuple[FiniteFloat, FiniteFloat] | None = None
-    """Between which physical values nearly all pixels lie; `fedsense data check` warns of others."""
+    baseline_offset: FiniteFloat | None = None
+    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top; None for other sensors."""
+    expected: Annotated[tuple[FiniteFloat, FiniteFloat], AsTuple] | None = None
+    """Between which physical values nearly all pixels lie, in decibels where ``decibels`` makes them; `fedsense data
+    check` warns of others."""
+
+    @model_validator(mode="after")
+    def _range_and_decibels_make_sense(self) -> SensorCard:
+        if self.expected is not None and self.expected[0] >= self.expected[1]:
+            raise ValueError(f"expected = {list(self.expected)} must be two numbers, the smaller one first")
+        if self.decibels != "no" and self.kind != "sar":
+            raise ValueError(f"decibels = {self.decibels!r} is for radar; add kind = 'sar' or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SensorCard:

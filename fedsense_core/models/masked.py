@@ -13,11 +13,16 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from fedsense_core.models.bands import BandLinear
+
 EPSILON = 1e-6
 
 
 class MaskedModel(nn.Module):
     """Heads that turn an encoder into a masked-image model. The encoder is passed in, not owned: it travels once."""
+
+    predict: nn.Module
+    """From a cell's features to its pixels, in the order of ``patches``."""
 
     def __init__(self, cell: int, mask_ratio: float) -> None:
         super().__init__()
@@ -31,9 +36,14 @@ class MaskedModel(nn.Module):
         order_BN = torch.rand(len(x_BCHW), cells, generator=generator).argsort(dim=1)
         return (order_BN < hidden).to(x_BCHW.device)
 
+    def condition(self, kernels: int) -> None:
+        """Predict whatever bands the batch has from now on, by weights made from what each band is."""
+        assert isinstance(self.predict, nn.Linear)
+        self.predict = BandLinear(self.predict.in_features, self.cell**2, kernels)
+
     @abstractmethod
     def forward(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predicted patches (B, N, P*P*C) and the pooled, LayerNorm'ed features of visible cells (B, D)."""
+        """Return predicted patches (B, N, C*P*P) and the pooled, LayerNorm'ed features of visible cells (B, D)."""
 
     @abstractmethod
     def pool_visible(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
@@ -102,6 +112,11 @@ class ConvMaskedModel(MaskedModel):
         self.colour = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.predict = nn.Linear(int(encoder.num_features), self.cell**2 * channels)  # type: ignore[arg-type]
 
+    def condition(self, kernels: int) -> None:
+        """Also hide the cells of all bands behind one learned number; see ``MaskedModel``."""
+        super().condition(kernels)
+        self.colour = nn.Parameter(torch.zeros(1, 1, 1, 1))
+
     def forward(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the image with hidden cells coloured; see ``MaskedModel``."""
         cells_BND = self._cells(encoder, x_BCHW, mask_BN)
@@ -138,12 +153,12 @@ def cell_size(encoder: nn.Module, channels: int, side: int = 256) -> int:
 
 
 def patches(x_BCHW: Tensor, cell: int) -> Tensor:
-    """Cut images into cells: (B, C, H, W) -> (B, N, P*P*C)."""
+    """Cut images into cells: (B, C, H, W) -> (B, N, C*P*P), all pixels of a band before the next band's."""
     return F.unfold(x_BCHW, kernel_size=cell, stride=cell).transpose(1, 2)
 
 
 def unpatch(patches_BNF: Tensor, cell: int, channels: int, height: int, width: int) -> Tensor:
-    """Put cells together again: (B, N, P*P*C) -> (B, C, H, W). Inverse of ``patches``."""
+    """Put cells together again: (B, N, C*P*P) -> (B, C, H, W). Inverse of ``patches``."""
     return F.fold(patches_BNF.transpose(1, 2), (height, width), kernel_size=cell, stride=cell)
 
 

@@ -5,7 +5,7 @@ Shapes: B batch, C bands, H W pixels, D features, G cells of the feature map a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -13,7 +13,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from fedsense_core.data.sensors import Band
 from fedsense_core.errors import ConfigError, nearest
+from fedsense_core.models.bands import USUAL_BANDS, condition, encoder_for, read_bands
 from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
 from fedsense_core.settings import Config
 
@@ -60,6 +62,17 @@ class PretrainingModel(nn.Module):
         self.projector = projector
         self.masked = masked
 
+    def read_bands(self, bands: Sequence[Band]) -> None:
+        """Say which bands the next batches have; only models of any bands look at it."""
+        read_bands(self, bands)
+
+    def encoder_for(self, bands: Sequence[Band]) -> nn.Module:
+        """Return a plain timm encoder (B, C, H, W) -> (B, D) of images with just these bands.
+
+        Its features are the model's. A model of fixed bands returns its own encoder.
+        """
+        return encoder_for(self.encoder, bands)
+
     def embed(self, x_BCHW: Tensor) -> Tensor:
         """Return pooled features (B, D)."""
         features: Tensor = self.encoder(x_BCHW)
@@ -77,9 +90,11 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> Pre
     with torch.random.fork_rng(devices=[]):  # timm draws initial weights from the global generator
         torch.manual_seed(seed)
         model = config.model
-        channels, size = len(config.data.bands), config.data.view_size
-        encoder = build_encoder(model.architecture, channels, size, model.args)
-        masked = _masked_model(encoder, config) if config.train.recipe == "mae" else None
+        channels = USUAL_BANDS if config.conditioned else len(config.data.bands)
+        encoder = build_encoder(model.architecture, channels, config.data.view_size, model.args)
+        masked = _masked_model(encoder, channels, config) if config.train.recipe == "mae" else None
+        if config.conditioned:
+            condition(encoder, model.band_kernels)
         return PretrainingModel(encoder, _projector(int(encoder.num_features), *model.projector), masked)  # type: ignore[arg-type]
 
 
@@ -89,8 +104,8 @@ def _projector(width: int, hidden: int, out: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden, bias=False), norm, nn.ReLU(), nn.Linear(hidden, out))
 
 
-def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:
-    channels, ratio = len(config.data.bands), config.train.mask_ratio
+def _masked_model(encoder: nn.Module, channels: int, config: Config) -> MaskedModel:
+    ratio = config.train.mask_ratio
     masked: MaskedModel
     if isinstance(encoder, VisionTransformer) and getattr(encoder, "dist_token", None) is None:
         masked = VitMaskedModel(encoder, channels, config.model.decoder_width, config.model.decoder_depth, ratio)
@@ -107,6 +122,8 @@ def _masked_model(encoder: nn.Module, config: Config) -> MaskedModel:
             f"data.view_size = {config.data.view_size} must be a multiple of {masked.cell} pixels, at least twice, to "
             f"hide cells of {config.model.architecture!r}; change it, or the strides in model.args"
         )
+    if config.conditioned:
+        masked.condition(config.model.band_kernels)
     return masked
 
 

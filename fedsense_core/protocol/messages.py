@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.data.site import SITE_NAME
 from fedsense_core.errors import FrameError
 
@@ -143,6 +144,8 @@ class Hello:
     code: str = ""
     problem: str = ""
     """Why it cannot train; empty if it can."""
+    statistics: SensorStatistics = field(default_factory=SensorStatistics, repr=False)
+    """Of its imagery, where the run and the site file both allow it."""
 
     def to_records(self) -> RecordDict:
         """Pack into one ConfigRecord."""
@@ -154,6 +157,7 @@ class Hello:
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
+                "statistics": self.statistics.to_bytes(),
             }
         )
         return RecordDict({"hello": hello})
@@ -176,6 +180,7 @@ class Hello:
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(hello["code"])),
                 problem="" if problem == "-" else problem,
+                statistics=SensorStatistics.from_bytes(_bytes(hello, "statistics")),
             )
         except (KeyError, ValueError) as error:
             raise FrameError(f"not a hello: {error}") from None

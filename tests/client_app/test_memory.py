@@ -95,9 +95,8 @@ class FakeTraining:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(work.Worker, "_batches", lambda self: iter(()))
-    return Place("alpha", (), tmp_path)
+def place(tmp_path: Path) -> Place:
+    return Place("alpha", (), tmp_path)  # no imagery: training is replaced, and asks for no batch
 
 
 def task_of(

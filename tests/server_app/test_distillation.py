@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from federation import tiny
 
+from fedsense_core.data import Batch, shipped_card
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.settings import OuterSection
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.distillation import Distiller, Teacher, similarities, similarity_loss
 from server_app.outer import OuterOptimiser
+
+RGB_BANDS = tuple(shipped_card("rgb", "test").bands)
 
 
 def features(seed: int, n: int = 12) -> torch.Tensor:
@@ -49,7 +52,7 @@ def distiller(**changes: object) -> tuple[Distiller, PretrainingModel, TensorTab
             **changes,
         }
     )
-    public = torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    public = [Batch(torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(4)), RGB_BANDS)]
     model = build_model(config)
     return Distiller(config, public, build_recipe(config), torch.device("cpu")), model, TensorTable.of(model)
 

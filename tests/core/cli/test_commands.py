@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-from federation import write_raster, write_site
 from typer.testing import CliRunner
 
 from fedsense_core.cli import app
@@ -54,31 +53,12 @@ def test_version_names_what_numbers_depend_on() -> None:
 
 def test_help_lists_the_commands() -> None:
     output = runner.invoke(app, ["--help"]).stdout
-    assert all(name in output for name in ("run", "report", "check", "presets", "settings"))
+    assert all(name in output for name in ("run", "report", "data", "presets", "settings"))
 
 
-def test_check_counts_chips_and_names_broken_files(tmp_path: Path) -> None:
-    site = write_site(tmp_path, "alpha", 1)
-    write_raster(tmp_path / "alpha" / "scene.tif", 1, side=160)
-    (tmp_path / "alpha" / "broken.tif").write_bytes(b"II*\0 not an image")
-    result = runner.invoke(app, ["check", str(site), "--state", str(tmp_path / "state")])
-    assert result.exit_code == 0, result.output
-    assert "4 chips of 64 x 64 pixels with red, green, blue" in result.stdout
-    assert "skipped" in result.stdout
-    assert "broken.tif" in result.stdout
-    assert list((tmp_path / "state" / "alpha" / "chips").rglob("*.npy")), "training finds the chips again"
-
-
-def test_check_of_a_site_without_usable_imagery_ends_with_2(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["check", str(write_site(tmp_path, "small", 1))])
-    assert result.exit_code == 2
-    assert "small" in result.stderr
-
-
-def test_check_of_a_missing_file_ends_with_2(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["check", str(tmp_path / "none.toml")])
-    assert result.exit_code == 2
-    assert "none.toml" in result.stderr
+def test_help_of_data_lists_its_commands() -> None:
+    output = runner.invoke(app, ["data", "--help"]).stdout
+    assert all(name in output for name in ("init", "check", "preview"))
 
 
 def test_report_of_no_run_ends_with_2(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fedsense_core.data import Chips, ReadLimits, load_site, open_chips
-from fedsense_core.data.statistics import Moments, merge_all
+from fedsense_core.data import Chips, ReadLimits, Site, Source, load_site, open_chips, open_sources, shipped_card
+from fedsense_core.data.holdings import DatasetRef
+from fedsense_core.data.rasters import Unreadable
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -38,19 +37,6 @@ def test_statistics_equal_a_whole_array_computation(dtype: str, write_tiff: Any,
     assert everything.dtype == torch.float32
     np.testing.assert_allclose(everything.mean((0, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(everything.std((0, 2, 3)), 1, atol=1e-3)
-
-
-@given(st.lists(st.lists(st.integers(0, 65535), min_size=1, max_size=30), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
-def test_merged_moments_equal_those_of_all_pixels(parts: list[list[int]]) -> None:
-    def moments(pixels: list[int]) -> Moments:
-        chips = np.array(pixels, np.uint16).reshape(1, 1, 1, -1)
-        return Moments.of(chips, np.ones((1, 1, len(pixels)), dtype=bool))
-
-    merged, whole = merge_all([moments(part) for part in parts]), moments([x for part in parts for x in part])
-    assert merged.count == whole.count
-    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
-    np.testing.assert_allclose(merged.squares, whole.squares, rtol=1e-9, atol=1e-6)
 
 
 def test_invalid_pixels_are_left_out_of_statistics_and_filled_with_the_chips_mean(
@@ -149,6 +135,158 @@ def test_batch_takes_tensor_and_list_alike_and_clamps() -> None:
     chips = Chips.of(values, ["red"])
     assert torch.equal(chips.batch([2, 0]), chips.batch(torch.tensor([2, 0])))
     assert chips.batch([2]).max() == 6
+
+
+def test_raw_chips_are_the_stored_numbers_from_every_segment(write_tiff: Any, write_site: Any, image: Any) -> None:
+    pictures = [image(dtype="uint16", height=64, seed=0) * 200, image(dtype="uint8", height=64, seed=1)]
+    for i, picture in enumerate(pictures):
+        write_tiff(f"{i}.tif", picture)
+    chips = open_chips(write_site(), RGB, 64, None)
+    whole = np.stack([p[:, :, x : x + 64].astype(np.uint16) for p in pictures for x in (0, 64, 128)])
+    assert len(chips.segments) == 2
+    index = torch.tensor([5, 0, 3, 3, 1])
+    raw = chips.read(index)
+    assert raw.dtype == torch.uint16
+    assert np.array_equal(raw.numpy(), whole[index])
+    out = torch.empty_like(raw)
+    assert chips.read(index.tolist(), out) is out
+    assert torch.equal(out.view(torch.int16), raw.view(torch.int16))
+    assert torch.equal(chips.standardise(raw, index), chips.batch(index))
+    assert np.array_equal(raw.numpy(), whole[index]), "standardising leaves what was read alone"
+    with pytest.raises(IndexError):
+        chips.read([6])
+
+
+def test_a_subset_has_the_same_pixels_places_and_statistics(write_tiff: Any, write_site: Any, image: Any) -> None:
+    for seed in range(2):
+        write_tiff(f"{seed}.tif", image(seed=seed))
+    chips = open_chips(write_site(), RGB, 64, None)
+    index = [7, 2, 11]
+    part = chips.subset(index)
+    assert len(part) == 3
+    assert np.array_equal(part.values, chips.values[index])
+    assert torch.equal(part.batch([2, 0]), chips.batch([11, 7]))
+    assert part.statistics is chips.statistics
+    assert [field[0] for field in (part.scene, part.row, part.col, part.valid)] == [1, 0, 64, 1]
+    assert all(np.shares_memory(a, b) for a, b in zip(part.segments, chips.segments, strict=True))
+    assert len(part.subset(torch.tensor([1])).values) == 1
+
+
+def test_places_say_where_each_chip_was_cut(write_tiff: Any, write_site: Any, image: Any) -> None:
+    pictures = [image(seed=seed) for seed in range(2)]
+    for i, picture in enumerate(pictures):
+        write_tiff(f"{i}.tif", picture)
+    chips = open_chips(write_site(), RGB, 64, None)
+    for chip, scene, row, col in zip(chips.values, chips.scene, chips.row, chips.col, strict=True):
+        assert np.array_equal(chip, pictures[scene][:, row : row + 64, col : col + 64])
+    assert [Path(path).name for path in chips.scene_paths] == ["0.tif", "1.tif"]
+
+
+TWO = """
+    name = "two"
+    sources = [
+        {paths = ["a*.tif"], sensor = "rgb"},
+        {paths = ["b*.tif"], sensor = "landsat8-l2"},
+    ]"""
+
+
+@pytest.fixture
+def two(tmp_path: Path, write_tiff: Any, image: Any) -> Path:
+    write_tiff("a.tif", image(height=64))
+    write_tiff("b.tif", image(7, dtype="uint16", height=64, seed=1))
+    (tmp_path / "two.toml").write_text(TWO)
+    return tmp_path / "two.toml"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_source_may_be_opened_apart_with_all_its_bands(cached: bool, two: Path, image: Any) -> None:
+    cache = two.parent / "cache" if cached else None
+    small, large = open_sources(load_site(two), "all", 64, cache)
+    assert (small.sensor, large.sensor) == (("rgb",), ("landsat8-l2",))
+    assert small.bands == RGB
+    assert [band.name for band in large.spectrum] == list(large.bands)
+    assert large.bands[0] == "coastal"
+    assert large.spectrum[0].wavelength_um == 0.443
+    assert np.array_equal(large.values[1], image(7, dtype="uint16", height=64, seed=1)[:, :, 64:128])
+    named = open_sources(load_site(two), ["green"], 64, cache)
+    assert [chips.spectrum[0].name for chips in named] == ["green", "green"]
+    assert named[0].spectrum != named[1].spectrum
+
+
+def test_all_bands_of_unlike_sources_together_are_refused(two: Path) -> None:
+    with pytest.raises(SiteError, match="one source"):
+        open_chips(load_site(two), "all", 64, None)
+
+
+def test_a_source_with_nothing_usable_is_left_out_and_named_unless_all_are(two: Path) -> None:
+    (two.parent / "a.tif").write_text("broken")
+    site = load_site(two)
+    (chips,) = open_sources(site, "all", 64, None)
+    assert chips.sensor == ("landsat8-l2",)
+    assert [Path(item.path).name for item in chips.skipped] == ["a.tif"]
+    (two.parent / "b.tif").write_text("broken")
+    with pytest.raises(SiteError, match=r"no usable chip\. 2 of 2 files"):
+        open_sources(site, "all", 64, None)
+
+
+def test_a_band_that_one_source_lacks_is_refused_in_both_ways(two: Path) -> None:
+    for opening in (open_chips, open_sources):
+        with pytest.raises(SiteError, match=r"sources\[1\]: there is no band 'nir'"):
+            opening(load_site(two), ["nir"], 64, None)
+
+
+def test_the_limit_of_chips_is_one_for_the_whole_site(two: Path) -> None:
+    limits = ReadLimits(max_chips=4)
+    assert [len(chips) for chips in open_sources(load_site(two), RGB, 64, None, limits)] == [3, 1]
+
+
+class OwnImages:
+    """Stands for a dataset of images."""
+
+    def __init__(self, images: list[np.ndarray[Any, Any]]) -> None:
+        self.images = images
+        self.reads: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def key(self, i: int) -> str:
+        return f"{i}-{self.images[i].sum()}"
+
+    def name(self, i: int) -> str:
+        return f"own[{i}]"
+
+    def read(self, i: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        self.reads.append(i)
+        if not self.images[i].any():
+            raise Unreadable("is empty")
+        return self.images[i], self.images[i][0] != 1
+
+
+def test_images_of_a_dataset_are_cut_and_cached_like_scenes(
+    tmp_path: Path, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [image(height=64, width=128, seed=seed) + 1 for seed in range(3)]
+    pictures[1][:] = 0
+    pictures[2][0, :32] = 1
+    pictures.append(image(height=40, width=64))
+    images = OwnImages(pictures)
+    monkeypatch.setattr("fedsense_core.data.opening.open_dataset", lambda *_: images)
+    source = Source("rgb", shipped_card("rgb", ""), (), dataset=DatasetRef("own:Images"))
+    site = Site("here", "", Path("/site.toml"), (source,), ReadLimits(min_valid=0.4))
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        chips = open_chips(site, ["blue", "red"], 64, cache)
+        assert chips.scene_paths == ("own[0]", "own[2]")
+        assert [item.reason for item in chips.skipped] == [
+            "is empty",
+            "is 64 x 40 pixels, smaller than one chip of 64",
+        ]
+        assert np.array_equal(chips.values[0], pictures[0][[2, 0], :, :64])
+        assert chips.valid.round(1).tolist() == [np.float32(v) for v in (1, 1, 0.5, 0.5)]
+    assert images.reads == [0, 1, 2, 3] * 2
+    pictures.append(image(height=64, width=64, seed=5) + 1)
+    assert len(open_chips(site, ["blue", "red"], 64, tmp_path / "cache")) == 5
+    assert images.reads == [*[0, 1, 2, 3] * 2, 4]
 
 
 @pytest.mark.parametrize(("bands", "size"), [((), 64), (("red", "red"), 64), (RGB, 4), (RGB, 100_000)])

@@ -48,6 +48,27 @@ def test_bands_are_chosen_by_name(folder: Path) -> None:
     torch.testing.assert_close(two.train.values, whole.train.values[:, [2, 0]])
 
 
+def test_all_bands_and_what_they_are_come_from_the_card(folder: Path) -> None:
+    task, named = load_labelled(folder, "all"), load_labelled(folder, RGB)
+    assert torch.equal(task.train.values, named.train.values)
+    assert (task.bands, task.sensor) == (RGB, "rgb")
+    assert [band.name for band in load_labelled(folder, ["blue", "red"]).spectrum] == ["blue", "red"]
+
+
+def test_gaps_of_a_labelled_chip_are_filled_and_an_empty_one_is_named(
+    folder: Path, write_tiff: Any, image: Any
+) -> None:
+    picture = image(height=64, width=128, seed=1)
+    picture[:, :20, 32:64] = 0
+    write_tiff("b.tif", picture, nodata=0)
+    values = load_labelled(folder, RGB).test.values[0]
+    assert len(values[:, :20].unique()) == 3, "the mean of what is there"
+    picture[:, :32, 32:64] = 0
+    write_tiff("b.tif", picture, nodata=0)
+    with pytest.raises(SiteError, match=r"b\.tif: has 2 x 4 chips with valid pixels.*row 0, column 1"):
+        load_labelled(folder, RGB)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -1,0 +1,49 @@
+"""What all commands share: the two streams, and how a command ends that cannot start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fedsense_core.errors import FedSenseError
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+CANNOT_START = 2
+
+
+class Step(Protocol):
+    """Is told how far a long piece of work is."""
+
+    def __call__(self, done: int, total: int, chips: int = 0) -> None:
+        """Take what is done, how much there is, and the chips so far."""
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End with status 2 and one readable line where something is wrong before a run starts."""
+    try:
+        yield
+    except FedSenseError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}")
+        raise typer.Exit(CANNOT_START) from None
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Step]:
+    """Yield a function that draws a bar on stderr, if that is a terminal."""
+    columns = (TextColumn(title), BarColumn(24), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+
+        def step(done: int, total: int, chips: int = 0) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield step

@@ -1,0 +1,94 @@
+"""One simulated client's share of the pooled imagery of all sites. Every client works out the same split."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedsense_core.data.archive import Ints, survey
+from fedsense_core.data.chips import Chips, as_tensor
+from fedsense_core.data.partition import partition
+from fedsense_core.data.statistics import merged
+from fedsense_core.durable import write_whole
+from fedsense_core.settings import PartitionSection
+
+
+def client_names(settings: PartitionSection) -> list[str]:
+    """Return the names of the clients of a split, in their order."""
+    return [f"client-{number:03d}" for number in range(settings.clients)]
+
+
+def share_of(
+    sets: Sequence[Chips], settings: PartitionSection, seed: int, client: int, folder: Path
+) -> tuple[Chips, ...]:
+    """Return the chips of one client, as a subset of each of the sets of which it has some.
+
+    Which they are is kept in ``folder``, the client's own, because looking at every chip takes longer than a round.
+    Raises ConfigError as `partition` does.
+    """
+    mine = _positions(sets, settings, seed, client, folder)
+    ends = np.cumsum([len(chips) for chips in sets])
+    parts = np.split(mine, np.searchsorted(mine, ends[:-1]))
+    firsts = ends - [len(chips) for chips in sets]
+    shares = zip(sets, parts, firsts.tolist(), strict=True)
+    return tuple(chips.subset(part - first) for chips, part, first in shares if len(part))
+
+
+def _positions(sets: Sequence[Chips], settings: PartitionSection, seed: int, client: int, folder: Path) -> Ints:
+    """Return where in all the sets together the client's chips are, in ascending order."""
+    held = [[chips.name, chips.bands, chips.scene_paths, np.bincount(chips.scene).tolist()] for chips in sets]
+    key = hashlib.blake2b(json.dumps([settings.model_dump(), seed, held]).encode(), digest_size=8).hexdigest()
+    path = folder / f"share-{key}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        kept: Ints = np.load(path, allow_pickle=False)
+        return kept
+    mine = partition(survey(sets, settings, seed), settings, seed)[client]
+    content = io.BytesIO()
+    np.save(content, mine)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content.getvalue())
+    return mine
+
+
+def joined(sets: Sequence[Chips], name: str) -> Chips:
+    """Return the chips of sets with the same bands as one, each still standardised by its own source.
+
+    A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is copied.
+    """
+    total = merged([one for chips in sets for one in chips.statistics])
+    segments, origins, scenes = (
+        np.cumsum([0, *map(len, tables)])[:-1].tolist()
+        for tables in (
+            [chips.segments for chips in sets],
+            [chips.statistics for chips in sets],
+            [chips.scene_paths for chips in sets],
+        )
+    )
+    return Chips(
+        segments=tuple(one for chips in sets for one in chips.segments),
+        segment=np.concatenate([chips.segment + first for chips, first in zip(sets, segments, strict=True)]),
+        place=np.concatenate([chips.place for chips in sets]),
+        mean=as_tensor(total.mean),
+        std=as_tensor(total.std),
+        statistics=tuple(one for chips in sets for one in chips.statistics),
+        sensor=tuple(one for chips in sets for one in chips.sensor),
+        scene_paths=tuple(path for chips in sets for path in chips.scene_paths),
+        skipped=tuple(one for chips in sets for one in chips.skipped),
+        bands=sets[0].bands,
+        spectrum=sets[0].spectrum,
+        name=name,
+        origin=torch.cat([chips.origin + first for chips, first in zip(sets, origins, strict=True)]),
+        origin_mean=torch.cat([chips.origin_mean for chips in sets]),
+        origin_std=torch.cat([chips.origin_std for chips in sets]),
+        scene=np.concatenate([chips.scene + first for chips, first in zip(sets, scenes, strict=True)]),
+        row=np.concatenate([chips.row for chips in sets]),
+        col=np.concatenate([chips.col for chips in sets]),
+        valid=np.concatenate([chips.valid for chips in sets]),
+    )

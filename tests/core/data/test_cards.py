@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from fedsense_core.data import SensorCard, shipped_card
+from fedsense_core.data.cards import CARDS, MASKS
+from fedsense_core.data.site import MaskEntry
+from fedsense_core.errors import SiteError
+
+OPTICAL = sorted(name for name, card in CARDS.items() if card.get("kind") != "sar")
+RADAR = sorted(CARDS.keys() - set(OPTICAL))
+
+
+def card(**fields: Any) -> SensorCard:
+    return SensorCard.model_validate({"gsd_m": 10.0, "bands": [{"name": "vv", "polarisation": "VV"}]} | fields)
+
+
+@pytest.mark.parametrize("name", OPTICAL)
+def test_every_optical_card_holds_red_green_blue_at_plausible_wavelengths(name: str) -> None:
+    waves = {band.name: band.wavelength_um or 0.0 for band in shipped_card(name, "test").bands}
+    assert waves["red"] > waves["green"] > waves["blue"]
+    assert all(0.4 < wave < 2.5 for wave in waves.values())
+
+
+def test_radar_cards_hold_both_polarisations_and_no_wavelength() -> None:
+    assert RADAR == ["sentinel1-grd", "sentinel1-grd-db"]
+    for name in RADAR:
+        bands = shipped_card(name, "test").bands
+        assert [(band.name, band.polarisation, band.wavelength_um) for band in bands] == [
+            ("VV", "VV", None),
+            ("VH", "VH", None),
+        ]
+
+
+def test_amplitudes_become_decibels_and_decibels_stay() -> None:
+    raw, done = (shipped_card(name, "test") for name in RADAR)
+    assert (raw.decibels, raw.nodata, raw.gsd_m) == ("amplitude", 0.0, 10.0)
+    assert (done.decibels, done.nodata) == ("no", None)
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_every_card_says_what_to_expect(name: str) -> None:
+    low, high = shipped_card(name, "test").expected or (0, 0)
+    assert low < high
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_the_baseline_offset_is_that_of_sentinel_2(name: str) -> None:
+    assert shipped_card(name, "test").baseline_offset == (1000.0 if name.startswith("sentinel2") else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("sentinel2-l2a", 3000), ("landsat8-l2", 18_000), ("landsat9-l1", 20_000)]
+)
+def test_a_bright_field_lies_within_what_is_expected(name: str, stored: int) -> None:
+    one = shipped_card(name, "test")
+    assert one.expected is not None
+    assert one.expected[0] < stored * one.scale + one.offset < one.expected[1]
+    assert stored > one.expected[1], "counts without scale must look wrong"
+
+
+def test_expected_may_be_a_list_as_in_toml() -> None:
+    assert card(kind="sar", expected=[-50, 10]).expected == card(kind="sar", expected=(-50.0, 10.0)).expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "band 'vv' of a card of kind 'optical' needs a wavelength_um"),
+        ({"kind": "sar", "bands": [{"name": "red", "wavelength_um": 0.66}]}, "kind 'sar' needs a polarisation"),
+        ({"kind": "sar", "bands": [{"name": "vv"}]}, "either wavelength_um .* or polarisation"),
+        ({"kind": "sar", "bands": [{"name": "v", "polarisation": "VV", "wavelength_um": 0.6}]}, "either wavelength_um"),
+        ({"kind": "sar", "bands": [{"name": "vv", "polarisation": "vv"}]}, "'VV', 'VH', 'HH' or 'HV'"),
+        ({"kind": "sar", "expected": [10, -50]}, "the smaller one first"),
+        ({"kind": "sar", "expected": [1.0]}, "expected"),
+        ({"bands": [{"name": "red", "wavelength_um": 0.66}], "decibels": "power"}, "decibels = 'power' is for radar"),
+        ({"kind": "sar", "decibels": "yes"}, "'no', 'amplitude' or 'power'"),
+        (
+            {"bands": [{"name": "a", "wavelength_um": 0.5}, {"name": "b", "wavelength_um": 0.6, "code": "a"}]},
+            "band 'a' appears twice",
+        ),
+    ],
+)
+def test_a_contradictory_card_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        card(**fields)
+
+
+def test_an_unknown_band_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(SiteError, match=r"no band 'swir1'.*Did you mean 'swir_1'"):
+        shipped_card("landsat8-l1", "test").positions(["red", "swir1"], "here")
+
+
+def test_the_site_file_knows_each_ready_made_mask() -> None:
+    kinds = get_args(get_args(MaskEntry.model_fields["kind"].annotation)[0])
+    assert set(kinds) == MASKS.keys()
+
+
+def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
+    scl, landsat = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in ("sentinel2-scl", "landsat-qa"))
+    assert (scl.drop, scl.drop_bits) == ((0, 1, 3, 8, 9, 10), ())
+    assert (landsat.drop, landsat.drop_bits) == ((), (0, 1, 2, 3, 4))
+
+
+def test_a_ready_made_mask_may_drop_more() -> None:
+    assert MaskEntry(paths=["{scene}.tif"], kind="sentinel2-scl", drop=[11, 0]).rule.drop == (0, 1, 3, 8, 9, 10, 11)

@@ -1,0 +1,57 @@
+"""One client's share: the parts of all clients make up the archive, and are found again without looking at pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedsense_core.data import Chips
+from fedsense_core.data.shares import client_names, joined, share_of
+from fedsense_core.settings import PartitionSection
+
+
+def chips(name: str, n: int) -> Chips:
+    values = np.random.default_rng(n).integers(1, 250, (n, 3, 8, 8), dtype=np.uint8)
+    return Chips.of(values, ("red", "green", "blue"), name)
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+def test_shares_hold_every_chip_once(kind: str, tmp_path: Path) -> None:
+    sets = [chips("a", 20), chips("b", 31)]
+    settings = PartitionSection(kind=kind, clients=3, clusters=4)  # type: ignore[arg-type]
+    taken: dict[str, list[bytes]] = {"a": [], "b": []}
+    for client, name in enumerate(client_names(settings)):
+        for part in share_of(sets, settings, 5, client, tmp_path / name):
+            taken[part.name] += [chip.tobytes() for chip in part.values]
+    assert {name: sorted(found) for name, found in taken.items()} == {
+        one.name: sorted(chip.tobytes() for chip in one.values) for one in sets
+    }
+
+
+def test_a_share_is_kept_and_made_again_when_something_changed(tmp_path: Path) -> None:
+    sets = [chips("a", 20)]
+    settings = PartitionSection(kind="iid", clients=2)
+    first = share_of(sets, settings, 0, 1, tmp_path)
+    assert len(list(tmp_path.glob("share-*.npy"))) == 1
+    (kept,) = tmp_path.glob("share-*.npy")
+    kept.write_bytes(b"damaged")
+    again = share_of(sets, settings, 0, 1, tmp_path)
+    assert np.array_equal(first[0].values, again[0].values)
+    assert not np.array_equal(first[0].values, share_of(sets, settings, 1, 1, tmp_path)[0].values)
+
+
+def test_client_names_sort_in_their_order() -> None:
+    names = client_names(PartitionSection(kind="iid", clients=120))
+    assert names == sorted(names)
+
+
+def test_joined_chips_are_standardised_as_they_were_apart() -> None:
+    sets = [chips("a", 20).subset([3, 1, 7]), chips("b", 31).subset([30, 2])]
+    whole = joined(sets, "both")
+    apart = torch.cat([one.batch(range(len(one))) for one in sets])
+    assert torch.equal(whole.batch(range(5)), apart)
+    assert [whole.scene_paths[i] for i in whole.scene] == ["a"] * 3 + ["b"] * 2
+    assert whole.statistics == tuple(one.statistics[0] for one in sets)

@@ -1,0 +1,147 @@
+"""What the numbers in a file mean: declared scales, Sentinel-2's offset, decibels. Never twice, never of nodata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from fedsense_core.data import Chips, Layer, ReadLimits, Scene, SensorCard, Site, Source, open_chips
+from fedsense_core.data.sensors import Band
+from fedsense_core.data.units import baseline_of
+
+OPTICAL = {"bands": [Band(name="red", wavelength_um=0.66)], "gsd_m": 10.0}
+RADAR = {"bands": [Band(name="vv", polarisation="VV")], "gsd_m": 10.0, "kind": "sar"}
+
+
+def chips_of(path: Path, card: dict[str, Any], **source: Any) -> Chips:
+    one = Source("custom", SensorCard(**card), (Scene((Layer(path, (0,)),)),), **source)
+    site = Site("here", "", Path("/site.toml"), (one,), ReadLimits(min_valid=0.5))
+    return open_chips(site, "all", 64, None)
+
+
+def declare(path: Path, scale: float, offset: float) -> Path:
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,) * file.count, (offset,) * file.count
+    return path
+
+
+@pytest.fixture
+def counts() -> np.ndarray[Any, Any]:
+    picture = np.random.default_rng(0).integers(1, 12_000, (1, 64, 64)).astype(np.uint16)
+    picture[0, :4] = 0  # nodata
+    picture[0, 4] = 800  # below the offset
+    picture[0, 5] = 65_535
+    return picture
+
+
+def test_a_whole_shift_of_counts_stays_whole_and_stops_at_zero(write_tiff: Any, counts: Any) -> None:
+    path = declare(write_tiff("a.tif", counts), 1e-4, -0.1)
+    chips = chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0})
+    assert chips.dtype == np.uint16
+    expected = np.clip(counts[0, 4:].astype(int) - 1000, 0, None)
+    assert np.array_equal(chips.values[0, 0, 4:], expected)
+    assert chips.valid.tolist() == [np.float32(60 / 64)]
+    assert chips.statistics[0].mean[0] == expected.mean(), "what was nodata is no measurement of 0"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset", "card"),
+    [
+        ("uint16", 1e-4, 0.0, {}),
+        ("uint16", 2.75e-5, -0.2, {"scale": 1e-4, "offset": 0.0}),
+        ("int16", 0.01, 5.0, {"scale": 0.5}),
+        ("float32", 2.0, -3.0, {}),
+        ("uint16", 1.0, 0.5, {}),
+    ],
+)
+def test_other_declared_units_become_those_of_the_card(
+    dtype: str, scale: float, offset: float, card: dict[str, float], write_tiff: Any, counts: Any
+) -> None:
+    stored = (counts // 2 + 1).astype(dtype)
+    chips = chips_of(declare(write_tiff("a.tif", stored), scale, offset), OPTICAL | card)
+    assert chips.dtype == np.float32
+    physical = chips.values[0].astype(float) * card.get("scale", 1.0) + card.get("offset", 0.0)
+    np.testing.assert_allclose(physical, stored * scale + offset, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("declared", [(1.0, 0.0), (2.75e-5, -0.2), (0.0, 7.0), (float("nan"), 0.0)])
+def test_units_that_agree_with_the_card_or_say_nothing_change_nothing(
+    declared: tuple[float, float], write_tiff: Any, counts: Any
+) -> None:
+    path = declare(write_tiff("a.tif", counts), *declared)
+    assert np.array_equal(chips_of(path, OPTICAL | {"scale": 2.75e-5, "offset": -0.2}).values[0], counts)
+
+
+@pytest.mark.parametrize("shift", [-70_000.0, -40_000.0, -3.0, 5.0, 40_000.0])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_shifted_numbers_never_wrap_around(shift: float, dtype: str, write_tiff: Any, image: Any) -> None:
+    stored = image(1, 64, 64, dtype)
+    chips = chips_of(declare(write_tiff("a.tif", stored), 1.0, shift), OPTICAL)
+    expected = stored.astype(float) + shift
+    if chips.dtype.kind != "f":
+        expected = expected.clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    assert np.array_equal(chips.values[0], expected)
+
+
+NEW, OLD = "S2A_MSIL2A_20230101T000000_N0509_R001", "S2A_MSIL2A_20210101T000000_N0301_R001"
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "subtracted"),
+    [
+        (f"{NEW}.tif", {}, True),
+        (f"{NEW}.SAFE/GRANULE/IMG_DATA/B04.tif", {}, True),
+        (f"{OLD}.tif", {}, False),
+        (f"{NEW}/{OLD}.tif", {}, False),
+        ("plain.tif", {}, False),
+        ("plain_N0400.tif", {}, True),
+        ("plain_N0399_x.tif", {}, False),
+        ("PLAN0500.tif", {}, False),
+        ("plain.tif", {"PROCESSING_BASELINE": "04.00"}, True),
+        (f"{NEW}.tif", {"PROCESSING_BASELINE": "03.01"}, False),
+        (f"{NEW}.tif", {"PROCESSING_BASELINE": "unknown"}, True),
+    ],
+)
+def test_sentinel2s_offset_goes_by_the_baseline(
+    name: str, tags: dict[str, str], subtracted: bool, write_tiff: Any, counts: Any
+) -> None:
+    path = write_tiff(name, counts, tags=tags)
+    card = OPTICAL | {"scale": 1e-4, "nodata": 0.0}
+    got = chips_of(path, card, baseline_offset=1000.0).values[0, 0, 4:]
+    expected = counts[0, 4:].astype(int) - 1000 * subtracted
+    assert np.array_equal(got, expected.clip(0))
+    assert np.array_equal(chips_of(path, card).values[0, 0, 4:], counts[0, 4:]), "other sensors have no such offset"
+
+
+@pytest.mark.parametrize(("scale", "offset", "shift"), [(1e-4, -0.1, 1000), (1e-4, 0.0, 0)])
+def test_a_declared_offset_comes_before_the_baseline(
+    scale: float, offset: float, shift: int, write_tiff: Any, counts: Any
+) -> None:
+    path = declare(write_tiff(f"{NEW}.tif", counts), scale, offset)
+    got = chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0}, baseline_offset=1000.0).values[0, 0, 4:]
+    assert np.array_equal(got, (counts[0, 4:].astype(int) - shift).clip(0))
+
+
+def test_a_baseline_is_read_from_the_nearest_name() -> None:
+    assert baseline_of(Path(f"/data/{OLD}/{NEW}.SAFE/x.tif"), {}) == 5.09
+    assert baseline_of(Path("/data/x.tif"), {}) is None
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("amplitude", 20), ("power", 10)])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_radar_becomes_decibels_and_what_is_not_above_zero_is_no_measurement(
+    kind: str, factor: int, dtype: str, write_tiff: Any, image: Any
+) -> None:
+    stored = image(1, 64, 64, dtype)
+    stored[0, :4] = 0
+    if dtype == "float32":
+        stored[0, 0] = -5
+    chips = chips_of(write_tiff("a.tif", stored), RADAR | {"decibels": kind})
+    assert chips.dtype == np.float32
+    np.testing.assert_allclose(chips.values[0, 0, 4:], factor * np.log10(stored[0, 4:].astype(float)), rtol=1e-5)
+    assert chips.valid.tolist() == [np.float32(60 / 64)]
+    assert np.isfinite(chips.values).all()

@@ -1,0 +1,91 @@
+"""A federation of sensors that share no list of bands: every parameter is aggregated, and any sensor can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from federation import MASKED_VIT, SITES, Federation, write_site
+
+from fedsense_core import load_encoder
+from fedsense_core.data import load_site, open_chips
+from fedsense_core.models import build_model
+from fedsense_core.tensors import TensorTable
+
+SENSORS = {"alpha": ("aerial-rgb", 3), "beta": ("sentinel1-grd", 2), "gamma": ("landsat8-l1", 7)}
+ANY = {"data.bands": "all"}
+
+
+def write_sensors(root: Path, shared: bool = False) -> None:
+    """Write three sites of three sensors, one of them radar, and a public set of two kinds."""
+    sites = root / "sites"
+    for seed, (name, (sensor, bands)) in enumerate(SENSORS.items()):
+        path = sites / name / "scene.tif"
+        path.parent.mkdir(parents=True)
+        values = np.random.default_rng(seed).normal(size=(bands, 48, 48)).cumsum(1).cumsum(2)
+        values = (40 + 200 * (values - values.min()) / np.ptp(values)).astype(np.uint8 if bands == 3 else np.uint16)
+        with rasterio.open(path, "w", driver="GTiff", count=bands, width=48, height=48, dtype=values.dtype) as raster:
+            raster.write(values)
+        consent = f"share_statistics = {str(shared).lower()}\n"
+        text = f'name = "{name}"\n{consent}[[sources]]\npaths = ["{name}/*.tif"]\nsensor = "{sensor}"\n'
+        (sites / f"{name}.toml").write_text(text)
+    write_site(root, "public", 99)
+    source = f'[[sources]]\npaths = ["{sites / "gamma"}/*.tif"]\nsensor = "landsat8-l1"\n'
+    (root / "public.toml").write_text((root / "public.toml").read_text() + source)
+
+
+def federation(root: Path, shared: bool = False, **changes: Any) -> Federation:
+    write_sensors(root, shared)
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return Federation(root, {**ANY, "run.rounds": 2, **dotted})
+
+
+@pytest.mark.parametrize("changes", [{}, MASKED_VIT, {"distillation__kind": "public-ssl"}])
+def test_every_parameter_learns_from_sites_without_a_common_band(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = federation(tmp_path, **changes)
+    run.run()
+    assert [line["accepted"] for line in run.lines()] == [list(SITES)] * 2
+    table = TensorTable.of(build_model(run.config))
+    first, last = table.read(build_model(run.config)), run.state().weights
+    unmoved = [spec.name for spec, view in table.views(last - first) if not view.any()]
+    # Masked images use no projector; everything else has moved.
+    assert [name for name in unmoved if not name.startswith("projector")] == []
+
+
+def test_the_export_reads_sensors_that_nobody_had(tmp_path: Path) -> None:
+    encoder = federation(tmp_path).run().encoder
+    for sensor, bands in (("sentinel2-l2a", 12), ("sentinel1-grd", 2), ("modis-rgb", 3)):
+        features = load_encoder(encoder, sensor=sensor)(torch.randn(2, bands, 16, 16))
+        assert features.shape == (2, 32)
+        assert features.isfinite().all()
+
+
+def test_statistics_travel_only_where_run_and_site_file_agree(tmp_path: Path) -> None:
+    agreed = federation(tmp_path / "agreed", shared=True, data__share_statistics=True)
+    agreed.run()
+    assert set(agreed.state().statistics) == set(SITES)
+    known = load_encoder(agreed.folder.encoder, sensor="sentinel1-grd")
+    radar = open_chips(load_site(tmp_path / "agreed" / "sites" / "beta.toml"), "all", 16, None)
+    assert torch.allclose(known.mean, radar.origin_mean[0])
+    assert torch.allclose(known.std, radar.origin_std[0])
+    for shared, asked in ((False, True), (True, False)):
+        other = federation(tmp_path / f"{shared}-{asked}", shared=shared, data__share_statistics=asked, run__rounds=1)
+        other.run()
+        assert other.state().statistics == {}
+        assert load_encoder(other.folder.encoder, sensor="sentinel1-grd").statistics_of is None
+
+
+def test_imagery_shared_out_anew_trains_as_sites_do(tmp_path: Path) -> None:
+    run = federation(tmp_path, partition__kind="iid", partition__clients=3)
+    run.run()
+    assert [line["accepted"] for line in run.lines()] == [["client-000", "client-001", "client-002"]] * 2
+
+
+def test_a_sensor_to_each_client(tmp_path: Path) -> None:
+    run = federation(tmp_path, partition__kind="sensor", partition__clients=3, partition__block_pixels=16)
+    run.run()
+    assert all(len(line["accepted"]) == 3 for line in run.lines())
