@@ -129,7 +129,8 @@ class OpenScene:
             for length, block in zip((grid.height, grid.width), self.reference.block_shape, strict=True)
         )
         itemsize = max(np.dtype(layer.raster.units.dtype(layer.raster.dtype)).itemsize for layer in self.layers)
-        pixel_bytes = len(self.request.bands) * (itemsize + 1)  # values and masks
+        held = self.reference.file.count * np.dtype(self.reference.dtype).itemsize  # by GDAL, of interleaved files
+        pixel_bytes = max(len(self.request.bands) * (itemsize + 1), held)  # values and masks
         for window in plan(down, across, pixel_bytes, self.request.limits.max_window_bytes):
             if not self.reference.is_absent(window):
                 yield self._read(window)
