@@ -144,10 +144,12 @@ def test_every_documented_command_and_option_exists() -> None:
     root = typer.main.get_command(app)
     assert len(list(commands())) > 5
     for words in commands():
-        command = root.commands[words[0]]  # type: ignore[attr-defined]
+        command, rest = root.commands[words[0]], list(words[1:])  # type: ignore[attr-defined]
         if "--help" in words:
             continue
-        context = command.make_context(words[0], list(words[1:]))
+        if hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        context = command.make_context(words[0], rest)
         parse_settings(context.params.get("settings") or [])
         assert context.params.get("preset", "fedsense") in PRESETS
 
