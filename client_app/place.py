@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from client_app.progress import CuttingLog
 from fedsense_core.data import Chips, load_site
 from fedsense_core.data.shares import client_names, joined, share_of
 from fedsense_core.errors import SiteError
@@ -76,10 +77,14 @@ class Place:
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this place, each kind apart, from the cache where nothing changed."""
         if self.client is None:
-            return tuple(open_site(path, config, self.state_dir / "chips") for path in self.sites)
+            cache, progress = self.state_dir / "chips", CuttingLog(self.name)
+            return tuple(open_site(path, config, cache, progress) for path in self.sites)
         clients = self.state_dir.parent
         caches = [clients / safe_name(load_site(path).name) / "chips" for path in self.sites]
-        held = [open_site(path, config, cache) for path, cache in zip(self.sites, caches, strict=True)]
+        held = [
+            open_site(path, config, cache, CuttingLog(self.name))
+            for path, cache in zip(self.sites, caches, strict=True)
+        ]
         kinds = [chips for kinds in held for chips in kinds]
         mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
         # Together where the model sees no difference: a client's share of one site may be smaller than a batch.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fedsense_core.data import Chips, load_site, open_chips, sample_labelled, sample_public, sample_sites
+from fedsense_core.data import Chips, load_site, open_chips, open_sources, sample_labelled, sample_public, sample_sites
+from fedsense_core.data.held import Progress
 from fedsense_core.errors import ConfigError, SiteError
 from fedsense_core.settings import Config
 
@@ -47,17 +48,15 @@ def labelled_folder(config: Config) -> Path | None:
     return sample_labelled() if config.federation.labelled == SAMPLE else Path(config.federation.labelled).expanduser()
 
 
-def open_site(path: Path, config: Config, cache: Path) -> tuple[Chips, ...]:
+def open_site(path: Path, config: Config, cache: Path, progress: Progress | None = None) -> tuple[Chips, ...]:
     """Open the chips of a site file as the run reads them: all together, or each sensor apart where bands may differ.
 
-    Raises SiteError where nothing is usable.
+    ``progress`` hears of every scene. Raises SiteError where nothing is usable.
     """
     site, data = load_site(path), config.data
     if config.conditioned:
-        from fedsense_core.data import open_sources
-
-        return open_sources(site, data.bands, data.chip_size, cache)
-    return (open_chips(site, data.bands, data.chip_size, cache),)
+        return open_sources(site, data.bands, data.chip_size, cache, progress=progress)
+    return (open_chips(site, data.bands, data.chip_size, cache, progress=progress),)
 
 
 def safe_name(text: str) -> str:
