@@ -13,6 +13,7 @@ from flwr.app import Context
 
 from client_app.progress import CuttingLog
 from fedsense_core.data import Chips, load_site
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.data.shares import client_names, joined, share_of
 from fedsense_core.errors import SiteError
 from fedsense_core.places import open_site, run_folder, safe_name, site_files
@@ -76,15 +77,9 @@ class Place:
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this place, each kind apart, from the cache where nothing changed."""
+        held = self._imagery(config)
         if self.client is None:
-            cache, progress = self.state_dir / "chips", CuttingLog(self.name)
-            return tuple(open_site(path, config, cache, progress) for path in self.sites)
-        clients = self.state_dir.parent
-        caches = [clients / safe_name(load_site(path).name) / "chips" for path in self.sites]
-        held = [
-            open_site(path, config, cache, CuttingLog(self.name))
-            for path, cache in zip(self.sites, caches, strict=True)
-        ]
+            return held
         kinds = [chips for kinds in held for chips in kinds]
         mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
         # Together where the model sees no difference: a client's share of one site may be smaller than a batch.
@@ -93,6 +88,22 @@ class Place:
             alike.setdefault(chips.spectrum if config.conditioned else chips.bands, []).append(chips)
         return (tuple(joined(sets, self.name) for sets in alike.values()),)
 
-    def shares_statistics(self, config: Config) -> bool:
-        """Return whether the run asks for statistics of the imagery and every site file here allows it."""
-        return config.data.share_statistics and all(load_site(path).share_statistics for path in self.sites)
+    def statistics(self, config: Config) -> SensorStatistics:
+        """Return those of the imagery, where the run asks for them and every site file here allows it; else none.
+
+        In a study the first client speaks for all: statistics are of whole sources, of which each has a share.
+        """
+        sites = [load_site(path) for path in self.sites]
+        if self.client or not (config.data.share_statistics and all(site.share_statistics for site in sites)):
+            return SensorStatistics()
+        return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
+
+    def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
+        """Return all chips of every site file, whether or not they are this client's alone."""
+        folders = [self.state_dir for _ in self.sites]
+        if self.client is not None:
+            folders = [self.state_dir.parent / safe_name(load_site(path).name) for path in self.sites]
+        return tuple(
+            open_site(path, config, folder / "chips", CuttingLog(self.name))
+            for path, folder in zip(self.sites, folders, strict=True)
+        )

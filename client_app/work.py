@@ -17,7 +17,6 @@ from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import resolve
 from fedsense_core.data import Feed, draws
-from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
@@ -38,6 +37,7 @@ def introduce(context: Context, run_id: int) -> Hello:
         config = resolve(context.run_config)
         place = Place.of(context, config)
         held = [chips for kinds in place.open(config) for chips in kinds]
+        statistics = place.statistics(config)
     except FedSenseError as error:
         return Hello(site="", code=source_digest(), problem=without_folders(str(error)))
     return Hello(
@@ -46,7 +46,7 @@ def introduce(context: Context, run_id: int) -> Hello:
         skipped=sum(len(chips.skipped) for chips in held),
         rounds=tuple(ClientMemory(place.state_dir, run_id).rounds()),
         code=source_digest(),
-        statistics=SensorStatistics.of(held) if place.shares_statistics(config) else SensorStatistics(),
+        statistics=statistics,
     )
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsense_core.data import Batch, epoch_batches
+from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
@@ -47,7 +48,7 @@ def similarity_loss(z_BD: Tensor, target_BB: Tensor, temperature: float) -> Tens
 
 
 class Distiller:
-    """Moves the aggregated model on the public set; also its three controls."""
+    """Moves the aggregated model on the public set; also its three controls. SiteError for fewer than 2 chips."""
 
     def __init__(self, config: Config, public: Sequence[Batch], recipe: Recipe, device: torch.device) -> None:
         self.config = config
@@ -55,6 +56,11 @@ class Distiller:
         self.public = public
         """The whole public set, P chips in all; one batch for each kind, which differ in their bands."""
         self.count = sum(map(len, public))
+        if self.count < 2:
+            raise SiteError(
+                f"the public imagery (federation.public) gives {self.count} chip, and distillation compares chips with "
+                "one another: add imagery, lower data.chip_size, or set distillation.kind = 'none'"
+            )
         self.recipe = recipe
         self.device = device
 
@@ -109,10 +115,15 @@ class Distiller:
         return parts, torch.cat(order)
 
     def _ssl(self, model: PretrainingModel, parts: Sequence[Batch], generator: torch.Generator) -> Tensor:
-        """Return the self-supervised loss, averaged over chips. A chip that is alone of its kind has no negatives."""
-        many = [part for part in parts if len(part) > 1]
-        losses = [len(part) * self.recipe(model, None, part, generator).ssl for part in many]
-        return torch.stack(losses).sum() / sum(map(len, many))
+        """Return the self-supervised loss, averaged over chips; 0 where none is left to contrast another with."""
+        # Alone of its kind, a chip has nothing but itself to be contrasted with.
+        fewest = 1 if self.config.train.recipe == "mae" else 2
+        many = [part for part in parts if len(part) >= fewest]
+        if not many:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        total = sum(map(len, many))
+        losses = [len(part) / total * self.recipe(model, None, part, generator).ssl for part in many]
+        return torch.stack(losses).sum()
 
     def _features(self, model: PretrainingModel, batch: Batch) -> Tensor:
         """Return the normalised features (B, D) of chips of one kind."""

@@ -98,14 +98,20 @@ class Gathering:
             except FrameError as error:
                 problem = str(error)
         if not problem:
-            if self.config.data.share_statistics and hello.statistics.sensors:
-                self.statistics[hello.site] = hello.statistics
+            self._note_statistics(hello)
             skipped = f", {hello.skipped} unusable files skipped" if hello.skipped else ""
             log(INFO, "site %s is here: %d chips%s", hello.site, hello.chips, skipped)
             return None
         self.refused[answer.node] = printable(problem)
         log(WARNING, "node %d cannot take part: %s", answer.node, self.refused[answer.node])
         return Rejected(f"node {answer.node}", self.refused[answer.node])
+
+    def _note_statistics(self, hello: Hello) -> None:
+        """Keep those of a site that can be asked to train; none where it gives none any more."""
+        self.statistics.pop(hello.site, None)
+        asked = self.config.data.share_statistics and self.config.federation.only in ("", hello.site)
+        if asked and hello.statistics.sensors:
+            self.statistics[hello.site] = hello.statistics
 
     def _able(self) -> list[tuple[int, str]]:
         only = self.config.federation.only

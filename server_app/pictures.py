@@ -6,11 +6,13 @@ An institution's chips are shown in a simulation only, where they lie in the run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
 from fedsense_core.data import Batch, Chips, LabelledSet, load_labelled, load_site
+from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel
 from fedsense_core.places import labelled_folder, open_site, safe_name, site_files
 from fedsense_core.reporting import RunFolder
@@ -67,7 +69,8 @@ def _institutions(config: Config, run: RunFolder) -> dict[str, Sequence[Chips]]:
         name = load_site(path).name
         cache = clients / safe_name(name) / "chips"
         if cache.is_dir():
-            held[name] = open_site(path, config, cache)
+            with suppress(SiteError):  # a site with nothing usable took no part; the round's record says why
+                held[name] = open_site(path, config, cache)
     return held
 
 

@@ -12,7 +12,7 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, shipped_card
+from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, load_site, shipped_card
 from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.durable import only_one
 from fedsense_core.errors import ConfigError
@@ -72,7 +72,7 @@ def _run(config: Config, grid: Grid) -> Path:
         material.labelled,
         printer.show,
         _exported_bands(config, material.public),
-        SensorStatistics.of(material.public),
+        SensorStatistics.of(material.public, [load_site(public_file(config))]),
         device,
     )
     strategy = _strategy(config, model, state, run, material.public, recorder, device)

@@ -13,11 +13,14 @@ from typing import Any
 
 from fedsense_core.data.cards import CARDS
 from fedsense_core.data.chips import Chips
+from fedsense_core.data.holdings import Site, Source
 from fedsense_core.data.sensors import shipped_card
 from fedsense_core.data.statistics import Statistics
 
 MOST_BYTES = 64 << 20
 """Largest text of statistics that is read from another party."""
+MOST_VALUES = 10_000
+"""Largest number of JSON values in it, a dozen a band: each may take a hundred times its text in memory."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,16 @@ class SensorStatistics:
     sensors: Mapping[str, Mapping[str, Statistics]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sets: Iterable[Chips]) -> SensorStatistics:
-        """Return the statistics of chips. Cards written in place have no name that means the same to all: left out."""
-        total = cls()
+    def of(cls, sets: Iterable[Chips], sites: Iterable[Site] = ()) -> SensorStatistics:
+        """Return the statistics of chips that were cut from ``sites``.
+
+        Left out are cards written in place, whose names do not mean the same to all, and sensors of which a site holds
+        files in other units than the card's: their numbers would be merged with counts.
+        """
+        total, odd = cls(), {source.sensor for site in sites for source in site.sources if _has_own_units(source)}
         for chips in sets:
             for sensor, statistics in zip(chips.sensor, chips.statistics, strict=True):
-                if sensor in CARDS and statistics.count:
+                if sensor in CARDS and sensor not in odd and statistics.count:
                     bands = {name: statistics.band(i) for i, name in enumerate(chips.bands)}
                     total = total.merge(cls({sensor: bands}))
         return total
@@ -68,6 +75,9 @@ class SensorStatistics:
         engine = zlib.decompressobj()
         try:
             text = engine.decompress(data, MOST_BYTES)
+            # Counted before they are made. Every value but the first comes after one of these.
+            if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} values")
             fields = json.loads(text)
         except (zlib.error, ValueError, RecursionError) as error:
             raise ValueError(f"statistics are not compressed JSON ({error})") from None
@@ -83,10 +93,17 @@ def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
     unknown = [band for band in fields if band not in known]
     if unknown:
         raise ValueError(f"{sensor} has no band {unknown[0][:64]!r}")
-    bands = {band: Statistics.from_json(one) for band, one in fields.items()}
-    if any(one.bands != 1 or not one.count for one in bands.values()):
+    # Before they are unpacked: of 64 bands each, those of one hello would take gigabytes.
+    if any(isinstance(one, dict) and (one.get("bands") != 1 or not one.get("count")) for one in fields.values()):
         raise ValueError(f"statistics of {sensor} must be of one band each, and of at least one pixel")
-    return bands
+    return {band: Statistics.from_json(one) for band, one in fields.items()}
+
+
+def _has_own_units(source: Source) -> bool:
+    if source.sensor not in CARDS:
+        return False
+    card = shipped_card(source.sensor, "statistics")
+    return (source.card.scale, source.card.offset) != (card.scale, card.offset)
 
 
 def _summary(sensor: str, bands: Mapping[str, Statistics]) -> dict[str, Any]:

@@ -43,9 +43,12 @@ def share_of(
 
 def _positions(sets: Sequence[Chips], settings: PartitionSection, seed: int, client: int, folder: Path) -> Ints:
     """Return where in all the sets together the client's chips are, in ascending order."""
-    held = [[chips.name, chips.bands, chips.scene_paths, np.bincount(chips.scene).tolist()] for chips in sets]
-    key = hashlib.blake2b(json.dumps([settings.model_dump(), seed, held]).encode(), digest_size=8).hexdigest()
-    path = folder / f"share-{key}.npy"
+    held = [[chips.name, chips.bands, chips.scene_paths] for chips in sets]
+    key = hashlib.blake2b(json.dumps([settings.model_dump(), seed, held]).encode(), digest_size=8)
+    for chips in sets:  # where each chip lies, and, since clusters go by pixels, what they are like
+        for values in (chips.scene, chips.row, chips.col, chips.origin_mean.numpy(), chips.origin_std.numpy()):
+            key.update(values.tobytes())
+    path = folder / f"share-{key.hexdigest()}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
         kept: Ints = np.load(path, allow_pickle=False)
         return kept

@@ -180,7 +180,8 @@ class Hello:
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(hello["code"])),
                 problem="" if problem == "-" else problem,
-                statistics=SensorStatistics.from_bytes(_bytes(hello, "statistics")),
+                # Releases without them are told of their other code, not of the key that they lack.
+                statistics=SensorStatistics.from_bytes(_bytes(hello, "statistics") if "statistics" in hello else b""),
             )
         except (KeyError, ValueError) as error:
             raise FrameError(f"not a hello: {error}") from None

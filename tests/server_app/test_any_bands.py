@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,20 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from federation import MASKED_VIT, SITES, Federation, write_site
+from federation import MASKED_VIT, SITES, Federation, same_bits, write_site
+from flwr.app import Message
 
 from fedsense_core import load_encoder
+from fedsense_core.config import resolve
 from fedsense_core.data import load_site, open_chips
+from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.models import build_model
+from fedsense_core.protocol.messages import Hello
+from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
+from server_app.exchange import Answer
+from server_app.gathering import Gathering
+from server_app.roster import Roster
 
 SENSORS = {"alpha": ("aerial-rgb", 3), "beta": ("sentinel1-grd", 2), "gamma": ("landsat8-l1", 7)}
 ANY = {"data.bands": "all"}
@@ -83,6 +92,57 @@ def test_imagery_shared_out_anew_trains_as_sites_do(tmp_path: Path) -> None:
     run = federation(tmp_path, partition__kind="iid", partition__clients=3)
     run.run()
     assert [line["accepted"] for line in run.lines()] == [["client-000", "client-001", "client-002"]] * 2
+
+
+SHARED_OUT = {"partition__kind": "dirichlet", "partition__clients": 3, "partition__clusters": 3}
+
+
+@pytest.mark.parametrize("changes", [SHARED_OUT, {**MASKED_VIT, "guidance__kind": "sam"}], ids=["shares", "sam"])
+def test_killed_run_of_any_bands_continues_to_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def die(task: Message, reply: Message | None) -> Message:
+        raise KeyboardInterrupt
+
+    whole = federation(tmp_path / "whole", shared=True, data__share_statistics=True, **changes)
+    whole.run()
+    killed = federation(tmp_path / "killed", shared=True, data__share_statistics=True, **changes)
+    killed.grid.faults = {(2, killed.node("gamma")): die}
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    again = Federation(killed.root, killed.changes, first_node=900)
+    again.run()
+    assert same_bits(again.state().weights, whole.state().weights)
+    exported = [json.loads((run.folder.encoder / "config.json").read_text()) for run in (again, whole)]
+    assert exported[0] == exported[1]
+
+
+def test_pixels_are_counted_once_whoever_has_a_share_of_them(tmp_path: Path) -> None:
+    run = federation(tmp_path, shared=True, data__share_statistics=True, run__rounds=1, **SHARED_OUT)
+    run.run()
+    radar = [one.summary()["sentinel1-grd"] for one in run.state().statistics.values()]
+    assert [one["count"] for one in radar] == [[48 * 48] * 2]
+
+
+def test_site_that_shares_no_more_or_may_not_train_is_no_part_of_the_export(tmp_path: Path) -> None:
+    run = federation(tmp_path, shared=True, data__share_statistics=True)
+    run.run()
+    state = run.state()
+    assert set(state.statistics) == set(SITES)
+    for only, left in (("", {"alpha", "gamma"}), ("gamma", {"gamma"})):
+        config = resolve({**run.run_config, "federation.only": only})
+        gathering = Gathering(config, state.run_id, Roster(), dict(state.statistics))
+        for node, site in enumerate(SITES):
+            shown = state.statistics[site] if site != "beta" else SensorStatistics()
+            hello = Hello(site, 9, code=source_digest(), statistics=shown)
+            gathering._enter(Answer(node, Message(hello.to_records(), 1, "query")))
+        assert set(gathering.statistics) == left
+
+
+def test_site_with_nothing_usable_keeps_nobody_from_the_report(tmp_path: Path) -> None:
+    run = federation(tmp_path, run__rounds=1, run__report=True, federation__min_clients=2)
+    (tmp_path / "sites" / "beta" / "scene.tif").write_bytes(b"no raster")
+    run.run()
+    assert run.lines()[0]["accepted"] == ["alpha", "gamma"]
+    assert (run.folder.path / "report.html").is_file()
 
 
 def test_a_sensor_to_each_client(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from federation import tiny
+from federation import MASKED_VIT, tiny
 
 from fedsense_core.data import Batch, shipped_card
+from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.settings import OuterSection
 from fedsense_core.ssl import build_recipe
@@ -89,6 +91,29 @@ def test_distillation_leaves_the_projector_alone_and_its_control_does_not() -> N
         after = table.unflatten(one.distil(model, table, teachers, 1)[0])
         changed = [n for n in before if n.startswith("projector.") and not torch.equal(before[n], after[n])]
         assert bool(changed) == moved
+
+
+@pytest.mark.parametrize("changes", [{}, MASKED_VIT], ids=["simclr", "mae"])
+@pytest.mark.parametrize("kind", ["public-ssl", "similarity"])
+def test_chips_that_are_alone_of_their_kind_stop_nothing(kind: str, changes: dict[str, Any]) -> None:
+    own = {"data__bands": "all", "distillation__kind": kind, "distillation__public_weight": 1.0}
+    config = tiny(**own, **changes, distillation__batch_size=4, distillation__steps=2)
+    kinds = [shipped_card(sensor, "test").bands for sensor in ("rgb", "sentinel1-grd", "landsat8-l1")]
+    public = [Batch(torch.randn(1, len(bands), 16, 16), tuple(bands)) for bands in kinds]
+    one, model = Distiller(config, public, build_recipe(config), torch.device("cpu")), build_model(config)
+    table = TensorTable.of(model)
+    before = table.read(model)
+    weights, loss = one.distil(model, table, [one.look(build_model(config), 1.0)], 1)
+    assert weights.isfinite().all()
+    # Alone, a chip has no negatives, but cells to hide.
+    learns = kind == "similarity" or bool(changes)
+    assert (loss > 0, not torch.equal(weights, before)) == (learns, learns)
+
+
+def test_one_public_chip_is_refused_before_it_spoils_the_weights() -> None:
+    config = tiny()
+    with pytest.raises(SiteError, match=r"federation\.public.*1 chip"):
+        Distiller(config, [Batch(torch.randn(1, 3, 16, 16), RGB_BANDS)], build_recipe(config), torch.device("cpu"))
 
 
 def test_nesterov_equals_torchs_sgd_on_the_negative_mean_update(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zlib
 from functools import reduce
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedsense_core.data import Chips
+from fedsense_core.data import Chips, load_site
 from fedsense_core.data.sensor_statistics import SensorStatistics
+from fedsense_core.data.statistics import Statistics
 
 S2 = "sentinel2-l2a"
 
@@ -57,6 +60,42 @@ def test_a_card_written_in_place_has_no_name_that_others_know() -> None:
 def forged(change: object) -> bytes:
     fields = json.loads(zlib.decompress(SensorStatistics.of([chips(0)]).to_bytes()))
     return zlib.compress(json.dumps(change(fields)).encode())  # type: ignore[operator]
+
+
+def test_files_in_other_units_than_the_cards_are_not_merged_with_counts(tmp_path: Path) -> None:
+    plain = tmp_path / "site.toml"
+    entry = '[[sources]]\npaths = ["*.tif"]\nsensor = "sentinel2-l2a"\n'
+    (tmp_path / "scene.tif").touch()
+    for own, kept in (("", {S2}), ("scale = 1.0\noffset = 0.0\n", set())):
+        plain.write_text(f'name = "a"\n{entry}{own}')
+        assert set(SensorStatistics.of([chips(0)], [load_site(plain)]).sensors) == kept
+
+
+def wide() -> bytes:
+    """Return statistics of 64 bands and all bins: 5 KB that would take half a gigabyte."""
+    values = np.zeros((2, 64, 8, 8), np.int16)
+    values[0], values[1] = -32768, 32767
+    one = Statistics.of(values, np.ones((2, 8, 8), bool)).to_json()
+    names = ["red", "nir", "blue", "green"]
+    return zlib.compress(json.dumps({S2: dict.fromkeys(names, one)}).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (zlib.compress(b'{"a": [' + b"[]," * (8 << 20) + b"0]}"), "10000 values"),
+        (zlib.compress(b'{"sentinel2-l2a": {"red": {' + b'"a":0,' * (4 << 20) + b'"b":0}}}'), "values"),
+        (wide(), "one band each"),
+    ],
+)
+def test_a_small_message_does_not_become_a_large_one(data: bytes, words: str) -> None:
+    assert len(data) < 100_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=words):
+        SensorStatistics.from_bytes(data)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 80 << 20
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def test_a_share_is_kept_and_made_again_when_something_changed(tmp_path: Path) -
     assert not np.array_equal(first[0].values, share_of(sets, settings, 1, 1, tmp_path)[0].values)
 
 
+def test_other_pixels_in_the_same_places_are_shared_out_anew(tmp_path: Path) -> None:
+    settings = PartitionSection(kind="dirichlet", clients=2, clusters=4)
+    for seed in (0, 1):
+        values = np.random.default_rng(seed).integers(1, 250, (40, 3, 8, 8), dtype=np.uint8)
+        share_of([Chips.of(values, ("red", "green", "blue"), "a")], settings, 0, 1, tmp_path)
+    assert len(list(tmp_path.glob("share-*.npy"))) == 2
+
+
 def test_client_names_sort_in_their_order() -> None:
     names = client_names(PartitionSection(kind="iid", clients=120))
     assert names == sorted(names)

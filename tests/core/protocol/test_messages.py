@@ -52,6 +52,12 @@ def test_hello_survives_the_wire_with_and_without_a_problem() -> None:
         assert Hello.from_message(message(hello.to_records())) == hello
 
 
+def test_hello_of_a_release_without_statistics_still_says_which_code_it_is() -> None:
+    content = Hello("a", code="old").to_records()
+    del content.config_records["hello"]["statistics"]
+    assert Hello.from_message(message(content)) == Hello("a", code="old")
+
+
 def spoiled(change: Callable[[RecordDict], None]) -> Message:
     content = TrainReply("a", "trained", "", {"num-examples": 8}, FRAME).to_records()
     change(content)
