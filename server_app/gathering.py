@@ -130,9 +130,16 @@ class Gathering:
     def _too_few(self, able: int) -> str:
         federation = self.config.federation
         only = f" named {federation.only!r} (federation.only)" if federation.only else ""
-        reasons = "; ".join(f"node {node}: {why}" for node, why in self.refused.items())
+        alike: dict[str, list[int]] = {}
+        for node, why in self.refused.items():
+            alike.setdefault(why, []).append(node)
+        reasons = "; ".join(
+            f"node {nodes[0]}: {why}" if len(nodes) == 1 else f"{len(nodes)} nodes: {why}"
+            for why, nodes in alike.items()
+        )
         silent = f"{len(self._hellos.open)} have not answered" if self._hellos and self._hellos.open else ""
+        clients = f"{able} client{only} is" if able == 1 else f"{able} clients{only} are"
         return (
-            f"{able} clients{only} are able to train after {federation.wait_s:g} s, federation.min_clients asks for "
+            f"{clients} able to train after {federation.wait_s:g} s, federation.min_clients asks for "
             f"{federation.min_clients}. {'; '.join(filter(None, [reasons, silent])) or 'No other node is connected'}"
         )

@@ -20,7 +20,7 @@ from fedsense_core.config import resolve
 from fedsense_core.data import Chips, Site, Skipped, Source, load_site, open_sources
 from fedsense_core.data.held import Progress
 from fedsense_core.data.sensors import Band
-from fedsense_core.errors import SiteError
+from fedsense_core.errors import SiteError, nearest
 from fedsense_core.places import safe_name
 from fedsense_core.reporting.wording import clean, human_bytes
 from fedsense_core.settings import DataSection
@@ -61,7 +61,12 @@ def check_site(
     given = {"data.bands": bands, "data.chip_size": chip_size}
     data = resolve({key: value for key, value in given.items() if value is not None}).data
     site = load_site(path)
-    _check_bands(site, data)
+    check_bands(
+        site,
+        data.bands,
+        "Where the coordinator's run reads all bands (data.bands = 'all'), check with `--bands all`; else take the "
+        "source out, or ask for a run on bands that you hold.",
+    )
     with _chip_folder(site, state) as folder:
         opened = open_sources(site, data.bands, data.chip_size, folder, progress=progress)
         return _page(site, data, assigned(site, opened), state)
@@ -95,15 +100,14 @@ def _chip_folder(site: Site, state: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _check_bands(site: Site, data: DataSection) -> None:
-    """Refuse a source that the run cannot use, with the way out."""
+def check_bands(site: Site, bands: Sequence[str], way_out: str) -> None:
+    """Raise SiteError, ending with ``way_out``, for the first source without one of ``bands`` (or ``all``)."""
     for number, source in enumerate(site.sources, start=1):
-        lacking = [name for name in data.bands if source.card.position(name) is None] if data.bands != "all" else []
+        lacking = [name for name in bands if source.card.position(name) is None] if bands != "all" else []
         if lacking:
             raise SiteError(
                 f"{site.path}: sources[{number}] ({source.sensor}) has no band {lacking[0]!r}, which the run asks for; "
-                f"it has {', '.join(source.card.names)}. Where the coordinator's run reads all bands (data.bands = "
-                "'all'), check with `--bands all`; else take the source out, or ask for a run on bands that you hold."
+                f"it has {', '.join(source.card.names)}.{nearest(lacking[0], source.card.names)} {way_out}"
             )
 
 
@@ -142,7 +146,7 @@ def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
         kinds = {"classes": source.mask.drop, "bits": source.mask.drop_bits}
         rule = "; ".join(f"{kind} {', '.join(map(str, values))}" for kind, values in kinds.items() if values)
         masked = sum(scene.mask is not None for scene in source.scenes)
-        facts.add_row("mask", f"{masked} of {count(len(source.scenes), 'scene')} have one; left out: {rule}")
+        facts.add_row("mask", f"on {masked} of {count(len(source.scenes), 'scene')}; left out: {rule}")
     if one.skipped:
         facts.add_row("skipped", Text(count(len(one.skipped), "scene"), "red"))
         for line in _reasons(one.skipped):

@@ -14,7 +14,8 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from fedsense_core.cli.grouping import Group, Grouping, group, literal
+from fedsense_core.cli.globbing import literal
+from fedsense_core.cli.grouping import Group, Grouping, group
 from fedsense_core.cli.guessing import Guess, card_of, guess
 from fedsense_core.cli.survey import Progress, Survey, peek, survey
 from fedsense_core.data.site import SITE_NAME, load_site

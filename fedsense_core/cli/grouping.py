@@ -7,10 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import PurePosixPath
 
+from fedsense_core.cli.globbing import below, common_end, common_start, fits, literal
 from fedsense_core.cli.guessing import known_names, labels_of, mask_kind, product_of
 from fedsense_core.cli.survey import Image, Look
 from fedsense_core.data.patterns import Pattern
@@ -201,12 +201,12 @@ def _band_glob(parts: Sequence[_Part], top: str, labels: Sequence[str], names: S
     elif not first.scene:
         tails = [f"{{scene}}/{between}{{band}}{after}"] if all(part.image.folder for part in parts) else []
     else:
-        prefix = literal(_common_start([part.scene for part in parts]))
+        prefix = literal(common_start([part.scene for part in parts]))
         tails = [f"{{scene}}{between}{{band}}{after}", f"{prefix}{{scene}}{between}{{band}}{after}"]
     numbers = {label: i for i, label in enumerate(labels)}
     folders = {part.image.folder if first.scene else _parent(part.image.folder) for part in parts}
-    roots = [_below(folders.pop())] if len(folders) == 1 else []
-    roots.append(f"{_below(top)}**/")
+    roots = [below(folders.pop())] if len(folders) == 1 else []
+    roots.append(f"{below(top)}**/")
     for tail in tails:
         for root in roots:
             pattern = Pattern(root + tail)
@@ -226,8 +226,20 @@ def _add_images(result: Grouping, images: Sequence[Image], masks: list[_Part], n
     globs = globs if mask else _globs(paths, names)
     if globs:
         result.groups.append(Group(tuple(images), (FileSet(tuple(globs)),), len(images), mask))
+    elif 1 < len(parts := _by_folder(images)) <= MOST_LISTED // 10:
+        for part in parts:
+            _add_images(result, part, masks, names)
     else:
         result.untold += paths
+
+
+def _by_folder(images: Sequence[Image]) -> list[list[Image]]:
+    """Split by the uppermost folders in which files differ."""
+    depth = len(PurePosixPath(_top(images)).parts)
+    parts: dict[tuple[str, ...], list[Image]] = {}
+    for image in images:
+        parts.setdefault(PurePosixPath(image.folder).parts[depth : depth + 1], []).append(image)
+    return list(parts.values())
 
 
 def _alike(images: Iterable[Image]) -> list[list[Image]]:
@@ -272,13 +284,13 @@ def _globs(own: Sequence[str], names: Sequence[str], rest: str = "") -> list[str
     for suffix in sorted({PurePosixPath(path).suffix for path in own}):
         paths = [path for path in own if path.endswith(suffix)]
         if rest:
-            start = literal(_common_start([PurePosixPath(path).stem for path in paths]))
+            start = literal(common_start([PurePosixPath(path).stem for path in paths]))
             candidates = [[f"{root}{start}{{scene}}{literal(rest)}"] for start in ("", start) for root in _roots(paths)]
         else:
             candidates = list(_candidates(paths, suffix))
-        chosen = next((c for c in candidates if not any(_fits(glob, name) for glob in c for name in others)), None)
+        chosen = next((c for c in candidates if not any(fits(glob, name) for glob in c for name in others)), None)
         if chosen is not None:
-            wanted -= {path for path in wanted if any(_fits(glob, path) for glob in chosen)}
+            wanted -= {path for path in wanted if any(fits(glob, path) for glob in chosen)}
         elif not rest and len(paths) <= MOST_LISTED:
             chosen = [literal(path) for path in paths]
             wanted -= set(paths)
@@ -286,19 +298,10 @@ def _globs(own: Sequence[str], names: Sequence[str], rest: str = "") -> list[str
     return [] if wanted else globs
 
 
-def _fits(glob: str, path: str) -> bool:
-    return _pattern(glob).match(path, {}) is not None
-
-
-@lru_cache(maxsize=256)
-def _pattern(glob: str) -> Pattern:
-    return Pattern(glob)
-
-
 def _candidates(paths: Sequence[str], suffix: str) -> Iterable[list[str]]:
     """Yield globs, the simplest first: whole folders, then parts of names."""
     stems = [PurePosixPath(path).stem for path in paths]
-    start, end = literal(_common_start(stems)), literal(_common_end(stems))
+    start, end = literal(common_start(stems)), literal(common_end(stems))
     parts = list(dict.fromkeys(["*", f"{start}*", f"*{end}", f"{start}*{end}"])) if len(paths) > 1 else ["*"]
     for part in parts:
         for root in _roots(paths):
@@ -306,13 +309,13 @@ def _candidates(paths: Sequence[str], suffix: str) -> Iterable[list[str]]:
     folders = sorted({path.rpartition("/")[0] for path in paths})
     if 1 < len(folders) <= MOST_LISTED // 10:
         for part in parts:
-            yield [f"{_below(folder)}{part}{suffix}" for folder in folders]
+            yield [f"{below(folder)}{part}{suffix}" for folder in folders]
 
 
 def _roots(paths: Sequence[str]) -> list[str]:
     folders = {path.rpartition("/")[0] for path in paths}
     top = os.path.commonpath(folders) if all(folders) else ""
-    return [*([_below(top)] if folders == {top} else []), f"{_below(top)}**/"]
+    return [*([below(top)] if folders == {top} else []), f"{below(top)}**/"]
 
 
 def _masks(parts: Sequence[_Part], images: str, names: Sequence[str]) -> Masks | None:
@@ -329,10 +332,10 @@ def _masks(parts: Sequence[_Part], images: str, names: Sequence[str]) -> Masks |
             before = images.partition("{scene}")[0].rpartition("/")[2]
             globs = [f"{root}{before}{{scene}}{end}" for root in _roots([part.image.path for part in chosen])]
         else:
-            globs = [f"{_below(_top([part.image for part in chosen]))}{{scene}}/{end}"]
-            globs += [f"{_below(_parent(first.image.folder))}{{scene}}/{end}"]
+            globs = [f"{below(_top([part.image for part in chosen]))}{{scene}}/{end}"]
+            globs += [f"{below(_parent(first.image.folder))}{{scene}}/{end}"]
         own = {part.image.path for part in chosen}
-        found = next((glob for glob in globs if {name for name in names if _fits(glob, name)} == own), None)
+        found = next((glob for glob in globs if {name for name in names if fits(glob, name)} == own), None)
         if found is not None:
             return Masks(FileSet((found,)), mask_kind(first.label), tuple(sorted(own)))
     return None
@@ -353,30 +356,8 @@ def _top(images: Sequence[Image]) -> str:
     return os.path.commonpath(folders) if all(folders) else ""
 
 
-def _common_start(texts: Sequence[str]) -> str:
-    """Return how all begin, without the digits at its end: the next file may have others."""
-    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
-    start = "".join(letters[0] for letters in same)
-    return start if len(set(texts)) == 1 else start.rstrip("0123456789")
-
-
-def _common_end(texts: Sequence[str]) -> str:
-    return _common_start([text[::-1] for text in texts])[::-1]
-
-
 def _parent(folder: str) -> str:
     return folder.rpartition("/")[0]
-
-
-def _below(folder: str) -> str:
-    """Return the beginning of globs in a folder."""
-    return f"{literal(folder)}/" if folder else ""
-
-
-def literal(text: str) -> str:
-    """Return a glob that fits this text."""
-    # For "[" any letter: a site file's patterns take "[[]" for three letters.
-    return re.sub(r"[\[*?{}]", lambda found: "?" if found[0] == "[" else f"[{found[0]}]", text)
 
 
 def _band_order(label: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedsense_core.cli.checking import check_bands
 from fedsense_core.config import known_keys, resolve
 from fedsense_core.data import load_site
 from fedsense_core.data.shares import client_names
@@ -20,6 +21,10 @@ from fedsense_core.settings import Config
 Scalar = bool | int | float | str
 PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled")
 OWN_OPTIONS = {"preset": "--preset", "run.folder": "--out"}
+_WITHOUT_THE_BAND = (
+    "Run with `--set data.bands=all`, take the source out, "
+    "or let the run begin without its site (federation.min_clients)."
+)
 SIMULATED_WAIT_S = 10.0
 """All SuperNodes of a simulation are there from the start: one that cannot take part will not come later."""
 
@@ -83,7 +88,7 @@ def plan(request: Request) -> list[Job]:
     """
     settings = dict(request.settings) | {"preset": request.preset}
     config = _resolve(settings, request.flower_toml)
-    names = _client_names(config)
+    names = _client_names(config, all_needed="federation.min_clients" not in settings)
     nodes = request.supernodes or (1 if config.federation.pooled else len(names))
     settings.setdefault("federation.wait_s", SIMULATED_WAIT_S)
     out = (request.out or Path("runs") / f"{config.preset}-seed{config.run.seed}").expanduser().absolute()
@@ -117,11 +122,15 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
     return settings
 
 
-def _client_names(config: Config) -> list[str]:
+def _client_names(config: Config, all_needed: bool) -> list[str]:
     """Return the names of the clients: the sites, or those who share all imagery."""
     files: dict[str, Path] = {}
     for path in site_files(config):
-        name = load_site(path).name
+        site = load_site(path)
+        name = site.name
+        # A run that waits for all sites would give up on one that cannot take part, after it has cut the others' chips.
+        if all_needed and config.federation.only in ("", name):
+            check_bands(site, config.data.bands, _WITHOUT_THE_BAND)
         if name in files:
             raise SiteError(f"name = {name!r} is in both {files[name]} and {path}: every site needs its own name")
         files[name] = path

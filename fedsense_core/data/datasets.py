@@ -81,7 +81,10 @@ class DatasetImages:
             item = item["image"]
         image = item[0] if isinstance(item, tuple | list) and item else item
         if not isinstance(image, torch.Tensor | np.ndarray):
-            raise SiteError(f"{self._at(i)} is a {type(image).__name__}; it must be a tensor (C, H, W).")
+            raise SiteError(
+                f"{self._at(i)} holds an image of the type {type(image).__name__}; a tensor (bands, height, width) was "
+                "expected. List the files under `paths`, or name a class whose items are tensors."
+            )
         values = _as_array(image)
         values = values[None] if values.ndim == 2 else values
         if values.ndim != 3 or len(values) != len(self._card.bands):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,12 @@ def _is_plain(name: str) -> str:
     return name
 
 
+def _is_in_micrometres(wavelength_um: float) -> float:
+    if not 0.2 < wavelength_um < 20:
+        raise ValueError(f"must lie between 0.2 and 20 micrometres; {wavelength_um:g} nm are {wavelength_um / 1000:g}")
+    return wavelength_um
+
+
 class Band(BaseModel):
     """One band: optical, with a central wavelength, or radar, with a polarisation."""
 
@@ -29,7 +36,7 @@ class Band(BaseModel):
 
     name: Annotated[str, AfterValidator(_is_plain)]
     """What the band is called everywhere in FedSense: ``red``, ``green``, ``blue``, ``nir``, ``swir_1``, ..."""
-    wavelength_um: Annotated[FiniteFloat, Field(gt=0.2, lt=20)] | None = None
+    wavelength_um: Annotated[FiniteFloat, AfterValidator(_is_in_micrometres)] | None = None
     """Central wavelength of an optical band, in micrometres (665 nm is 0.665)."""
     polarisation: Polarisation | None = None
     """Of a radar band, which has no optical wavelength."""
@@ -117,11 +124,17 @@ class SensorCard(BaseModel):
     def _position_or_raise(self, name: str, where: str) -> int:
         found = self.position(name)
         if found is None:
-            labels = [label for band in self.bands for label in (band.name, band.code) if label]
+            held = [f"{band.name} ({band.code})" if band.code else band.name for band in self.bands]
             raise SiteError(
-                f"{where}: there is no band {name!r}; the files hold {', '.join(self.names)}.{nearest(name, labels)}"
+                f"{where}: there is no band {name!r}; the files hold {', '.join(held)}.{self._nearest_band(name)}"
             )
         return found
+
+    def _nearest_band(self, name: str) -> str:
+        """Return a hint. B8 is B08 on the cards, and not B8A, which is nearer as a text."""
+        padded = re.sub(r"(?<=\D)(\d)$", r"0\1", name)
+        labels = [label for band in self.bands for label in (band.name, band.code) if label]
+        return f" Did you mean {padded!r}?" if padded in labels else nearest(name, labels)
 
 
 def shipped_card(name: str, where: str) -> SensorCard:

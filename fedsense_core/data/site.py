@@ -35,6 +35,18 @@ def _is_glob(text: str) -> str:
     return text
 
 
+def _is_site_name(text: str) -> str:
+    if not SITE_NAME.fullmatch(text):
+        raise ValueError("must be 1 to 64 letters, digits, dots and hyphens, with a letter or digit at both ends")
+    return text
+
+
+def _is_class_name(text: str) -> str:
+    if not CLASS_NAME.fullmatch(text):
+        raise ValueError("must be a module and a class with a colon between, such as torchgeo.datasets:EuroSAT")
+    return text
+
+
 Glob = Annotated[str, AfterValidator(_is_glob)]
 """Relative to the site file; ``*`` and ``?`` stay within a folder's name, ``**`` descends into folders."""
 
@@ -148,7 +160,7 @@ class SourceEntry(SensorChoice):
     """Item lists that name the files: CSV, STAC items or item collections (.json), or Parquet."""
     column: Annotated[str, Field(min_length=1)] = "path"
     """Column of ``lists`` that names the image; dotted where fields lie in fields, as ``assets.visual.href``."""
-    dataset: Annotated[str, Field(pattern=f"^{CLASS_NAME.pattern}$")] | None = None
+    dataset: Annotated[str, AfterValidator(_is_class_name)] | None = None
     """``module:Class`` of a map-style dataset, such as ``torchgeo.datasets:EuroSAT``. It is imported and run."""
     args: dict[str, Any] = {}
     """Arguments of the dataset's class. A relative ``root`` begins at the site file."""
@@ -227,7 +239,7 @@ class ChipsEntry(Table):
 class SiteFile(Table):
     """The whole site file."""
 
-    name: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
+    name: Annotated[str, AfterValidator(_is_site_name)]
     """Short name of the institution in logs and reports: letters, digits, dots and hyphens."""
     description: str = ""
     """One sentence for the report."""
@@ -334,8 +346,10 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}.{_known_key(str(where[-1]), _tables(model, where))}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing."
-    value = "" if isinstance(fault["input"], dict | list) else f" = {fault['input']!r}"
-    return f"{key}{value}: {fault['msg'].removeprefix('Value error, ')}."
+    said = fault["msg"].removeprefix("Value error, ")
+    shown = repr(fault["input"])
+    value = "" if isinstance(fault["input"], dict | list) or said.startswith(shown) else f" = {shown}"
+    return f"{key}{value}: {said}."
 
 
 def _tables(model: type[BaseModel], where: Sequence[Any]) -> list[type[BaseModel]]:

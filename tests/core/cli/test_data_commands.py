@@ -14,6 +14,7 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner, Result
 
 from fedsense_core.cli import app
+from fedsense_core.cli.grouping import MOST_LISTED
 from fedsense_core.cli.guessing import guess
 from fedsense_core.cli.survey import Look
 from fedsense_core.config import resolve
@@ -157,6 +158,20 @@ def test_masks_beside_whole_images_are_found_by_the_name_of_the_scene(tmp_path: 
     (source,) = load_site(tmp_path / "site.toml").sources
     masks = {scene.path.name: scene.mask.name if scene.mask else None for scene in source.scenes}
     assert masks == {"area_1.tif": "area_1_SCL.tif", "area_10.tif": "area_10_SCL.tif", "area_2.tif": None}
+
+
+def test_folders_that_no_single_glob_describes_are_sources_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for number in range(MOST_LISTED):
+        write(folder / "scans" / "deep" / f"page_{number}.tif", 3, side=8)
+    for number in range(30):
+        write(folder / "classes" / str(number) / "flight.tif", 3, side=8)
+    write(folder / "classes" / "0" / "grey.tif", 1, side=8)
+    result = data("init", folder, "--out", tmp_path / "site.toml")
+    assert "no pattern tells them" not in result.output
+    site = load_site(tmp_path / "site.toml")
+    held = {one.files[0].relative_to(folder).parts[0]: len(one.scenes) for one in site.sources}
+    assert (len(site.sources), held) == (2, {"scans": MOST_LISTED, "classes": 30})
 
 
 def test_init_never_overwrites(mixed: Path, tmp_path: Path) -> None:

@@ -83,6 +83,31 @@ def test_two_sites_of_one_name_are_refused_before_anything_starts(sites: Path) -
         plan(Request(settings={"federation.sites": str(sites)}))
 
 
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [("VV", r"alpha\.toml: sources\[1\].*no band 'VV'.*data\.bands=all"), ("red,gren", "Did you mean 'green'")],
+)
+def test_a_site_without_a_band_of_the_run_is_refused_before_anything_starts(
+    sites: Path, bands: str, words: str
+) -> None:
+    settings = {"federation.sites": str(sites), "data.bands": bands}
+    with pytest.raises(SiteError, match=words):
+        plan(Request(settings=settings))
+
+
+@pytest.mark.parametrize("settings", [{"federation.min_clients": 2}, {"federation.only": "alpha"}])
+def test_a_site_without_a_band_is_left_out_of_a_run_that_does_without_it(
+    sites: Path, settings: dict[str, int | str]
+) -> None:
+    card = 'sensor = { kind = "sar", gsd_m = 10.0, bands = [{ name = "VV", polarisation = "VV" }] }'
+    beta = sites / "beta.toml"
+    beta.write_text(beta.read_text().replace('sensor = "aerial-rgb"', card))
+    (job,) = plan(Request(settings={"federation.sites": str(sites), **settings}))
+    assert job.supernodes == 3
+    with pytest.raises(SiteError, match=r"beta\.toml.*no band 'red'"):
+        plan(Request(settings={"federation.sites": str(sites)}))
+
+
 def test_wrong_value_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=r"train\.local_steps"):
         plan(Request(settings={"train.local_steps": "many"}))

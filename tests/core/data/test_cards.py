@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from fedsense_core.data import SensorCard, shipped_card
+from fedsense_core.data import Band, SensorCard, shipped_card
 from fedsense_core.data.cards import CARDS, MASKS
 from fedsense_core.data.site import MaskEntry
 from fedsense_core.errors import SiteError
@@ -107,3 +107,13 @@ def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
 
 def test_a_ready_made_mask_may_drop_more() -> None:
     assert MaskEntry(paths=["{scene}.tif"], kind="sentinel2-scl", drop=[11, 0]).rule.drop == (0, 1, 3, 8, 9, 10, 11)
+
+
+def test_wavelength_in_nanometres_is_told_in_micrometres() -> None:
+    with pytest.raises(ValueError, match=r"650 nm are 0\.65"):
+        Band(name="red", wavelength_um=650.0)
+
+
+def test_an_unpadded_code_is_not_taken_for_a_nearer_one() -> None:
+    with pytest.raises(SiteError, match=r"nir \(B08\).*Did you mean 'B08'"):
+        shipped_card("sentinel2-l2a", "here").only(["B8"], "here")

@@ -78,7 +78,9 @@ def test_inline_card_and_overrides_are_taken(tmp_path: Path) -> None:
         (f'name = "a"\n{SOURCE}column = "href"', ["`column` does not go with `paths`"]),
         (f'name = "a"\n{SOURCE}args = {{}}', ["`args` does not go with `paths`"]),
         (DATASET + 'digests = "SUMS"', ["`digests` does not go with `dataset`"]),
-        (DATASET.replace(":", "."), ["sources[1].dataset = 'torchgeo.datasets.EuroSAT'", "pattern"]),
+        (DATASET.replace(":", "."), ["sources[1].dataset = 'torchgeo.datasets.EuroSAT'", "torchgeo.datasets:EuroSAT"]),
+        (f'name = "a b!"\n{SOURCE}', ["name = 'a b!'", "letters, digits, dots and hyphens"]),
+        (f'name = "a\\n"\n{SOURCE}', ["name = 'a\\n'", "letters, digits, dots and hyphens"]),
         (
             f'name = "a"\n{SOURCE}gsd_range_m = [30, 10]',
             ["sources[1]", "gsd_range_m = [30.0, 10.0]", "smaller one first"],
