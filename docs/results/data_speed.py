@@ -14,7 +14,7 @@ The raster repeats the shipped Sentinel-2 scene. Medians over the turns. Prints 
 from __future__ import annotations
 
 import argparse
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,8 +86,9 @@ def write_raster(folder: Path, side: int) -> tuple[Path, Path]:
 def print_reading(folder: Path, raster: Path, site_file: Path, turns: int) -> None:
     """Time preparing and reading against rasterio and against a copy."""
     rates: dict[str, list[float]] = {}
+    reading_turn(folder / "cache", raster, site_file, 0)  # the machine's memory is touched for the first time
     for turn in range(turns):
-        for key, value in reading_turn(folder / f"cache-{turn}", raster, site_file, turn).items():
+        for key, value in reading_turn(folder / "cache", raster, site_file, turn).items():
             rates.setdefault(key, []).append(value)
     print("| what | median | range |\n|---|---|---|")
     print(f"| chips from the cache, times as fast as random windows | {spread(rates['windows'])} |")
@@ -114,6 +115,7 @@ def reading_turn(cache: Path, raster: Path, site_file: Path, seed: int) -> dict[
     data = stored(cache, size * len(batches))
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     copy_s = seconds(lambda: [piece.copy() for piece in pieces]) / (len(pieces) * BATCH)
+    shutil.rmtree(cache)
     return {
         "windows": windows_s / cached_s,
         "copy": copy_s / cached_s,
@@ -194,12 +196,18 @@ def print_memory(folder: Path) -> None:
 def read_sparse(site_file: Path) -> None:
     """Cut the sparse raster and say what that took."""
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5")  # the highest memory so far is that of now (Linux)
+    before, began = highest_kib(), time.perf_counter()
     chips = open_chips(load_site(site_file), ("grey",), CHIP, None)
-    took, grown = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    took, grown = time.perf_counter() - began, highest_kib() - before
     text = f"| MiB that memory grew over a raster of {SPARSE_SIDE:,} x {SPARSE_SIDE:,}, {len(chips)} chips kept"
-    print(f"{text} | {grown / 1024:.0f} | {took:.0f} s |")
+    print(f"{text} | {grown / 1024:.0f} | in {took:.1f} s |")
+
+
+def highest_kib() -> int:
+    """Return the most memory that this process had, in KiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -128,6 +128,12 @@ class _Cutting:
 
     def add(self, block: Block) -> None:
         """Judge a block's chips and write the usable ones, as many as there is room for."""
+        for part in _parts(block, self._request):
+            self._add(part)
+            if not self.whole:
+                return
+
+    def _add(self, block: Block) -> None:
         chips, valid, places = usable_chips(block, self._request)
         if self._writer is None and len(chips):
             self._writer = self._writer_of(str(chips.dtype))
@@ -175,6 +181,22 @@ def usable_chips(block: Block, request: Request) -> tuple[Array, Bools | None, A
     places["row"], places["col"] = rows * stride + block.row, columns * stride + block.col
     places["valid"] = fraction
     return chips, valid, places
+
+
+def _parts(block: Block, request: Request) -> Iterator[Block]:
+    """Yield a block's chips in their order, so many at once as the limit allows: overlap repeats their pixels."""
+    size, stride = request.size, request.stride
+    bands, height, width = block.values.shape
+    down, across = ((length - size) // stride + 1 for length in (height, width))
+    chips = max(1, request.limits.max_window_bytes // (bands * size * size * block.values.itemsize))
+    columns = min(across, chips)
+    rows = max(1, chips // across)
+    for top in range(0, down * stride, rows * stride):
+        for left in range(0, across * stride, columns * stride):
+            # A slice ends with its array.
+            here = np.s_[top : top + (rows - 1) * stride + size, left : left + (columns - 1) * stride + size]
+            valid = None if block.valid is None else block.valid[here]
+            yield Block(block.values[:, *here], valid, block.row + top, block.col + left)
 
 
 def filled(chips: Array, valid: Bools) -> Array:

@@ -31,6 +31,8 @@ _DIGITS = 6
 """Positions are rounded to a millionth of a pixel: coordinates of millions of metres leave noise of that size."""
 _POINTS = 64
 """Along each side, at which rasters are tried for common ground."""
+_AT_ONCE = 1 << 18
+"""Points that are reprojected at once: on their way they are objects of Python, ten times as large."""
 _MOST_STRETCHED = 1e6
 """Condition number of a transform beyond which its inverse is noise: no camera's pixels are that long."""
 
@@ -107,6 +109,11 @@ class Placement:
         corners = np.array([[0.0, self.target.width], [0.0, self.target.height]])
         return bool(np.allclose(_applied(self.direct, *corners), corners, rtol=0, atol=0.01))
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes that `positions` takes for each pixel, copies too; 0 where a whole row or column shares them."""
+        return 0 if self.direct is not None and self.direct[0, 1] == 0 == self.direct[1, 0] else 64
+
     def positions(self, window: Window) -> tuple[Float64s, Float64s]:
         """Return rows and columns of the window's pixel centres in the other raster: 0 is its first pixel's centre.
 
@@ -126,12 +133,14 @@ class Placement:
             raise Apart("no georeference")
         x, y = _applied(_matrix(self.target.transform), columns, rows)
         shape = np.broadcast_shapes(x.shape, y.shape)
-        flat = [np.broadcast_to(values, shape).ravel() for values in (x, y)]
+        flat = np.array([np.broadcast_to(values, shape).ravel() for values in (x, y)])
         try:
-            xs, ys = reproject_points(self.target.crs, self.other.crs, *flat)
+            for start in range(0, flat.shape[1], _AT_ONCE):
+                part = flat[:, start : start + _AT_ONCE]
+                part[:] = reproject_points(self.target.crs, self.other.crs, *part)
         except (RasterioError, CPLE_BaseError, ValueError) as error:
             raise Apart(f"coordinates ({self.other.crs}) that cannot be transformed to the finest file's") from error
-        x, y = (np.asarray(values, np.float64).reshape(shape) for values in (xs, ys))
+        x, y = flat.reshape(2, *shape)
         return _applied(_inverse(self.other.transform), x, y)
 
     def _check_overlap(self) -> None:
@@ -150,7 +159,7 @@ def surrounding(rows: Float64s, columns: Float64s, other: Grid) -> Window | None
         if not len(inside):
             return None
         first, last = max(0, math.floor(inside.min())), min(size - 1, math.ceil(inside.max()))
-        if first > last or inside.max() <= -0.5 or inside.min() >= size - 0.5:
+        if first > last or inside.max() < -0.5 or inside.min() >= size - 0.5:
             return None
         spans.append((first, last - first + 1))
     (top, height), (left, width) = spans

@@ -49,6 +49,8 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # Else damaged JPEG blocks read as other pixels.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    # Its rows of 8-bit files that are one long strip look like blocks that the file does not hold.
+    "GDAL_ENABLE_TIFF_SPLIT": "NO",
 }
 MOST_PAGES = 64
 """Pages of a GeoTIFF that are looked at for its mask: more are overviews of overviews."""
@@ -82,7 +84,9 @@ class Raster:
     held: Bools | None
     """(rows, columns) blocks that the file holds in every requested band; None if all are there or it has no blocks."""
     masked: bool
-    """True when a mask or an alpha band says which pixels are valid."""
+    """True when a mask says which pixels are valid."""
+    alpha: bool
+    """True when the last band does, too: GDAL's own masks forget it in a file that also has a nodata value."""
     nodata: tuple[tuple[Any, ...], ...]
     """For each requested band its stored values that are no measurement."""
     units: Units
@@ -116,9 +120,12 @@ class Raster:
         try:
             values: Array = self.file.read(list(self.indexes), window=window)
             mask: Array | None = self.file.read_masks(self.indexes[0], window=window) if self.masked else None
+            alpha: Array | None = self.file.read(self.file.count, window=window) if self.alpha else None
         except (*FAULTS, OSError) as error:
             raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
-        valid = both(None if mask is None else np.asarray(mask != 0), self._held_pixels(window))
+        valid = self._held_pixels(window)
+        for shown in (mask, alpha):
+            valid = both(valid, None if shown is None else np.asarray(shown != 0))
         return self.units.convert(values, both(valid, measured(values, self.nodata)))
 
     def _held_pixels(self, window: Window) -> Bools | None:
@@ -209,7 +216,8 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
         indexes=indexes,
         block_shape=block_shape,
         held=held,
-        masked=any(MaskFlags.per_dataset in flag and (MaskFlags.alpha not in flag or has_alpha) for flag in flags),
+        masked=any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags),
+        alpha=has_alpha,
         nodata=tuple(_distinct(card, as_stored(file.nodatavals[i - 1], file.dtypes[0])) for i in indexes),
         units=Units.of(layer.path, file, indexes, source),
     )
@@ -260,7 +268,9 @@ def _check_mask_pages(path: Path, file: Any, limits: ReadLimits) -> None:
         return
     for number in range(2, MOST_PAGES + 2):
         try:
-            page = rasterio.open(f"GTIFF_DIR:{number}:{path}", driver="GTiff")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                page = rasterio.open(f"GTIFF_DIR:{number}:{path}", driver="GTiff")
         except (*FAULTS, OSError):
             return  # the last page came before
         with page:

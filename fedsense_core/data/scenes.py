@@ -130,7 +130,9 @@ class OpenScene:
         )
         itemsize = max(np.dtype(layer.raster.units.dtype(layer.raster.dtype)).itemsize for layer in self.layers)
         held = self.reference.file.count * np.dtype(self.reference.dtype).itemsize  # by GDAL, of interleaved files
-        pixel_bytes = max(len(self.request.bands) * (itemsize + 1), held)  # values and masks
+        placements = [*(layer.placement for layer in self.layers), self.mask and self.mask.placement]
+        positions = max(placement.position_bytes if placement else 0 for placement in placements)
+        pixel_bytes = max(len(self.request.bands) * (itemsize + 1), held, positions)  # values and masks
         for window in plan(down, across, pixel_bytes, self.request.limits.max_window_bytes):
             if not self.reference.is_absent(window):
                 yield self._read(window)
@@ -191,9 +193,9 @@ def _open(scene: Scene, source: Source, request: Request, stack: ExitStack) -> O
     held = _layers_needed(scene, wanted)
     missing = [source.card.names[i] for i in wanted if all(i not in chosen for _, chosen in held)]
     if missing:
-        raise Unreadable(f"has no file with the band {missing[0]}; {len(scene.layers)} files were listed for the scene")
+        raise Unreadable(f"has no file with the band {missing[0]}; files listed for the scene: {len(scene.layers)}")
     rasters = [_open_layer(layer, chosen, scene, source, request, stack) for layer, chosen in held]
-    known = all(raster.grid.transform is not None for raster in rasters)
+    known = all(raster.grid.transform is not None and raster.grid.crs is not None for raster in rasters)
     reference = min(rasters, key=lambda raster: _fineness(raster.grid, known))
     _check_reference(reference, source, request)
     layers = []

@@ -8,6 +8,7 @@ Shapes: n chips, k of which have invalid pixels, C bands, S chip size.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -174,7 +175,8 @@ class FileWriter:
     def discard(self) -> None:
         """Remove what was written."""
         self._flusher.shutdown()
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk says so once more, of what is still to be written
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
 

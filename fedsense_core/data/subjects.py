@@ -18,7 +18,7 @@ from fedsense_core.data.rasters import Unreadable, as_stored, both, measured
 from fedsense_core.data.scenes import Block, Request, files_needed, read_scene
 from fedsense_core.data.units import Units
 
-READING_FORMAT = 1
+READING_FORMAT = 2
 """Part of every key: raise it when the same files give other chips."""
 
 

@@ -45,11 +45,12 @@ class Units:
         What the file declares comes before what its name says, so that no offset is subtracted twice.
         """
         card, ones = source.card, (1.0,) * len(indexes)
-        declared = [(float(file.scales[i - 1]), float(file.offsets[i - 1])) for i in indexes]
-        # A scale of 0, or none at all, says nothing.
-        declared = [pair if pair[0] and all(map(math.isfinite, pair)) else (1.0, 0.0) for pair in declared]
+        pairs = zip(map(float, file.scales), map(float, file.offsets), strict=True)
+        # A scale of 0, or none at all, says nothing: such a band is in the card's units, whichever others are read.
+        declared = [pair if pair[0] and all(map(math.isfinite, pair)) else (1.0, 0.0) for pair in pairs]
         if any(pair != (1.0, 0.0) for pair in declared):
-            steps = [_to_card(*pair, card) for pair in declared]
+            chosen = [declared[i - 1] for i in indexes]
+            steps = [pair if pair == (1.0, 0.0) else _to_card(*pair, card) for pair in chosen]
             return cls(tuple(gain for gain, _ in steps), tuple(offset for _, offset in steps), False, card)
         if source.baseline_offset and (baseline_of(path, file.tags()) or 0) >= OFFSET_SINCE:
             return cls(ones, (-source.baseline_offset,) * len(indexes), True, card)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -287,6 +288,22 @@ def test_a_full_disk_is_named_and_leaves_nothing_unfinished(
     monkeypatch.setattr("fedsense_core.data.segments.FileWriter.append", full)
     with pytest.raises(SiteError, match=r"No space left on device.*free space"):
         open_chips(write_site(), RGB, 64, tmp_path / "cache")
+    assert files(tmp_path / "cache") == {".lock"}
+
+
+def test_a_disk_that_is_full_at_the_last_moment_keeps_nothing(
+    tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
+) -> None:
+    picture = image()
+    write_tiff("a.tif", picture)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The last chips are small enough to wait in memory, so closing the file fails as well.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (picture.nbytes - 1, before[1]))
+    try:
+        with pytest.raises(SiteError, match="cannot be written"):
+            open_chips(write_site(), RGB, 16, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files(tmp_path / "cache") == {".lock"}
 
 

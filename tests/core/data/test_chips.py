@@ -63,7 +63,7 @@ def test_the_site_file_may_ask_for_less_of_a_chip(write_tiff: Any, write_site: A
     assert len(open_chips(write_site('sensor = "rgb"\n[limits]\nmin_valid = 0.6'), RGB, 64, None)) == 2
 
 
-@pytest.mark.parametrize("how", ["card", "mask", "alpha", "nan"])
+@pytest.mark.parametrize("how", ["card", "mask", "alpha", "alpha besides nodata", "nan"])
 def test_gaps_are_known_from_card_internal_mask_alpha_and_nan(
     how: str, write_tiff: Any, write_site: Any, image: Any
 ) -> None:
@@ -71,10 +71,12 @@ def test_gaps_are_known_from_card_internal_mask_alpha_and_nan(
     picture[:, :, :64] = np.nan if how == "nan" else 250 if how == "card" else picture[:, :, :64]
     mask = np.full((64, 128), 255, np.uint8)
     mask[:, :64] = 0
-    if how == "alpha":
+    options: dict[str, Any] = {}
+    if how.startswith("alpha"):
         picture = np.concatenate([picture, mask[None]])
+        options = {"photometric": "RGB", "alpha": "YES", "nodata": 0 if how.endswith("nodata") else None}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        path = write_tiff("a.tif", picture, **({"photometric": "RGB", "alpha": "YES"} if how == "alpha" else {}))
+        path = write_tiff("a.tif", picture, **options)
         if how == "mask":
             with rasterio.open(path, "r+") as file:
                 file.write_mask(mask)

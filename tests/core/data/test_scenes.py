@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.crs import CRS
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as reproject_points
 from rasterio.windows import Window
 
@@ -283,3 +284,69 @@ def test_rasters_that_only_turn_into_each_other_are_placed_by_their_transforms()
     whole, _ = bilinear(values, None, whole_rows, whole_columns, Window(0, 0, 30, 30))
     cut = values[:, part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width]
     assert np.array_equal(bilinear(cut, None, rows, columns, part)[0], whole[:, 7:17, 5:25])
+
+
+def test_pixels_without_coordinates_are_not_taken_for_the_finest(write: Any, image: Any) -> None:
+    fine = write("fine.tif", image(1)[0], **utm(10))
+    coarse = write("coarse.tif", image(1, 64, 96)[0], transform=from_origin(500_000.0, 5_000_000.0, 20, 20))
+    chips = open_chips(site_of(layers(coarse, fine)), ["red", "green"], 64, None)
+    assert np.array_equal(image_of(chips, 128, 192)[1], image(1)[0]), "the finest file's pixels are not interpolated"
+
+
+def peak_bytes(site: Site, bands: Sequence[str], size: int) -> int:
+    tracemalloc.start()
+    try:
+        open_chips(site, bands, size, None)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_overlap(write: Any, image: Any) -> None:
+    path = write("a.tif", image(height=512, width=512))
+    limits = ReadLimits(max_chips=100, max_window_bytes=4 << 20)
+    site = site_of(Scene((Layer(path, (0, 1, 2)),)), limits=limits, overlap=0.97)
+    # A hundred chips and their statistics; all those of one window would have 500 MB.
+    assert peak_bytes(site, NAMES, 128) < 48 << 20
+
+
+def test_overlapping_chips_that_are_cut_part_by_part_are_all_there_in_order(write: Any, image: Any) -> None:
+    picture = image(height=70, width=90)
+    picture[:, :9, :9] = 0
+    path = write("a.tif", picture, nodata=0)
+    scene = Scene((Layer(path, (0, 1, 2)),))
+    places = [(y, x) for y in range(0, 70 - 32 + 1, 8) for x in range(0, 90 - 32 + 1, 8)]
+    for chips_at_once in (1, 3, 8, 9, 17, 1000):
+        limits = ReadLimits(min_valid=0.5, max_window_bytes=max(70 * 90 * 6, chips_at_once * 3 * 32 * 32))
+        chips = open_chips(site_of(scene, limits=limits, overlap=0.75), NAMES, 32, None)
+        assert list(zip(chips.row.tolist(), chips.col.tolist(), strict=True)) == places
+        for chip, (y, x) in zip(chips.values, places, strict=True):
+            expected = picture[:, y : y + 32, x : x + 32]
+            assert np.array_equal(chip[expected > 0], expected[expected > 0])
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_memory_does_not_grow_with_turned_or_other_coordinates(turned: bool, write: Any, image: Any) -> None:
+    fine = write("fine.tif", image(1, 1024, 1024)[0], **utm(10))
+    (left, _), (bottom, top) = reproject_points(
+        UTM, CRS.from_epsg(32634), [500_000.0, 510_240.0], [4_989_760.0, 5_000_000.0]
+    )
+    other = (
+        {"crs": UTM, "transform": Affine(40, 2, 495_000, 2, -40, 5_005_000)}
+        if turned
+        else {"crs": CRS.from_epsg(32634), "transform": from_origin(left, max(top, bottom), 20, 20)}
+    )
+    classes = write("scl.tif", image(1, 512, 512)[0], **other)
+    scene = Scene((Layer(fine, (0,)),), classes)
+    site = site_of(scene, mask=MaskRule((3,)), limits=ReadLimits(min_valid=0.01))
+    # One MB of pixels: all their positions at once would have 16 MB, and several copies.
+    assert peak_bytes(site, ["red"], 128) < 32 << 20
+
+
+def test_a_position_on_the_upper_edge_of_the_first_pixel_lies_in_it() -> None:
+    # As `nearest` has it: a window that reaches just so far is no other than a larger one.
+    grid, first = Grid(4, 4, None, None), np.array([[0.0]])
+    edge = np.array([[-0.5]])
+    assert surrounding(edge, first, grid) == surrounding(first, edge, grid) == Window(0, 0, 1, 1)
+    assert surrounding(edge - 1e-6, first, grid) is None
+    assert surrounding(edge + 4, first, grid) is None

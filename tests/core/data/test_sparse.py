@@ -93,3 +93,14 @@ def test_only_blocks_that_are_there_count_as_expansion(tmp_path: Path, write_sit
     )
     with pytest.raises(SiteError, match="times its own size, more than 20"):
         open_chips(write_site(), RGB, 64, None, ReadLimits(max_expansion=20))
+
+
+@pytest.mark.parametrize("options", [{"compress": "deflate"}, {"compress": "lzw"}, {"compress": None}])
+def test_a_file_of_one_long_strip_holds_all_its_rows(
+    options: dict[str, Any], write_tiff: Any, write_site: Any, image: Any
+) -> None:
+    # GDAL shows such 8-bit files as rows, all but the first of which seem to be left out.
+    picture = image(height=2304, width=64)
+    write_tiff("a.tif", picture, tiled=False, blockxsize=None, blockysize=2304, **options)
+    chips = open_chips(write_site(), RGB, 64, None)
+    assert np.array_equal(np.concatenate(list(chips.values), axis=1), picture)

@@ -145,3 +145,17 @@ def test_radar_becomes_decibels_and_what_is_not_above_zero_is_no_measurement(
     np.testing.assert_allclose(chips.values[0, 0, 4:], factor * np.log10(stored[0, 4:].astype(float)), rtol=1e-5)
     assert chips.valid.tolist() == [np.float32(60 / 64)]
     assert np.isfinite(chips.values).all()
+
+
+def test_a_band_without_a_scale_reads_the_same_whichever_bands_are_read_with_it(write_tiff: Any, counts: Any) -> None:
+    stored = np.concatenate([counts, counts])
+    path = write_tiff(f"{NEW}.tif", stored)
+    with rasterio.open(path, "r+") as file:
+        file.scales = (2e-4, 1.0)
+    bands = [Band(name=name, wavelength_um=0.66) for name in ("a", "b")]
+    card = SensorCard(bands=bands, gsd_m=10.0, scale=1e-4)
+    source = Source("custom", card, (Scene((Layer(path, (0, 1)),)),), baseline_offset=1000.0)
+    site = Site("here", "", Path("/site.toml"), (source,), ReadLimits())
+    both, alone = (open_chips(site, names, 64, None).values for names in (["a", "b"], ["b"]))
+    assert np.array_equal(both[:, 1:], alone)
+    assert np.array_equal(alone[0, 0], stored[1])
