@@ -122,9 +122,9 @@ class Chips:
     def read(self, indices: Sequence[int] | Array | Tensor, out: Tensor | None = None) -> Tensor:
         """Return chips (B, C, S, S) as stored, copied once; into ``out`` if given, which must be of `dtype`.
 
-        Raises IndexError for a position outside.
+        Raises IndexError for a position outside, TypeError for a mask of booleans.
         """
-        index = np.asarray(indices, dtype=np.int64)
+        index = _positions(indices)
         rows, parts = self.place[index], self.segment[index]
         if out is None:
             out = torch.from_numpy(np.empty((len(index), *self.segments[0].shape[1:]), self.dtype))
@@ -152,7 +152,7 @@ class Chips:
 
     def subset(self, indices: Sequence[int] | Array | Tensor) -> Chips:
         """Return only these chips, without copying a pixel; the statistics stay those of the whole."""
-        index = np.asarray(indices, dtype=np.int64)
+        index = _positions(indices)
         return replace(
             self,
             segment=self.segment[index],
@@ -163,6 +163,13 @@ class Chips:
             col=self.col[index],
             valid=self.valid[index],
         )
+
+
+def _positions(indices: Sequence[int] | Array | Tensor) -> NDArray[np.int64]:
+    given = np.asarray(indices)
+    if given.dtype == np.bool_:  # as numbers they would be chips 0 and 1
+        raise TypeError("give positions of chips, such as numpy.flatnonzero(mask), not a mask of booleans")
+    return given.astype(np.int64)
 
 
 def as_tensor(values: NDArray[np.float64]) -> Tensor:

@@ -296,3 +296,12 @@ def test_an_impossible_request_is_refused(bands: Any, size: int, write_tiff: Any
     write_tiff("a.tif", image())
     with pytest.raises(SiteError):
         open_chips(write_site(), bands, size, None)
+
+
+def test_a_mask_is_not_taken_for_positions() -> None:
+    held = Chips.of(np.ones((3, 1, 8, 8), np.uint8), ["grey"])
+    with pytest.raises(TypeError, match="flatnonzero"):
+        held.subset(np.array([True, False, True]))
+    with pytest.raises(TypeError, match="flatnonzero"):
+        held.read([True, False])
+    assert len(held.subset([])) == 0
