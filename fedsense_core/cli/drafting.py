@@ -17,6 +17,7 @@ from rich.text import Text
 from fedsense_core.cli.globbing import literal
 from fedsense_core.cli.grouping import Group, Grouping, group
 from fedsense_core.cli.guessing import Guess, card_of, guess
+from fedsense_core.cli.partners import partners
 from fedsense_core.cli.survey import Progress, Survey, peek, survey
 from fedsense_core.data.site import SITE_NAME, load_site
 from fedsense_core.data.statistics import MAX_BANDS
@@ -168,6 +169,8 @@ def _text(name: str, found: Survey, grouping: Grouping, entries: Sequence[Entry]
     for number, entry in enumerate(entries, start=1):
         yield ""
         yield from _source(number, entry)
+        for before, other in enumerate(entries[: number - 1], start=1):
+            yield from _same_ground(before, other, entry)
     yield ""
     for line in _left(found, grouping):
         yield from _comment(line)
@@ -182,6 +185,19 @@ def _source(number: int, entry: Entry) -> Iterator[str]:
         yield '# Fill in each ?, and remove the "# " in front of these lines. Or leave the source out.'
         lines = [f"# {line}".rstrip() for line in lines]
     yield from lines
+
+
+def _same_ground(number: int, other: Entry, entry: Entry) -> Iterator[str]:
+    """Say that a source may hold further bands of an earlier one's scenes."""
+    lists = [[image.path for image in one.group.images] for one in (other, entry)]
+    found = partners(*lists) if not (other.group.labels or entry.group.labels) else None
+    if found is not None:
+        one, another = (entry.prefix + pattern for pattern in found)
+        yield from _comment(
+            f"By their names these may be further bands of the scenes of source {number}. If so, give that source "
+            f"paths = [{_quoted(one)}] and, below it, [[sources.also]] with paths = [{_quoted(another)}] and these "
+            "bands; and remove this source."
+        )
 
 
 def _comment(text: str) -> Iterator[str]:

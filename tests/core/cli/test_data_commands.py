@@ -372,3 +372,22 @@ def test_preview_that_cannot_be_written_ends_with_2(tmp_path: Path, out: str) ->
     result = data("preview", site_of(tmp_path, 'sensor = "rgb"'), "--out", tmp_path / out)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
+
+
+def test_init_hints_at_files_that_hold_further_bands_of_the_same_scenes(tmp_path: Path) -> None:
+    colours, edges = ("blue", "green", "red", "nir"), ("red_edge_1", "red_edge_2")
+    for date in ("20230601", "20230701"):
+        write(tmp_path / "s2" / f"S2_T31UFT_{date}_10m.tif", 4, "uint16", 100, 4000, side=128, names=colours)
+        write(tmp_path / "s2" / f"S2_T31UFT_{date}_20m.tif", 2, "uint16", 100, 4000, gsd_m=20.0, names=edges)
+    out = tmp_path / "site.toml"
+    assert data("init", tmp_path / "s2", "--out", out).exit_code == 0
+    text = " ".join(out.read_text().replace("#", " ").split())
+    assert "further bands of the scenes of source 1" in text
+    first, second = "s2/{scene}_10m.tif", "s2/{scene}_20m.tif"
+    assert f'["{first}"]' in text
+    assert f'["{second}"]' in text
+    # As advised:
+    also = f'[[sources.also]]\npaths = ["{second}"]\nbands = ["red_edge_1", "red_edge_2"]\n'
+    own = f'paths = ["{first}"]\nsensor = "sentinel2-l2a"\nbands = ["blue", "green", "red", "nir"]\n'
+    out.write_text(f'name = "here"\n[[sources]]\n{own}{also}')
+    assert [len(scene.layers) for scene in load_site(out).sources[0].scenes] == [2, 2]
