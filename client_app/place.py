@@ -13,8 +13,9 @@ from flwr.app import Context
 
 from client_app.progress import CuttingLog
 from fedsense_core.data import Chips, load_site
+from fedsense_core.data.chips import joined
 from fedsense_core.data.sensor_statistics import SensorStatistics
-from fedsense_core.data.shares import client_names, joined, share_of
+from fedsense_core.data.shares import client_names, share_of
 from fedsense_core.errors import SiteError
 from fedsense_core.places import open_site, run_folder, safe_name, site_files
 from fedsense_core.settings import Config
@@ -94,7 +95,8 @@ class Place:
         In a study the first client speaks for all: statistics are of whole sources, of which each has a share.
         """
         sites = [load_site(path) for path in self.sites]
-        if self.client or not (config.data.share_statistics and all(site.share_statistics for site in sites)):
+        agreed = config.data.share_statistics and all(site.share_statistics for site in sites)
+        if not agreed or self.client not in (None, 0):
             return SensorStatistics()
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
 

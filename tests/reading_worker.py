@@ -165,8 +165,8 @@ class Reader:
     def _digests(self, chips: Any) -> dict[str, str]:
         # float32 holds every type of imagery: the type of all chips depends on the other files.
         values = chips.values.astype("float32")
-        digests = [hashlib.sha256(values[chips.scene == i]).hexdigest() for i in range(len(chips.sources))]
-        return dict(zip(chips.sources, digests, strict=True))
+        digests = [hashlib.sha256(values[chips.scene == i]).hexdigest() for i in range(len(chips.scene_paths))]
+        return dict(zip(chips.scene_paths, digests, strict=True))
 
     def _results(self, names: Sequence[str], site: Any, chips: Any) -> list[Read]:
         """Return what became of the cases of one site. A case alone is all that the site holds beside the good file."""

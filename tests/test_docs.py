@@ -112,7 +112,7 @@ def test_site_file_of_a_page_is_accepted_and_read(text: str, tmp_path: Path) -> 
         for glob in source["paths"]:
             write_raster(tmp_path / glob.replace("**", "some/where").replace("*", "scene"), len(bands))
     chips = open_chips(load_site(path), RGB, 64, None)
-    assert len(chips) == len(chips.sources) > 0
+    assert len(chips) == len(chips.scene_paths) > 0
     assert chips.skipped == ()
 
 

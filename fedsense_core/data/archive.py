@@ -90,7 +90,7 @@ def clusters(features: NDArray[np.float32], count: int, seed: int) -> Ints:
     from sklearn.cluster import KMeans  # here, because it takes a second that other splits do not need
     from threadpoolctl import threadpool_limits
 
-    import fedsense_core.settled  # noqa: F401
+    import fedsense_core.whole_pyarrow  # noqa: F401
 
     deviation = features.std(axis=0, dtype=np.float64)
     scaled = (features - features.mean(axis=0, dtype=np.float64)) / np.where(deviation > 0, deviation, 1)

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fedsense_core.data.cutting import cut
-from fedsense_core.data.held import Held, Order, Record
+from fedsense_core.data.cutting import Taken, cut
+from fedsense_core.data.held import Held, Order
 from fedsense_core.data.rasters import Skipped
 from fedsense_core.data.segments import FileWriter, Rows, load_segment, statistics_of
 from fedsense_core.data.statistics import Statistics, merged
@@ -42,7 +42,7 @@ class Index(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal[1]
-    subjects: dict[str, Record]
+    subjects: dict[str, Taken]
     """By key."""
     total_of: str
     """Digest of the records that are used."""
@@ -83,7 +83,7 @@ class Shelf:
         self._order = order
         self._keys = keys
         self._segments: dict[str, Rows] = {}
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, Taken] = {}
         self._total: tuple[str, dict[str, Any]] = ("", {})
         self._writers: dict[str, FileWriter] = {}
         self._load()
@@ -131,13 +131,13 @@ class Shelf:
                     self._segments[name] = rows
         self._records = {key: record for key, record in wanted.items() if record.reason or self._is_intact(record)}
 
-    def _is_intact(self, record: Record) -> bool:
+    def _is_intact(self, record: Taken) -> bool:
         rows = self._segments.get(record.segment)
         return rows is not None and record.start >= 0 < record.count <= len(rows) - record.start
 
-    def _plan(self) -> tuple[dict[int, Record], list[Skipped], list[int]]:
+    def _plan(self) -> tuple[dict[int, Taken], list[Skipped], list[int]]:
         """Return what is used, by its number, what is left out, and the numbers of the subjects still to be cut."""
-        used: dict[int, Record] = {}
+        used: dict[int, Taken] = {}
         skipped: list[Skipped] = []
         missing: list[int] = []
         room = self._order.room
@@ -160,8 +160,7 @@ class Shelf:
         subjects = [self._order.subjects[number] for number in missing]
         done, chips = len(self._keys) - len(missing), sum(record.count for record in self._records.values())
         for i, taken in cut(subjects, self._order.request, self._writer_of, lambda i: room.before(missing[i])):
-            record = Record(taken.reason, taken.segment, taken.start, taken.count, taken.whole)
-            self._records[self._keys[missing[i]]] = record
+            self._records[self._keys[missing[i]]] = taken
             chips += taken.count
             self._order.report(done + i + 1, chips)
             if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
@@ -203,7 +202,7 @@ class Shelf:
                 self._records[key] = self._copied(record)
         self._store()
 
-    def _copied(self, record: Record) -> Record:
+    def _copied(self, record: Taken) -> Taken:
         rows = self._segments[record.segment]
         writer = self._writer_of(str(rows.chips.dtype))
         start = writer.count
@@ -212,7 +211,7 @@ class Shelf:
             writer.statistics = writer.statistics.merge(piece.statistics())
         return replace(record, segment=writer.name, start=start)
 
-    def _statistics(self, used: Sequence[Record]) -> Statistics:
+    def _statistics(self, used: Sequence[Taken]) -> Statistics:
         stretches: dict[str, list[tuple[int, int]]] = {}
         for record in used:
             stretches.setdefault(record.segment, []).append((record.start, record.count))
@@ -232,7 +231,7 @@ class Shelf:
 class _Room:
     """How many chips are left for a subject, given what the ones before it have."""
 
-    def __init__(self, room: int, keys: Sequence[str], records: Mapping[str, Record]) -> None:
+    def __init__(self, room: int, keys: Sequence[str], records: Mapping[str, Taken]) -> None:
         self._left = room
         self._keys = keys
         self._records = records
@@ -248,7 +247,7 @@ class _Room:
         return self._left
 
 
-def _digest_of(used: Sequence[Record]) -> str:
+def _digest_of(used: Sequence[Taken]) -> str:
     return digest([[record.segment, record.start, record.count] for record in used])
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedsense_core.data.rasters import Skipped, common_dtype
 from fedsense_core.data.sensors import Band
-from fedsense_core.data.statistics import Statistics
+from fedsense_core.data.statistics import Statistics, merged
 
 Array = NDArray[Any]
 
@@ -102,11 +102,6 @@ class Chips:
         return len(self.place)
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """Files that the chips came from: another name of ``scene_paths``."""
-        return self.scene_paths
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """The narrowest type that holds what is stored, in every segment."""
         return common_dtype([segment.dtype for segment in self.segments])
@@ -163,6 +158,44 @@ class Chips:
             col=self.col[index],
             valid=self.valid[index],
         )
+
+
+def joined(sets: Sequence[Chips], name: str) -> Chips:
+    """Return the chips of sets with the same bands as one, each still standardised by its own source.
+
+    A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is copied. ``mean`` and
+    ``std`` are of the numbers as stored.
+    """
+    total = merged([one for chips in sets for one in chips.statistics])
+    segments, origins, scenes = (
+        np.cumsum([0, *map(len, tables)])[:-1].tolist()
+        for tables in (
+            [chips.segments for chips in sets],
+            [chips.statistics for chips in sets],
+            [chips.scene_paths for chips in sets],
+        )
+    )
+    return Chips(
+        segments=tuple(one for chips in sets for one in chips.segments),
+        segment=np.concatenate([chips.segment + first for chips, first in zip(sets, segments, strict=True)]),
+        place=np.concatenate([chips.place for chips in sets]),
+        mean=as_tensor(total.mean),
+        std=as_tensor(total.std),
+        statistics=tuple(one for chips in sets for one in chips.statistics),
+        sensor=tuple(one for chips in sets for one in chips.sensor),
+        scene_paths=tuple(path for chips in sets for path in chips.scene_paths),
+        skipped=tuple(one for chips in sets for one in chips.skipped),
+        bands=sets[0].bands,
+        spectrum=sets[0].spectrum,
+        name=name,
+        origin=torch.cat([chips.origin + first for chips, first in zip(sets, origins, strict=True)]),
+        origin_mean=torch.cat([chips.origin_mean for chips in sets]),
+        origin_std=torch.cat([chips.origin_std for chips in sets]),
+        scene=np.concatenate([chips.scene + first for chips, first in zip(sets, scenes, strict=True)]),
+        row=np.concatenate([chips.row for chips in sets]),
+        col=np.concatenate([chips.col for chips in sets]),
+        valid=np.concatenate([chips.valid for chips in sets]),
+    )
 
 
 def _positions(indices: Sequence[int] | Array | Tensor) -> NDArray[np.int64]:

@@ -70,6 +70,10 @@ class Taken:
     whole: bool = True
     """False if there was no room for all its chips."""
 
+    def fits(self, room: int) -> bool:
+        """Tell whether cutting the subject with so much room would give just these chips."""
+        return self.count <= room if self.whole else self.count == room
+
 
 def cut(
     subjects: Sequence[Subject],

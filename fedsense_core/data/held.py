@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedsense_core.data.cutting import Subject, cut
+from fedsense_core.data.cutting import Subject, Taken, cut
 from fedsense_core.data.rasters import Skipped
 from fedsense_core.data.scenes import Request
 from fedsense_core.data.segments import MemoryWriter, Rows
@@ -16,28 +16,11 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Record:
-    """What became of one subject."""
-
-    reason: str = ""
-    """Why it was left out; empty if it was not."""
-    segment: str = ""
-    start: int = 0
-    count: int = 0
-    whole: bool = True
-    """False if there was no room for all its chips."""
-
-    def fits(self, room: int) -> bool:
-        """Tell whether cutting the subject with so much room would give just these chips."""
-        return self.count <= room if self.whole else self.count == room
-
-
-@dataclass(frozen=True)
 class Held:
     """The chips of one source."""
 
     segments: Mapping[str, Rows]
-    used: tuple[Record, ...]
+    used: tuple[Taken, ...]
     """In the order of the subjects."""
     names: tuple[str, ...]
     """What the subjects of ``used`` are called."""
@@ -73,7 +56,7 @@ class Order:
 def hold_in_memory(order: Order) -> Held:
     """Cut everything and keep it in memory. Raises SiteError as `cutting.cut` does."""
     writers: dict[str, MemoryWriter] = {}
-    used: list[Record] = []
+    used: list[Taken] = []
     names: list[str] = []
     skipped: list[Skipped] = []
     bands = len(order.request.bands)
@@ -90,7 +73,7 @@ def hold_in_memory(order: Order) -> Held:
             skipped.append(Skipped(name, taken.reason))
         else:
             names.append(name)
-            used.append(Record("", taken.segment, taken.start, taken.count))
+            used.append(taken)
         order.report(number + 1, order.room - room_for(number + 1))
     skipped += [Skipped(one.name, order.too_many()) for one in order.subjects[len(used) + len(skipped) :]]
     segments = {name: writer.finish() for name, writer in writers.items() if writer.count}

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fedsense_core.data.archive import Ints, survey
-from fedsense_core.data.chips import Chips, as_tensor
+from fedsense_core.data.chips import Chips
 from fedsense_core.data.partition import partition
-from fedsense_core.data.statistics import merged
 from fedsense_core.durable import write_whole
 from fedsense_core.settings import PartitionSection
 
@@ -58,40 +56,3 @@ def _positions(sets: Sequence[Chips], settings: PartitionSection, seed: int, cli
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, content.getvalue())
     return mine
-
-
-def joined(sets: Sequence[Chips], name: str) -> Chips:
-    """Return the chips of sets with the same bands as one, each still standardised by its own source.
-
-    A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is copied.
-    """
-    total = merged([one for chips in sets for one in chips.statistics])
-    segments, origins, scenes = (
-        np.cumsum([0, *map(len, tables)])[:-1].tolist()
-        for tables in (
-            [chips.segments for chips in sets],
-            [chips.statistics for chips in sets],
-            [chips.scene_paths for chips in sets],
-        )
-    )
-    return Chips(
-        segments=tuple(one for chips in sets for one in chips.segments),
-        segment=np.concatenate([chips.segment + first for chips, first in zip(sets, segments, strict=True)]),
-        place=np.concatenate([chips.place for chips in sets]),
-        mean=as_tensor(total.mean),
-        std=as_tensor(total.std),
-        statistics=tuple(one for chips in sets for one in chips.statistics),
-        sensor=tuple(one for chips in sets for one in chips.sensor),
-        scene_paths=tuple(path for chips in sets for path in chips.scene_paths),
-        skipped=tuple(one for chips in sets for one in chips.skipped),
-        bands=sets[0].bands,
-        spectrum=sets[0].spectrum,
-        name=name,
-        origin=torch.cat([chips.origin + first for chips, first in zip(sets, origins, strict=True)]),
-        origin_mean=torch.cat([chips.origin_mean for chips in sets]),
-        origin_std=torch.cat([chips.origin_std for chips in sets]),
-        scene=np.concatenate([chips.scene + first for chips, first in zip(sets, scenes, strict=True)]),
-        row=np.concatenate([chips.row for chips in sets]),
-        col=np.concatenate([chips.col for chips in sets]),
-        valid=np.concatenate([chips.valid for chips in sets]),
-    )

@@ -174,7 +174,7 @@ def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tm
 
     (tmp_path / "SHA256SUMS").write_text("\n".join(sums) + "\n")
     chips = chips_of(tmp_path, "*.tif", 'digests = "SHA256SUMS"')
-    assert [Path(source).name for source in chips.sources] == [GOOD]
+    assert [Path(source).name for source in chips.scene_paths] == [GOOD]
     assert len(chips.skipped) == FLIPS
     assert all("SHA256SUMS" in item.reason or "digest" in item.reason for item in chips.skipped)
 

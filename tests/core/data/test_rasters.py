@@ -95,7 +95,7 @@ def test_a_bad_file_is_named_and_skipped_and_the_others_equal_a_site_without_it(
     assert DAMAGES[damage] in chips.skipped[0].reason
     assert np.array_equal(chips.values, alone.values)
     assert chips.mean.tolist() == alone.mean.tolist()
-    assert [Path(s).name for s in chips.sources] == ["a.tif", "c.tif"]
+    assert [Path(s).name for s in chips.scene_paths] == ["a.tif", "c.tif"]
 
 
 @pytest.mark.parametrize("cached", [False, True])

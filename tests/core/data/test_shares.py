@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fedsense_core.data import Chips
-from fedsense_core.data.shares import client_names, joined, share_of
+from fedsense_core.data.chips import joined
+from fedsense_core.data.shares import client_names, share_of
 from fedsense_core.settings import PartitionSection
 
 
