@@ -31,7 +31,7 @@ def ahead(items: Generator[T], depth: int) -> Generator[T]:
         items.close()
         ready.put(end)
 
-    thread = Thread(target=run, name="fedsense-read", daemon=True)
+    thread = Thread(target=run, name="fedsense-ahead", daemon=True)
     thread.start()
     try:
         while (entry := ready.get()) is not None:

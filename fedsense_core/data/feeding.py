@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
+from fedsense_core.data.ahead import ahead
 from fedsense_core.data.batches import Batch, epoch_batches
 from fedsense_core.data.chips import Chips
 
@@ -53,17 +52,13 @@ class Feed(Iterator[Batch]):
     def __init__(self, draws: Iterator[Draw], device: torch.device) -> None:
         self.waited_s = 0.0
         """Seconds for which the model waited for its batches: gathering, copying to the device, standardising."""
-        self._draws = draws
         self._device = device
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fedsense-feed")
-        self._ready: deque[Future[tuple[Chips, Tensor, Tensor]]] = deque()
+        self._gathered = ahead(_gathered(draws, device), AHEAD)
 
     def __next__(self) -> Batch:
         """Return the next batch on the device."""
         began = time.perf_counter()
-        while len(self._ready) <= AHEAD:
-            self._ready.append(self._thread.submit(self._gather))
-        chips, index, raw = self._ready.popleft().result()
+        chips, index, raw = next(self._gathered)
         pixels = chips.standardise(raw.to(self._device, non_blocking=True), index)
         self.waited_s += time.perf_counter() - began
         return Batch(pixels, chips.spectrum)
@@ -78,9 +73,11 @@ class Feed(Iterator[Batch]):
 
     def close(self) -> None:
         """End the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._gathered.close()
 
-    def _gather(self) -> tuple[Chips, Tensor, Tensor]:
-        chips, index = next(self._draws)
+
+def _gathered(draws: Iterator[Draw], device: torch.device) -> Generator[tuple[Chips, Tensor, Tensor]]:
+    """Yield for each draw the chips as stored, where they are copied to the device from."""
+    for chips, index in draws:
         raw = chips.read(index)
-        return chips, index, raw.pin_memory() if self._device.type == "cuda" else raw
+        yield chips, index, raw.pin_memory() if device.type == "cuda" else raw
