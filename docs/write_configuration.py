@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from fedsense_core.config import flower_defaults, known_keys
-from fedsense_core.presets import PRESETS
+from fedsense_core.presets import PLAIN, PRESETS, SOURCES
 from fedsense_core.settings import FREE_KEYS, Config, Section
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ Every setting of a run has a dotted key. `fedsense settings` prints the list, `f
 
 Four layers; a later one wins.
 
-1. The defaults in `fedsense_core/settings.py`, shown below.
+1. The defaults in `fedsense_core/settings/`, shown below.
 2. The `[fedsense]` tables of [`flower.toml`](../flower.toml). The file travels with the app, so server and clients read
    the same bytes.
 3. The preset. A key that a preset sets cannot be changed in `flower.toml`, only in layer 4.
@@ -120,15 +120,16 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def preset_table() -> Iterator[str]:
-    """Yield the switches of the presets, one row a switch."""
-    names = list(PRESETS)
-    switches = {name: flat(PRESETS[name]) for name in names}
-    yield "| | " + " | ".join(f"`{name}`" for name in names) + " |"
-    yield "|---" * (len(names) + 1) + "|"
-    for key in [key for key in known_keys() if any(key in switches[name] for name in names)]:
-        cells = [value_text(switches[name][key]) if key in switches[name] else "–" for name in names]
-        yield f"| `{key}` | " + " | ".join(cells) + " |"
-    yield "\nA dash leaves the setting to the layers below."
+    """Yield the presets, one row each: what it sets beyond plain averaging, and where it comes from."""
+    plain = flat(PLAIN)
+    yield "| preset | switches beside those of `fedavg` | source |"
+    yield "|---|---|---|"
+    for name in PRESETS:
+        switches = {key: value for key, value in flat(PRESETS[name]).items() if plain.get(key) != value}
+        cells = ", ".join(f"`{key}` = {value_text(value)}" for key, value in switches.items())
+        yield f"| `{name}` | {cells or '–'} | {SOURCES[name].replace('``', '`')} |"
+    switches = ", ".join(f"`{key}` = {value_text(value)}" for key, value in plain.items())
+    yield f"\n`fedavg` sets {switches}. What a preset does not set is left to the layers below."
 
 
 def section_names() -> list[str]:

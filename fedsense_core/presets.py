@@ -47,10 +47,46 @@ PRESETS: dict[str, Switches] = {
     "fedavg": PLAIN,
     "standalone": PLAIN,
     "centralised": PLAIN | {"federation": {"pooled": True}},
+    "fedprox": PLAIN | {"train": {"proximal": 0.01}},
+    "fedu": PLAIN | {"train": {"recipe": "byol"}, "retention": {"kind": "predictor"}},
+    "fedema": PLAIN | {"train": {"recipe": "byol"}, "retention": {"kind": "average"}},
+    "l-dawa": PLAIN | {"aggregation": {"kind": "l-dawa"}},
+    "l-dawa-normalised": PLAIN | {"aggregation": {"kind": "l-dawa-normalised"}},
+    "flesd": PLAIN | {"aggregation": {"kind": "none"}, "distillation": {"kind": "ensemble"}},
+    "fedx": PLAIN | {"alignment": {"kind": "cross", "weight": 1.0}},
+    "fedsam": PLAIN | {"guidance": {"kind": "sam", "scale": "absolute", "radius": 0.05, "ramp": 0.0}},
+    "fedlesam": PLAIN
+    | {"guidance": {"kind": "shift", "scale": "absolute", "radius": 0.05, "ramp": 0.0, "momentum": 0.0}},
+    "mofedsam": PLAIN
+    | {
+        "guidance": {"kind": "sam", "scale": "absolute", "radius": 0.05, "ramp": 0.0, "momentum": 0.0},
+        "train": {"global_momentum": 0.9},
+    },
+    "diloco": PLAIN | {"outer": {"kind": "nesterov", "learning_rate": 0.7, "momentum": 0.9}},
+    "fedavg-public": PLAIN | {"distillation": {"kind": "public-ssl"}},
 }
-"""arXiv 2503.11051 as read (``fedsense``; ``-fp32`` at 32 bits both ways; ``-plus`` with our codec and predictor),
-McMahan et al. 2017 (``fedavg``), and the two ends: one institution alone (name it in ``federation.only``), and all
-imagery in one place."""
+
+SOURCES: dict[str, str] = {
+    "fedsense": "arXiv 2503.11051, as read",
+    "fedsense-plus": "the same with our codec and predictor",
+    "fedsense-fp32": "the same at 32 bits both ways",
+    "fedavg": "McMahan et al. 2017 (arXiv 1602.05629), algorithm 1",
+    "standalone": "one institution alone; name it in ``federation.only``",
+    "centralised": "all imagery in one place",
+    "fedprox": "Li et al. 2020 (arXiv 1812.06127), equation 2",
+    "fedu": "Zhuang et al. 2021 (arXiv 2108.06492), divergence-aware predictor update",
+    "fedema": "Zhuang et al. 2022 (arXiv 2204.04385), equations 2 to 5",
+    "l-dawa": "Rehman et al. 2023 (arXiv 2307.07393)",
+    "l-dawa-normalised": "the same with weights that sum to one",
+    "flesd": "Shi et al. 2021 (arXiv 2109.14611)",
+    "fedx": "Han et al. 2022 (arXiv 2207.09158)",
+    "fedsam": "Qu et al. 2022 (arXiv 2206.02618), algorithm 1",
+    "fedlesam": "Fan et al. 2024 (arXiv 2405.18890)",
+    "mofedsam": "Qu et al. 2022 (arXiv 2206.02618), algorithm 2",
+    "diloco": "Douillard et al. 2023 (arXiv 2311.08105), algorithm 1",
+    "fedavg-public": "FedAvg, and self-supervision on the public set",
+}
+"""Where each method comes from."""
 
 
 def preset(name: str) -> Switches:

@@ -1,0 +1,127 @@
+"""The whole tree of settings of a run, and what follows from several of them together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import model_validator
+
+from fedsense_core.errors import ConfigError
+from fedsense_core.settings.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.settings.imagery import DataSection, ModelSection, PartitionSection
+from fedsense_core.settings.run import AdmissionSection, FederationSection, RunSection
+from fedsense_core.settings.section import Section
+from fedsense_core.settings.server import (
+    AggregationSection,
+    DistillationSection,
+    DownlinkSection,
+    OuterSection,
+    UplinkSection,
+)
+
+SCALED_CODECS = ("eden", "trellis")
+"""Codecs with a second scale, which makes them unbiased where nothing carries over what they lose."""
+UNBIASED_CODECS = ("qsgd", "ternary")
+"""Codecs whose error may exceed what they code: with feedback they would owe more and more (Karimireddy et al.
+2019)."""
+FREE_KEYS = (
+    "run.folder",
+    "run.resume",
+    "run.report",
+    "run.keep_checkpoints",
+    "federation.min_clients",
+    "federation.quorum",
+    "federation.wait_s",
+    "federation.deadline_s",
+)
+"""Settings that a continued run may change: where it is written, and whom it waits for."""
+
+
+class Config(Section):
+    """Everything a run is told."""
+
+    preset: str = "fedsense"
+    """Named method; see ``presets.py``."""
+    run: RunSection = RunSection()
+    federation: FederationSection = FederationSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    partition: PartitionSection = PartitionSection()
+    train: TrainSection = TrainSection()
+    guidance: GuidanceSection = GuidanceSection()
+    alignment: AlignmentSection = AlignmentSection()
+    retention: RetentionSection = RetentionSection()
+    uplink: UplinkSection = UplinkSection()
+    downlink: DownlinkSection = DownlinkSection()
+    aggregation: AggregationSection = AggregationSection()
+    outer: OuterSection = OuterSection()
+    distillation: DistillationSection = DistillationSection()
+    admission: AdmissionSection = AdmissionSection()
+
+    @model_validator(mode="after")
+    def _stem_reads_the_bands(self) -> Config:
+        if self.data.bands == "all" and self.model.stem == "plain":
+            # Not a ValueError: pydantic would wrap it and show the whole tree as the wrong value.
+            raise ConfigError(
+                "wrong configuration: model.stem = 'plain' reads one fixed list of bands, but data.bands = 'all' gives "
+                "other bands for each sensor. Name the bands, such as data.bands = 'red,green,blue', or leave "
+                "model.stem at 'auto'"
+            )
+        return self
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether one model reads any bands: kernels are made from what each band is."""
+        return self.model.stem == "wavelength" or (self.model.stem == "auto" and self.data.bands == "all")
+
+    @property
+    def total_steps(self) -> int:
+        """Local steps of the whole run, over which the learning rate is scheduled."""
+        return self.run.rounds * self.train.local_steps
+
+    @property
+    def sends_models(self) -> bool:
+        """True where full models travel both ways and the round is plain FedAvg, bit for bit."""
+        return (
+            self.uplink.codec == self.downlink.codec == "none"
+            and self.guidance.kind != "shift"
+            and self.outer.kind == "fedavg"
+        )
+
+    @property
+    def alignment_weight(self) -> float:
+        """μ as used."""
+        if self.alignment.weight == "auto":
+            return 0.1 if self.train.recipe == "mae" else 0.5
+        return self.alignment.weight
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the recipe learns from a moving average of the model."""
+        return self.train.recipe == "byol"
+
+    @property
+    def momentum_in_use(self) -> float | None:
+        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that lag."""
+        in_use = self.guidance.kind in ("shift", "mixed") or self.predictor_in_use
+        return self.guidance.momentum if in_use else None
+
+    @property
+    def predictor_in_use(self) -> bool:
+        """Whether updates are coded less their prediction; nothing is gained where no codec loses anything."""
+        return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
+
+    @property
+    def feedback_in_use(self) -> bool:
+        """Whether clients carry a residual. Below half participation it would go stale between a client's rounds."""
+        able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
+        return self.uplink.feedback and able and self.federation.participation >= 0.5
+
+    @property
+    def digest(self) -> str:
+        """Hex name of all settings but the free ones."""
+        settings = self.model_dump(mode="json")
+        for section, key in (name.split(".") for name in FREE_KEYS):
+            del settings[section][key]
+        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
