@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from fedsense_core.settings import GuidanceSection
-from fedsense_core.tensors import TensorTable
+from fedsense_core.tensors import TensorTable, vector_norm
 
 Loss = Callable[[], Tensor]
 
 
 def global_direction(momentum: Tensor, table: TensorTable, guidance: GuidanceSection, seed: int) -> Tensor:
-    """Return the unit ascent direction of each tensor, flat (N,): -m̂_l/‖m̂_l‖ times ``sign``, zero where m̂_l is.
+    """Return the ascent direction -m̂/‖m̂‖ times ``sign``, flat (N,): of length 1 in each tensor, or 1 in all.
 
-    The global loss is taken to fall along m̂, so it rises against it. ``direction = "random"`` draws a Gaussian instead,
-    equal for all clients of a round, where m̂_l is not zero.
+    The global loss is taken to fall along m̂, so it rises against it. ``scale = "update"`` divides each tensor by its
+    own norm, ``"absolute"`` all by their common norm: with β = 0, where m̂ is w_t - w_{t-1}, that is the direction
+    (w_{t-1} - w_t)/‖w_{t-1} - w_t‖ of FedLESAM (arXiv 2405.18890). ``direction = "random"`` draws a Gaussian instead,
+    equal for all clients of a round. Zero where m̂_l is.
     """
     direction = torch.zeros_like(momentum)
     generator = torch.Generator().manual_seed(seed)
@@ -32,7 +34,9 @@ def global_direction(momentum: Tensor, table: TensorTable, guidance: GuidanceSec
             away = -m
             if guidance.direction == "random":
                 away = torch.randn(m.shape, generator=generator, dtype=m.dtype)
-            d.copy_(away / away.norm() * guidance.sign)
+            d.copy_(away / (1 if guidance.scale == "absolute" else away.norm()) * guidance.sign)
+    if guidance.scale == "absolute" and bool(direction.any()):
+        direction /= vector_norm(direction)
     return direction
 
 
@@ -52,9 +56,10 @@ class Ascent:
         radii: Tensor,
         direction: Tensor,
     ) -> None:
-        travelling = dict(parameters)
+        named = dict(parameters)
         self.guidance = guidance
-        self.parameters = [travelling[spec.name] for spec in table.specs]
+        self.everything = list(named.values())
+        self.parameters = [named[spec.name] for spec in table.specs]
         device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self.radii = radii.to(device)
         self.directions = [view.to(device) for view in table.unflatten(direction).values()]
@@ -69,7 +74,7 @@ class Ascent:
         value.backward()  # type: ignore[no-untyped-call]
         if self.active and (self.guidance.kind != "sam-every-k" or step % self.guidance.every == 0):
             with self._perturbed():
-                for parameter in self.parameters:
+                for parameter in self.everything:
                     parameter.grad = None
                 loss().backward()  # type: ignore[no-untyped-call]
         return value.detach()
@@ -77,9 +82,7 @@ class Ascent:
     @contextmanager
     def _perturbed(self) -> Iterator[None]:
         with torch.no_grad():
-            offsets = [
-                self._offset(p, d, r) for p, d, r in zip(self.parameters, self.directions, self.radii, strict=True)
-            ]
+            offsets = self._offsets()
             for parameter, offset in zip(self.parameters, offsets, strict=True):
                 parameter.add_(offset)
         yield
@@ -87,15 +90,20 @@ class Ascent:
             for parameter, offset in zip(self.parameters, offsets, strict=True):
                 parameter.sub_(offset)
 
-    def _offset(self, parameter: torch.nn.Parameter, direction: Tensor, radius: Tensor) -> Tensor:
-        """Return ρ_l ĝ_l (SAM, arXiv 2010.01412), or the normalised mix with the global direction (FedGF)."""
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        ascent = _unit(gradient)
+    def _offsets(self) -> list[Tensor]:
+        """Return ρ ĝ (SAM, arXiv 2010.01412, equation 2), or ρ times its normalised mix with the global one (FedGF).
+
+        ``scale = "update"`` takes ρ_l ĝ_l of each tensor; ``"absolute"`` one ρ and one norm of all travelling tensors,
+        as in FedSAM (arXiv 2206.02618, algorithm 1).
+        """
+        ascent = self._units([torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters])
         if self.guidance.kind == "mixed":
-            ascent = _unit((1 - self.guidance.mix) * ascent + self.guidance.mix * direction)
-        return ascent * radius.to(ascent.dtype)
+            mix = self.guidance.mix
+            ascent = self._units([(1 - mix) * a + mix * d for a, d in zip(ascent, self.directions, strict=True)])
+        return [a * radius.to(a.dtype) for a, radius in zip(ascent, self.radii, strict=True)]
 
-
-def _unit(vector: Tensor) -> Tensor:
-    norm = vector.norm()
-    return vector / norm if norm > 0 else torch.zeros_like(vector)
+    def _units(self, vectors: list[Tensor]) -> list[Tensor]:
+        norms = [vector.norm() for vector in vectors]
+        if self.guidance.scale == "absolute":
+            norms = [torch.stack(norms).norm()] * len(norms)
+        return [v / norm if norm > 0 else torch.zeros_like(v) for v, norm in zip(vectors, norms, strict=True)]

@@ -13,10 +13,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from client_app.retention import OwnModels
 from fedsense_core.durable import sha256, whole_folder
 from fedsense_core.protocol.replica import Replica
 
@@ -36,6 +38,8 @@ class Slot:
     """Inner optimiser state, flat, by name."""
     local: dict[str, Tensor] = field(default_factory=dict)
     """Parameters that never travel."""
+    own: OwnModels = field(default_factory=OwnModels)
+    """The client's own last model and its teacher, where the method keeps them."""
 
 
 class ClientMemory:
@@ -94,6 +98,11 @@ def _pack(slot: Slot) -> dict[str, Tensor]:
         tensors["residual"] = slot.residual
     tensors |= {f"optimiser/{name}": value for name, value in slot.optimiser.items()}
     tensors |= {f"local/{name}": value for name, value in slot.local.items()}
+    tensors |= {f"teacher/{name}": value for name, value in slot.own.teacher.items()}
+    if slot.own.trained is not None:
+        tensors["trained"] = slot.own.trained
+    if slot.own.scaler is not None:
+        tensors["scaler"] = torch.tensor(slot.own.scaler, dtype=torch.float64)
     # Contiguous clones: safetensors refuses channels-last tensors and two names for one memory.
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
@@ -103,5 +112,7 @@ def _unpack(tensors: dict[str, Tensor], manifest: dict[str, int]) -> Slot:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     replica = Replica(manifest["version"], tensors["replica.weights"], tensors["replica.momentum"])
+    scaler = float(tensors["scaler"]) if "scaler" in tensors else None
+    own = OwnModels(tensors.get("trained"), scaler, under("teacher/"))
     residual = tensors.get("residual")
-    return Slot(manifest["round"], replica, residual, under("optimiser/"), under("local/"))
+    return Slot(manifest["round"], replica, residual, under("optimiser/"), under("local/"), own)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from client_app.drift import GlobalMomentum, Proximal
 from client_app.guidance import Ascent, global_direction, shift
-from client_app.optimiser import ShiftedAdamW
+from client_app.optimiser import inner_optimiser
+from client_app.retention import OwnModels, blend, shifted_teacher, unshifted
 from fedsense_core.data import Batch
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
@@ -38,6 +40,7 @@ class Start:
     steps_done: int = 0
     """Steps of earlier rounds; places the round on the learning-rate schedule."""
     optimiser: dict[str, Tensor] = field(default_factory=dict)
+    own: OwnModels = field(default_factory=OwnModels)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Outcome:
     alignment_loss: float
     examples: int
     shift_norm: float
+    own: OwnModels = field(default_factory=OwnModels)
+    retained: float = 0.0
+    """Share of the client's own model in its start, of the tensors that it keeps."""
 
 
 def train_locally(
@@ -61,69 +67,110 @@ def train_locally(
     batches: Iterator[Batch | Tensor],
     start: Start,
 ) -> Outcome:
-    """Run K steps of AdamW on L_ssl + μ L_align from ŵ + shift; ``model`` is overwritten.
+    """Run K steps of the inner optimiser on L_ssl + μ L_align from ŵ + shift; ``model`` is overwritten.
 
     ``batches`` yields standardised chips on any device; bare tensors (B, C, H, W) do for models of fixed bands.
     Raises FloatingPointError if the loss stops being finite.
     """
-    device = next(model.parameters()).device
-    direction = global_direction(
-        start.replica.momentum, table, config.guidance, seed_of("direction", config.run.seed, start.round)
-    )
-    offset = shift(direction, start.radii, table) if config.guidance.kind == "shift" else torch.zeros_like(direction)
-    origin = start.replica.weights.to(offset.dtype) + offset
-    anchor = _anchor(config, model, table, start.replica.weights, origin)
-    table.write(origin, model)
-    begin = table.read(model)  # what the model really holds, in its own precision
-    optimiser = ShiftedAdamW(model, config.train, table.unflatten(offset))
-    optimiser.load_state(start.optimiser)
-    ascent = Ascent(config.guidance, list(model.named_parameters()), table, start.radii, direction)
-    generator = torch.Generator().manual_seed(start.seed)
-    model.train()
+    training = _Training(config, model, table, recipe, start)
+    device = training.device
     totals = torch.zeros(2, dtype=torch.float64)
     examples = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(config.train.local_steps):
             batch = next(batches).to(device)
-            losses = _step(config, model, anchor, recipe, batch, device, generator, ascent, step)
-            optimiser.step(learning_rate(config, start.steps_done + step))
-            totals += torch.tensor(losses, dtype=torch.float64)
+            totals += torch.tensor(training.step(batch, step), dtype=torch.float64)
             examples += len(batch)
     means = (totals / config.train.local_steps).tolist()
     if not all(map(math.isfinite, means)):
         raise FloatingPointError(
             f"the loss became {means[0]}; lower train.learning_rate (now {config.train.learning_rate})"
         )
-    return Outcome(table.read(model) - begin, optimiser.state(), means[0], means[1], examples, float(offset.norm()))
+    return training.outcome(means[0], means[1], examples)
 
 
-def _step(
-    config: Config,
-    model: PretrainingModel,
-    anchor: PretrainingModel | None,
-    recipe: Recipe,
-    batch: Batch | Tensor,
-    device: torch.device,
-    generator: torch.Generator,
-    ascent: Ascent,
-    step: int,
-) -> tuple[float, float]:
-    """Leave one step's gradient in the parameters and return its two losses."""
-    model.zero_grad(set_to_none=True)
-    draws, dropout_seed = generator.get_state(), generator.initial_seed() ^ step
-    seen: list[StepLoss] = []
+class _Training:
+    """A client's model and all that reads or moves it within a round."""
 
-    def loss() -> Tensor:
-        # A second look at the step sees the same views and masks; dropout, where a model has it, draws globally.
-        generator.set_state(draws)
-        torch.manual_seed(dropout_seed)
-        with torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(config, device)):
-            terms = recipe(model, anchor, batch, generator)
-        seen.append(terms)
-        return terms.total(config.alignment_weight)
+    def __init__(
+        self, config: Config, model: PretrainingModel, table: TensorTable, recipe: Recipe, start: Start
+    ) -> None:
+        self.config, self.model, self.table, self.recipe, self.start = config, model, table, recipe, start
+        self.device = next(model.parameters()).device
+        replica = start.replica
+        direction = global_direction(
+            replica.momentum, table, config.guidance, seed_of("direction", config.run.seed, start.round)
+        )
+        shifts = config.guidance.kind == "shift"
+        self.offset = shift(direction, start.radii, table) if shifts else torch.zeros_like(direction)
+        origin = replica.weights.to(self.offset.dtype) + self.offset
+        self.anchor = _anchor(config, model, table, replica.weights, origin)
+        table.write(origin, model)
+        self.begin = table.read(model)  # what the model really holds, in its own precision
+        offsets = table.unflatten(self.offset)
+        self.teacher = shifted_teacher(config, model, offsets, start.own.teacher)
+        self.blend = blend(config.retention, replica.weights, start.own, table)
+        if self.blend.share:
+            table.write(self.blend.weights + self.offset, model)
+        self.optimiser = inner_optimiser(model, config.train, offsets)
+        self.optimiser.load_state(start.optimiser)
+        named = list(model.named_parameters())
+        self.ascent = Ascent(config.guidance, named, table, start.radii, direction)
+        travelling = self.ascent.parameters
+        self.proximal = Proximal(config.train.proximal, travelling, self.begin, table)
+        self.momentum = GlobalMomentum(config, travelling, table, replica.momentum, start.steps_done)
+        self.generator = torch.Generator().manual_seed(start.seed)
+        model.train()
 
-    ascent.backward(loss, step)
-    return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())
+    def step(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
+        """Move the model by one step and return its two losses."""
+        ssl, alignment = self._gradient(batch, step)
+        self.proximal.pull()
+        rate = learning_rate(self.config, self.start.steps_done + step)
+        self.optimiser.step((1 - self.momentum.share) * rate)
+        self.momentum.repeat(rate)
+        if self.teacher is not None:
+            self.teacher.follow(self.model)
+        return ssl, alignment
+
+    def outcome(self, ssl_loss: float, alignment_loss: float, examples: int) -> Outcome:
+        """Return what the round leaves."""
+        end = self.table.read(self.model)
+        own = OwnModels(
+            trained=end - self.offset if self.config.retention.kind != "none" else None,
+            scaler=self.blend.scaler,
+            teacher=unshifted(self.teacher, self.table.unflatten(self.offset)),
+        )
+        return Outcome(
+            delta=end - self.begin,
+            optimiser=self.optimiser.state(),
+            ssl_loss=ssl_loss,
+            alignment_loss=alignment_loss,
+            examples=examples,
+            shift_norm=float(self.offset.norm()),
+            own=own,
+            retained=self.blend.share,
+        )
+
+    def _gradient(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
+        """Leave one step's gradient in the parameters and return its two losses."""
+        self.model.zero_grad(set_to_none=True)
+        draws, dropout_seed = self.generator.get_state(), self.generator.initial_seed() ^ step
+        teacher = None if self.teacher is None else self.teacher.model
+        bf16 = _uses_bf16(self.config, self.device)
+        seen: list[StepLoss] = []
+
+        def loss() -> Tensor:
+            # A second look at the step sees the same views and masks; dropout, where a model has it, draws globally.
+            self.generator.set_state(draws)
+            torch.manual_seed(dropout_seed)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                terms = self.recipe(self.model, self.anchor, batch, self.generator, teacher)
+            seen.append(terms)
+            return terms.total(self.config.alignment_weight)
+
+        self.ascent.backward(loss, step)
+        return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())
 
 
 def _anchor(

@@ -13,6 +13,7 @@ from torch import Tensor
 from client_app.feedback import Uplink, still_owed
 from client_app.memory import ClientMemory, Slot
 from client_app.place import Place
+from client_app.retention import OwnModels
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import resolve
@@ -97,6 +98,8 @@ class Worker:
             "data-seconds": self.waited_s,
             "codec-seconds": time.monotonic() - trained,
         }
+        if self.config.retention.kind != "none":
+            metrics["retained"] = outcome.retained
         return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note)
 
     def _receive(self, slot: Slot | None) -> Replica:
@@ -116,6 +119,7 @@ class Worker:
             seed=self._seed("steps"),
             steps_done=(self.task.round - 1) * self.config.train.local_steps,
             optimiser=slot.optimiser if slot else {},
+            own=slot.own if slot else OwnModels(),
         )
         recipe = build_recipe(self.config)
         with self._feed() as batches:
@@ -153,7 +157,7 @@ class Worker:
     def _remember(self, replica: Replica, residual: Tensor | None, outcome: Outcome) -> None:
         travelling = {spec.name for spec in self.table.specs}
         local = {name: value for name, value in self.model.state_dict().items() if name not in travelling}
-        self.memory.keep(Slot(self.task.round, replica, residual, outcome.optimiser, local))
+        self.memory.keep(Slot(self.task.round, replica, residual, outcome.optimiser, local, outcome.own))
 
     def _seed(self, purpose: str) -> int:
         return seed_of(self.config.run.seed, self.place.name, self.task.round, purpose)

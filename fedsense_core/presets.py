@@ -52,7 +52,15 @@ PRESETS: dict[str, Switches] = {
     "fedema": PLAIN | {"train": {"recipe": "byol"}, "retention": {"kind": "average"}},
     "l-dawa": PLAIN | {"aggregation": {"kind": "l-dawa"}},
     "l-dawa-normalised": PLAIN | {"aggregation": {"kind": "l-dawa-normalised"}},
-    "flesd": PLAIN | {"aggregation": {"kind": "none"}, "distillation": {"kind": "ensemble"}},
+    "flesd": PLAIN
+    | {"aggregation": {"kind": "none"}, "distillation": {"kind": "ensemble", "student_temperature": 0.07}},
+    "fedmkd": PLAIN
+    | {
+        "train": {"recipe": "byol"},
+        "alignment": {"weight": "auto"},
+        "aggregation": {"kind": "none"},
+        "distillation": {"kind": "multi-teacher", "public_weight": 0.111},  # 0.1 beside 0.9 in its code
+    },
     "fedx": PLAIN | {"alignment": {"kind": "cross", "weight": 1.0}},
     "fedsam": PLAIN | {"guidance": {"kind": "sam", "scale": "absolute", "radius": 0.05, "ramp": 0.0}},
     "fedlesam": PLAIN
@@ -76,9 +84,10 @@ SOURCES: dict[str, str] = {
     "fedprox": "Li et al. 2020 (arXiv 1812.06127), equation 2",
     "fedu": "Zhuang et al. 2021 (arXiv 2108.06492), divergence-aware predictor update",
     "fedema": "Zhuang et al. 2022 (arXiv 2204.04385), equations 2 to 5",
-    "l-dawa": "Rehman et al. 2023 (arXiv 2307.07393)",
+    "l-dawa": "Rehman et al. 2023 (arXiv 2307.07393), as their code aggregates",
     "l-dawa-normalised": "the same with weights that sum to one",
-    "flesd": "Shi et al. 2021 (arXiv 2109.14611)",
+    "flesd": "Shi et al. 2021 (arXiv 2109.14611), without a queue of keys",
+    "fedmkd": "after Li et al. 2024 (NeurIPS): its server, with a plain attention; clients of one architecture",
     "fedx": "Han et al. 2022 (arXiv 2207.09158)",
     "fedsam": "Qu et al. 2022 (arXiv 2206.02618), algorithm 1",
     "fedlesam": "Fan et al. 2024 (arXiv 2405.18890)",

@@ -32,7 +32,7 @@ class RoundRecord:
     drift: dict[str, float] = field(default_factory=dict)
     cosine: dict[str, float] = field(default_factory=dict)
     update_norm: float = 0.0
-    """‖Δ̄‖."""
+    """‖Δ̄‖ of the plain weighted mean, whatever rule aggregates."""
     momentum_norm: float = 0.0
     """‖m̂‖ that clients held in the round."""
     prediction_norm: float = 0.0

@@ -30,7 +30,7 @@ from fedsense_core.settings import SCALED_CODECS, Config
 from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
-from server_app.aggregation import spread_of, weighted_mean, weights_of
+from server_app.aggregation import layerwise_mean, model_of, spread_of, weighted_mean, weights_of
 from server_app.checkpoints import ServerState
 from server_app.distillation import Distiller
 from server_app.exchange import Answer, Exchange
@@ -86,14 +86,18 @@ class FedSense(Strategy):
         """Log the switches that make up the method."""
         config = self.config
         radius = f", r = {config.guidance.radius:g}" if config.guidance.kind != "none" else ""
-        log(INFO, "\t├── preset %s, recipe %s", config.preset, config.train.recipe)
+        inner = "" if config.train.optimiser == "adamw" else f", inner optimiser {config.train.optimiser}"
+        log(INFO, "\t├── preset %s, recipe %s%s", config.preset, config.train.recipe, inner)
         log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
         log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment_weight)
         up = f"{_codec_text(self.codec)} {_feedback_text(config)}"
         log(INFO, "\t├── up: %s, down: %s", up, _codec_text(self.broadcaster.codec))
         if "trellis" in (self.codec.name, self.broadcaster.codec.name) and not compiled.is_available():
             log(WARNING, "\t├── numba is not installed: the trellis search takes twenty times as long without it")
-        log(INFO, "\t└── outer: %s; distillation: %s", config.outer.kind, config.distillation.kind)
+        if config.retention.kind != "none":
+            log(INFO, "\t├── clients keep of their own model: %s", config.retention.kind)
+        rule = "" if config.aggregation.kind == "mean" else f"aggregation: {config.aggregation.kind}; "
+        log(INFO, "\t└── %souter: %s; distillation: %s", rule, config.outer.kind, config.distillation.kind)
 
     def start(
         self,
@@ -203,7 +207,9 @@ class FedSense(Strategy):
 
     def _note_start(self, server_round: int, radii_L: Tensor) -> None:
         assert self._expected is not None
-        self.record.radius = float(radii_L.norm())
+        # An absolute radius is one for all tensors together, sent with each of them.
+        absolute = self.config.guidance.scale == "absolute"
+        self.record.radius = float(radii_L.max() if absolute else radii_L.norm())
         self.record.ramp = ramp(self.config, server_round)
         self.record.momentum_norm = float(self._expected.replica.momentum.norm())
         if self._expected.predicted is not None:
@@ -277,15 +283,17 @@ class FedSense(Strategy):
             self.roster.forget(rejected.node)
 
     def _move(self, accepted: list[Accepted]) -> None:
-        """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i."""
+        """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i, or to what the rule of aggregation makes of it.
+
+        Whatever the rule, Δ̄ is what drift, radii and predictor are measured by: it says how far clients went.
+        """
         assert self._expected is not None
         mean = weighted_mean(accepted)
         base = self._expected.replica.weights
         update = mean - base if self.config.sends_models else mean
-        weights = mean if self.config.sends_models else self.outer.step(self.state.weights, update)
+        self.state.weights, self.state.moved = self._aggregated(accepted, mean), True
         self.record.drift, self.record.cosine = spread_of(accepted, update)
         self.record.update_norm = float(update.norm())
-        self.state.weights, self.state.moved = weights, True
         self.state.last_norms = self.table.norms(update)
         if self.config.predictor_in_use:
             replica = self._expected.replica
@@ -293,15 +301,26 @@ class FedSense(Strategy):
             self.state.shares = coefficients(update, replica.momentum, weight, self.table)
         self.state.outer_momentum = self.outer.momentum
 
+    def _aggregated(self, accepted: list[Accepted], mean: Tensor) -> Tensor:
+        """Return w (N,) before distillation; ``mean`` is that of what travelled: models, or updates."""
+        assert self._expected is not None
+        kind, plain_rounds = self.config.aggregation.kind, self.config.aggregation.plain_rounds
+        if kind == "none":
+            return self.state.weights
+        if kind != "mean" and self.state.aggregated >= plain_rounds:
+            model = layerwise_mean(accepted, self.table, normalised=kind == "l-dawa-normalised")
+            mean = model if self.config.sends_models else model - self._expected.replica.weights
+        return mean if self.config.sends_models else self.outer.step(self.state.weights, mean)
+
     def _distil(self, accepted: list[Accepted], server_round: int) -> None:
         if self.distiller is None:
             return
         began = time.monotonic()
         assert self._expected is not None
-        base, teachers = self._expected.replica.weights, []
+        teachers = []
         for one, weight in zip(accepted, weights_of(accepted), strict=True):
             if self.distiller.needs_teachers:
-                self.table.write(base + one.update(), self.model)
+                self.table.write(model_of(one), self.model)
                 teachers.append(self.distiller.look(self.model, weight))
         self.table.write(self.state.weights, self.model)
         distilled = self.distiller.distil(self.model, self.table, teachers, server_round)

@@ -1,4 +1,4 @@
-"""The encoder by timm name, and the module that travels: encoder, projector, masked-image decoder.
+"""The encoder by timm name, and the module that travels: encoder, projector, predictor, masked-image decoder.
 
 Shapes: B batch, C bands, H W pixels, D features, G cells of the feature map a side, P pixels of a cell a side.
 """
@@ -56,11 +56,14 @@ def encoder_args(architecture: str, channels: int, image_size: int, args: Mappin
 class PretrainingModel(nn.Module):
     """Encoder with the heads of its recipe. Every parameter travels unless the configuration keeps it local."""
 
-    def __init__(self, encoder: nn.Module, projector: nn.Module, masked: MaskedModel | None) -> None:
+    def __init__(
+        self, encoder: nn.Module, projector: nn.Module, masked: MaskedModel | None, predictor: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
         self.masked = masked
+        self.predictor = predictor
 
     def read_bands(self, bands: Sequence[Band]) -> None:
         """Say which bands the next batches have; only models of any bands look at it."""
@@ -95,10 +98,19 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> Pre
         masked = _masked_model(encoder, channels, config) if config.train.recipe == "mae" else None
         if config.conditioned:
             condition(encoder, model.band_kernels)
-        return PretrainingModel(encoder, _projector(int(encoder.num_features), *model.projector), masked)  # type: ignore[arg-type]
+        hidden, out = model.projector
+        projector = _head(int(encoder.num_features), hidden, out)  # type: ignore[arg-type]
+        predictor = _head(out, hidden, out) if _predicts(config) else None
+        return PretrainingModel(encoder, projector, masked, predictor)
 
 
-def _projector(width: int, hidden: int, out: int) -> nn.Module:
+def _predicts(config: Config) -> bool:
+    """Return whether a loss looks at predictions: BYOL's, or the global half of FedX."""
+    crosses = config.alignment.kind == "cross" and config.alignment_weight > 0
+    return config.train.recipe == "byol" or crosses
+
+
+def _head(width: int, hidden: int, out: int) -> nn.Module:
     # Normalised by the batch at hand, without running statistics: those would be one institution's, and never travel.
     norm = nn.BatchNorm1d(hidden, track_running_stats=False)
     return nn.Sequential(nn.Linear(width, hidden, bias=False), norm, nn.ReLU(), nn.Linear(hidden, out))

@@ -19,7 +19,8 @@ class TrainSection(Section):
     batch_size: int = Field(64, ge=2)
     """Chips in a batch."""
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
-    """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the rest to AdamW."""
+    """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the rest, and the first
+    and last layers, to AdamW."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum (sgd); Muon has its own of 0.95."""
     learning_rate: float = Field(4e-3, gt=0)
@@ -27,21 +28,22 @@ class TrainSection(Section):
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled weight decay, towards the unshifted weights."""
     epsilon: float = Field(1e-8, gt=0)
-    """ε of AdamW."""
+    """ε of AdamW (adamw, muon)."""
     proximal: float = Field(0.0, ge=0)
     """μ of FedProx: half of it times the squared distance to the global model joins the loss."""
     global_momentum: float = Field(0.0, ge=0, lt=1)
-    """Share of every local step that repeats the last global update (MoFedSAM)."""
+    """Share of every local step that repeats the last global update (MoFedSAM); that update is exact where
+    ``guidance.momentum`` is 0, else a moving average of the last ones."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps of the run with a rising learning rate; a cosine follows."""
     temperature: float = Field(0.1, gt=0)
-    """Temperature of the contrastive loss."""
+    """Temperature of the contrastive loss, and of the relations of FedX."""
     teacher_decay: float = Field(0.99, ge=0, lt=1)
     """Decay of the moving average that is the teacher (byol)."""
     views: int = Field(4, ge=2)
     """Views of each chip (lejepa)."""
     sigreg_weight: float = Field(0.02, ge=0, le=1)
-    """λ: weight of the Gaussian regulariser beside that of equal views (lejepa)."""
+    """λ: weight of the Gaussian regulariser; that of equal views is 1 - λ (lejepa)."""
     sigreg_directions: int = Field(256, ge=1)
     """Random directions along which the regulariser looks in each step (lejepa)."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
@@ -67,7 +69,8 @@ class GuidanceSection(Section):
     sign: Literal[-1, 0, 1] = 1
     """1 looks from the sharp side; 0 and -1 are controls."""
     ramp: float = Field(0.1, ge=0, le=1)
-    """Share of the rounds over which the radius rises to its value."""
+    """Share of the rounds over which the radius rises to its value, from 0 in round 1; with 0, an absolute radius is
+    full from round 1 on."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """β of the momentum of global updates."""
     mix: float = Field(0.5, ge=0, le=1)
@@ -81,7 +84,7 @@ class AlignmentSection(Section):
 
     kind: Literal["representation", "cross"] = "representation"
     """``representation``: distance of pooled or projected features; ``cross``: the cross distillation of FedX
-    (contrastive recipes)."""
+    (simclr and byol)."""
     weight: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """μ; ``auto`` is 0.5 for contrastive recipes and 0.1 for masked images; 0 saves the second forward pass."""
     target: Literal["global", "shifted"] = "global"
@@ -95,6 +98,7 @@ class RetentionSection(Section):
     """``predictor``: its own predictor where the models are far apart (FedU; byol only); ``average``: a moving average
     of both, by their distance (FedEMA)."""
     threshold: float = Field(0.4, ge=0)
-    """predictor: Euclidean distance of the encoders above which the client's predictor stays."""
+    """Distance of the encoders, averaged over their matrices and kernels, from which on the client's predictor stays
+    (predictor)."""
     scaler: float = Field(0.7, ge=0)
-    """average: share that is kept after the first round of a client, from which λ follows (τ of FedEMA)."""
+    """τ of FedEMA: share that a client keeps in its second round, from which λ follows (average)."""

@@ -70,6 +70,24 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _something_moves_the_model(self) -> Config:
+        if self.aggregation.kind == "none" and self.distillation.kind == "none":
+            raise ConfigError(
+                "wrong configuration: aggregation.kind = 'none' leaves it to the distillation to move the model, but "
+                "distillation.kind = 'none'. Use distillation.kind = 'ensemble', or aggregation.kind = 'mean'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_predictor_to_retain(self) -> Config:
+        if self.retention.kind == "predictor" and self.train.recipe != "byol":
+            raise ConfigError(
+                f"wrong configuration: retention.kind = 'predictor' keeps the predictor of byol, which train.recipe = "
+                f"{self.train.recipe!r} does not have. Use train.recipe = 'byol', or retention.kind = 'average'"
+            )
+        return self
+
     @property
     def conditioned(self) -> bool:
         """Whether one model reads any bands: kernels are made from what each band is."""
@@ -104,7 +122,8 @@ class Config(Section):
     @property
     def momentum_in_use(self) -> float | None:
         """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that lag."""
-        in_use = self.guidance.kind in ("shift", "mixed") or self.predictor_in_use
+        guided = self.guidance.kind in ("shift", "mixed") or self.train.global_momentum > 0
+        in_use = guided or self.predictor_in_use
         return self.guidance.momentum if in_use else None
 
     @property

@@ -46,11 +46,11 @@ class DataSection(Section):
     jitter: float = Field(0.5, ge=0)
     """Strength of gain and offset changes; 0 turns them off."""
     blur: float = Field(0.0, ge=0, le=1)
-    """Probability that a view is blurred (simclr)."""
+    """Probability that a view is blurred (all recipes but mae)."""
     noise: float = Field(0.0, ge=0)
-    """Largest deviation of white noise on a view, in deviations of the band (simclr)."""
+    """Largest deviation of white noise on a view, in deviations of the band (all recipes but mae)."""
     drop_bands: float = Field(0.0, ge=0, le=1)
-    """Probability that some bands of a view, never all, are replaced by their mean (simclr)."""
+    """Probability that some bands of a view, never all, are replaced by their mean (all recipes but mae)."""
     share_statistics: bool = False
     """Ask institutions for counts of pixel values by sensor and band, which are merged and exported with the encoder.
     Only those whose site file says ``share_statistics = true`` send them."""

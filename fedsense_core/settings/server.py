@@ -45,7 +45,7 @@ class AggregationSection(Section):
     """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``: the clients only
     teach (FLESD)."""
     plain_rounds: int = Field(2, ge=0)
-    """l-dawa: rounds of plain means before."""
+    """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
 
 
 class OuterSection(Section):
@@ -63,9 +63,9 @@ class DistillationSection(Section):
     """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
 
     kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
-    """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: that of
-    FedMKD; ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the mean as its own teacher) are
-    controls."""
+    """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: their
+    features, weighted for each chip (FedMKD); ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the
+    mean as its own teacher) are controls."""
     steps: int = Field(10, ge=1)
     """Optimiser steps a round."""
     batch_size: int = Field(128, ge=4)

@@ -1,4 +1,7 @@
-"""One step's loss, the same interface for every recipe: ``recipe(model, anchor, batch, generator) -> StepLoss``."""
+"""One step's loss, the same interface for every recipe.
+
+``recipe(model, anchor, batch, generator, teacher) -> StepLoss``; only byol has a teacher.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from torch import Tensor
 
 from fedsense_core.data.augment import Augmentation
 from fedsense_core.data.batches import Batch, drop_band_subset
+from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel
 from fedsense_core.settings import Config
+from fedsense_core.ssl.alignment import cross_distillation, representation_distance
+from fedsense_core.ssl.byol import byol_loss
+from fedsense_core.ssl.lejepa import lejepa_loss
 from fedsense_core.ssl.mae import mae_loss
 from fedsense_core.ssl.simclr import simclr_loss
-from fedsense_core.ssl.step import StepLoss
+from fedsense_core.ssl.step import Align, StepLoss
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,12 @@ class Recipe:
 
     policy: Augmentation
     """How views are made."""
-    loss: Callable[[PretrainingModel, PretrainingModel | None, Tensor, Augmentation, torch.Generator], StepLoss]
-    """The loss itself."""
+    loss: Callable[..., StepLoss]
+    """Called with (model, anchor, x_BCHW, policy, generator), and with ``teacher`` where ``taught``."""
     band_subset: float = 0.0
-    """Probability that model and anchor see only a random subset of a batch's bands."""
+    """Probability that the models see only a random subset of a batch's bands."""
+    taught: bool = False
+    """Whether the loss learns from a teacher."""
 
     def __call__(
         self,
@@ -35,27 +44,56 @@ class Recipe:
         anchor: PretrainingModel | None,
         batch: Batch | Tensor,
         generator: torch.Generator,
+        teacher: PretrainingModel | None = None,
     ) -> StepLoss:
         """Return the losses of one batch of standardised chips; ``anchor`` None skips alignment.
 
         A bare tensor (B, C, H, W) does for models of fixed bands, and for one that was told its bands by `read_bands`.
+        A teacher is ignored by recipes without one; raises ValueError where the recipe needs one and gets none.
         """
+        if self.taught and teacher is None:
+            raise ValueError(
+                "train.recipe = 'byol' learns from a teacher, but was given none: keep a MovingTeacher of the model, "
+                "and pass its model as recipe(..., teacher=...)"
+            )
         if isinstance(batch, Tensor):
-            return self.loss(model, anchor, batch, self.policy, generator)
-        shown = drop_band_subset(batch, self.band_subset, generator) if self.band_subset else batch
-        for part in (model, anchor):
-            if part is not None:
-                part.read_bands(shown.bands)
-        return self.loss(model, anchor, shown.pixels, self.policy, generator)
+            pixels = batch
+        else:
+            shown = drop_band_subset(batch, self.band_subset, generator) if self.band_subset else batch
+            for part in (model, anchor, teacher):
+                if part is not None:
+                    part.read_bands(shown.bands)
+            pixels = shown.pixels
+        extra = {"teacher": teacher} if self.taught else {}
+        return self.loss(model, anchor, pixels, self.policy, generator, **extra)
 
 
 def build_recipe(config: Config) -> Recipe:
-    """Return the recipe that the configuration names."""
+    """Return the recipe that the configuration names.
+
+    Raises ConfigError if it has no projected views for FedX to relate.
+    """
     subset = config.train.band_subset if config.conditioned else 0.0
-    if config.train.recipe == "mae":
+    recipe, align = config.train.recipe, _alignment(config)
+    if recipe == "mae":
         return Recipe(geometric_policy(config), mae_loss, subset)
-    loss = partial(simclr_loss, temperature=config.train.temperature)
-    return Recipe(contrastive_policy(config), loss, subset)
+    policy = contrastive_policy(config)
+    if recipe == "byol":
+        return Recipe(policy, partial(byol_loss, align=align), subset, taught=True)
+    if recipe == "lejepa":
+        return Recipe(policy, partial(lejepa_loss, settings=config.train, align=align), subset)
+    return Recipe(policy, partial(simclr_loss, temperature=config.train.temperature, align=align), subset)
+
+
+def _alignment(config: Config) -> Align:
+    if config.alignment.kind == "representation":
+        return representation_distance
+    if config.train.recipe not in ("simclr", "byol"):
+        raise ConfigError(
+            f"alignment.kind = 'cross' relates two views of a chip as FedX does, which train.recipe = "
+            f"{config.train.recipe!r} does not contrast. Use 'simclr' or 'byol', or alignment.kind = 'representation'"
+        )
+    return partial(cross_distillation, temperature=config.train.temperature)
 
 
 def contrastive_policy(config: Config) -> Augmentation:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from federation import Federation, tiny
 
+from client_app.retention import OwnModels
 from client_app.training import Start, train_locally
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
@@ -21,12 +23,17 @@ from fedsense_core.tensors import TensorTable
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-def train_on(device: str, precision: str) -> tuple[float, torch.Tensor]:
-    config = tiny(train__precision=precision, train__local_steps=8)
+def train_on(device: str, precision: str, **changes: Any) -> tuple[float, torch.Tensor]:
+    config = tiny(train__precision=precision, train__local_steps=8, **changes)
     model = build_model(config)
     table = TensorTable.of(model)
     weights = table.read(model)
-    start = Start(1, Replica.first(weights), torch.zeros(len(table)), seed=0)
+    momentum = 1e-3 * torch.randn(table.numel, generator=torch.Generator().manual_seed(1)) * bool(changes)
+    own = OwnModels(weights + momentum) if changes else OwnModels()
+    radii = torch.full((len(table),), 0.05 * bool(changes))
+    start = Start(
+        1 + bool(changes), Replica(1, weights, momentum), radii, seed=0, steps_done=8 * bool(changes), own=own
+    )
     generator = torch.Generator().manual_seed(0)
     data = [torch.randn(32, 3, 16, 16, generator=generator) for _ in range(8)]
     outcome = train_locally(config, model.to(device), table, build_recipe(config), iter(data), start)
@@ -35,6 +42,17 @@ def train_on(device: str, precision: str) -> tuple[float, torch.Tensor]:
 
 def test_fp32_round_on_cuda_agrees_with_the_cpu() -> None:
     (cpu_loss, cpu_delta), (gpu_loss, gpu_delta) = train_on("cpu", "fp32"), train_on("cuda", "fp32")
+    assert gpu_loss == pytest.approx(cpu_loss, rel=1e-2)
+    assert float(torch.nn.functional.cosine_similarity(cpu_delta, gpu_delta, dim=0)) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["shift", "sam", "mixed"])
+@pytest.mark.parametrize("optimiser", ["sgd", "muon"])
+def test_every_part_of_a_step_runs_on_cuda_as_on_the_cpu(kind: str, optimiser: str) -> None:
+    changes = {"train__recipe": "byol", "train__optimiser": optimiser, "train__proximal": 0.1}
+    changes |= {"train__global_momentum": 0.5, "retention__kind": "average"}
+    changes |= {"guidance__kind": kind, "guidance__scale": "absolute"}
+    (cpu_loss, cpu_delta), (gpu_loss, gpu_delta) = (train_on(device, "fp32", **changes) for device in ("cpu", "cuda"))
     assert gpu_loss == pytest.approx(cpu_loss, rel=1e-2)
     assert float(torch.nn.functional.cosine_similarity(cpu_delta, gpu_delta, dim=0)) > 0.9
 

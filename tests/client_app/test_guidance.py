@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from federation import TINY, tiny
 from torch import Tensor
 
 from client_app.guidance import Ascent, global_direction, shift
-from client_app.optimiser import ShiftedAdamW
+from client_app.optimiser import inner_optimiser
 from client_app.training import Start, train_locally
 from fedsense_core.config import resolve
 from fedsense_core.data.augment import Augmentation
@@ -46,39 +47,77 @@ def start_of(model: PretrainingModel, table: TensorTable, dtype: torch.dtype, ra
 def per_step_reference(
     config: Config, model: PretrainingModel, recipe: Recipe, data: list[Tensor], start: Start
 ) -> Tensor:
-    """FedLESAM's form: stay at w, and take each gradient at w + shift."""
+    """FedLESAM's form: stay at w, and take each gradient at w + shift. What reads w itself reads w, not w + shift."""
     table = TensorTable.of(model)
     direction = global_direction(start.replica.momentum, table, config.guidance, 0)
     offsets = table.unflatten(shift(direction, start.radii, table))
     anchor = build_model(config).to(data[0].dtype).requires_grad_(False)
     table.write(start.replica.weights, anchor)
     table.write(start.replica.weights, model)
-    optimiser = ShiftedAdamW(model, config.train, {})
+    teacher = deepcopy(model).requires_grad_(False)
+    optimiser = inner_optimiser(model, config.train, {})
     generator = torch.Generator().manual_seed(start.seed)
+    begin = {name: p.detach().clone() for name, p in model.named_parameters()}
+    before = sum(learning_rate(config, start.steps_done - 1 - step) for step in range(STEPS))
+    path = table.unflatten(start.replica.momentum / before)
+    share = config.train.global_momentum
+
+    def move(sign: int) -> None:
+        with torch.no_grad():
+            for part in (model, teacher):
+                for name, p in part.named_parameters():
+                    p.add_(offsets[name], alpha=sign)
+
     for step, batch in enumerate(data):
         model.zero_grad()
+        move(1)
+        recipe(model, anchor, batch, generator, teacher).total(config.alignment_weight).backward()
+        move(-1)
+        rate = learning_rate(config, start.steps_done + step)
         with torch.no_grad():
             for name, p in model.named_parameters():
-                p.add_(offsets[name])
-        recipe(model, anchor, batch, generator).total(config.alignment_weight).backward()
+                p.grad.add_(config.train.proximal * (p - begin[name]))  # type: ignore[union-attr]
+        optimiser.step((1 - share) * rate)
         with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.sub_(offsets[name])
-        optimiser.step(learning_rate(config, start.steps_done + step))
+            for (name, p), own in zip(model.named_parameters(), teacher.parameters(), strict=True):
+                p.add_(share * rate * path[name])
+                own.copy_(config.train.teacher_decay * own + (1 - config.train.teacher_decay) * p)
     return table.read(model) - start.replica.weights
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_shifted_start_equals_a_perturbation_at_every_step(dtype: torch.dtype, tolerance: float, decay: float) -> None:
-    config = tiny(train__weight_decay=decay, **SHARP)
+def relative_difference(changes: dict[str, object], dtype: torch.dtype) -> float:
+    """Return ‖Δ - Δ_ref‖ / ‖Δ_ref‖ of a shifted start and of a perturbation at every step."""
+    config = tiny(**SHARP, **changes)
     table = TensorTable.of(model := build_model(config).to(dtype))
     start, data, recipe = start_of(model, table, dtype), batches(dtype), build_recipe(config)
     outcome = train_locally(config, model, table, recipe, iter(data), start)
     reference = per_step_reference(config, build_model(config).to(dtype), recipe, data, start)
     assert outcome.shift_norm > 0
     assert reference.norm() > 0
-    assert (outcome.delta - reference).norm() <= tolerance * reference.norm()
+    return float((outcome.delta - reference).norm() / reference.norm())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_shifted_start_equals_a_perturbation_at_every_step(dtype: torch.dtype, tolerance: float, decay: float) -> None:
+    assert relative_difference({"train__weight_decay": decay}, dtype) <= tolerance
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__proximal": 2.0},
+        {"train__proximal": 2.0, "train__optimiser": "sgd"},
+        {"train__optimiser": "sgd"},
+        {"train__optimiser": "muon"},
+        {"train__recipe": "byol"},
+        {"train__global_momentum": 0.5},
+        {"guidance__scale": "absolute"},
+    ],
+    ids=["proximal", "proximal-sgd", "sgd", "muon", "byol", "global-momentum", "absolute"],
+)
+def test_whatever_reads_the_weights_does_not_see_the_shift(changes: dict[str, object]) -> None:
+    assert relative_difference({"train__weight_decay": 0.3, **changes}, torch.float64) <= 1e-10
 
 
 def test_shift_without_its_decay_correction_would_break_the_identity() -> None:
@@ -110,6 +149,16 @@ def test_radius_is_zero_in_round_one_and_ramps_to_its_share_of_the_last_update()
     assert torch.allclose(radii(config, 5, norms, 2), torch.tensor([0.2, 2.0]))
 
 
+def test_absolute_radius_is_full_from_round_one_unless_it_shall_rise() -> None:
+    settings = {**TINY, "run.rounds": 40, "guidance.radius": 0.2, "guidance.scale": "absolute"}
+    full, rising = resolve({**settings, "guidance.ramp": 0.0}, {}), resolve(settings, {})
+    assert radii(full, 1, None, 2).tolist() == pytest.approx([0.2, 0.2])
+    assert radii(full, 9, torch.tensor([1.0, 10.0]), 2).tolist() == pytest.approx([0.2, 0.2])
+    assert radii(rising, 1, None, 2).tolist() == [0.0, 0.0]
+    assert radii(rising, 3, None, 2).tolist() == pytest.approx([0.1, 0.1])
+    assert not radii(resolve({**settings, "guidance.sign": 0}, {}), 9, None, 2).any()
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_direction_is_the_unit_momentum_of_each_tensor_against_its_sign(sign: int) -> None:
     table = TensorTable.from_shapes({"a": (4, 3), "b": (5,), "c": (2,)})
@@ -123,6 +172,26 @@ def test_direction_is_the_unit_momentum_of_each_tensor_against_its_sign(sign: in
             assert torch.allclose(d, -sign * m / m.norm())
     scaled = shift(direction, torch.tensor([0.5, 2.0, 1.0]), table)
     assert torch.allclose(table.norms(scaled), torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64))
+
+
+def test_absolute_shift_of_fedlesam_worked_by_hand() -> None:
+    """ρ (w_{t-1} - w_t) / ‖w_{t-1} - w_t‖ over all tensors together, with m̂ = w_t - w_{t-1}."""
+    table = TensorTable.from_shapes({"a": (2,), "b": (1,), "c": (1,)})
+    before, now = torch.tensor([1.0, 2.0, 5.0, 7.0]), torch.tensor([2.0, 4.0, 3.0, 7.0])  # apart by 3
+    guidance = GuidanceSection(scale="absolute", momentum=0.0)
+    replica = Replica.first(before).advance(now - before, guidance.momentum)
+    offset = shift(global_direction(replica.momentum, table, guidance, 0), torch.full((3,), 0.6), table)
+    assert offset.tolist() == pytest.approx([-0.2, -0.4, 0.4, 0.0])
+
+
+def test_absolute_random_direction_has_length_one_and_is_zero_where_nothing_moved() -> None:
+    table = TensorTable.from_shapes({"a": (4, 3), "b": (5,), "c": (2,)})
+    momentum = torch.ones(table.numel)
+    momentum[-2:] = 0
+    direction = global_direction(momentum, table, GuidanceSection(scale="absolute", direction="random"), 3)
+    assert float(direction.norm()) == pytest.approx(1.0)
+    assert not direction[-2:].any()
+    assert not global_direction(0 * momentum, table, GuidanceSection(scale="absolute"), 0).any()
 
 
 def test_random_direction_is_common_to_all_clients_of_a_round_and_changes_with_it() -> None:
@@ -166,6 +235,48 @@ def test_mixed_ascends_along_the_mean_of_local_and_global_directions() -> None:
     unit = 0.5 * unit / unit.norm() + torch.tensor([0.0, 0.5], dtype=torch.float64)
     at = torch.tensor([3.0, 4.0], dtype=torch.float64) + 0.5 * unit / unit.norm()
     assert torch.allclose(model.w.grad, torch.tensor([1.0, 2.0], dtype=torch.float64) * at)  # type: ignore[arg-type]
+
+
+class TwoTensors(torch.nn.Module):
+    """Loss (2 a² + b²)/2 at a = 1.5, b = 4: the gradient (3, 4) has norm 5 over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+        self.b = torch.nn.Parameter(torch.tensor([4.0], dtype=torch.float64))
+
+    def loss(self) -> Tensor:
+        return (self.a.square() + 0.5 * self.b.square()).sum()
+
+    def gradients(self) -> list[float]:
+        return [float(self.a.grad), float(self.b.grad)]  # type: ignore[arg-type]
+
+
+def two_tensors_after(local: tuple[str, ...] = (), **settings: object) -> TwoTensors:
+    model = TwoTensors()
+    table = TensorTable.of(model, local)
+    guidance = GuidanceSection(scale="absolute", **settings)  # type: ignore[arg-type]
+    direction, radii_L = torch.tensor([0.0, -1.0][: len(table)]).double(), torch.full((len(table),), 0.5)
+    Ascent(guidance, list(model.named_parameters()), table, radii_L, direction).backward(model.loss, 0)
+    return model
+
+
+def test_absolute_sam_has_one_norm_for_all_tensors_worked_by_hand() -> None:
+    # ε = 0.5 (3, 4)/5 = (0.3, 0.4), so a -> 1.8 with gradient 2 a, and b -> 4.4.
+    model = two_tensors_after(kind="sam")
+    assert model.gradients() == pytest.approx([3.6, 4.4])
+    assert [model.a.item(), model.b.item()] == pytest.approx([1.5, 4.0])
+
+
+def test_absolute_mixed_mixes_directions_of_all_tensors_worked_by_hand() -> None:
+    # Half of (0.6, 0.8) and half of (0, -1) is (0.3, -0.1), of norm sqrt(0.1).
+    a, b = (1.5 + 0.15 / 0.1**0.5), (4.0 - 0.05 / 0.1**0.5)
+    assert two_tensors_after(kind="mixed", mix=0.5).gradients() == pytest.approx([2 * a, b])
+
+
+def test_parameter_that_stays_local_is_not_perturbed_and_gets_one_gradient() -> None:
+    # ε = 0.5 on a alone; b's gradient is that of the second look, not the sum of both.
+    assert two_tensors_after(("b",), kind="sam").gradients() == pytest.approx([4.0, 4.0])
 
 
 def test_sam_every_k_ascends_on_every_kth_step_only() -> None:

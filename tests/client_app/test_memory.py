@@ -138,7 +138,9 @@ def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bo
 
 
 @pytest.mark.parametrize("predictor", [True, False], ids=["predictor", "plain"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), pytest.param(torch.float64, 1e-12, marks=pytest.mark.slow)]
+)
 def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:

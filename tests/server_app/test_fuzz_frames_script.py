@@ -21,7 +21,10 @@ sys.argv = [script, *arguments]
 runpy.run_path(script, run_name="__main__")
 """
 
-pytestmark = pytest.mark.skipif(not RESET.exists(), reason="the high-water mark can be set back on Linux alone")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not RESET.exists(), reason="the high-water mark can be set back on Linux alone"),
+]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

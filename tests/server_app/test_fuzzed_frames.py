@@ -85,6 +85,7 @@ def test_arrays_of_another_dtype_or_shape_are_no_frames(tmp_path: Path) -> None:
             unpack(array)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RESET.exists(), reason="the high-water mark can be set back on Linux alone")
 @pytest.mark.parametrize(
     ("codec", "bits", "kind", "blocks"),

@@ -42,6 +42,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark has other units elsewhere")
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", ["1", "0"])
 def test_neither_way_needs_more_than_64_mib_beyond_input_and_output(switch: str) -> None:
     result = subprocess.run(

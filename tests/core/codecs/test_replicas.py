@@ -76,7 +76,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("capability", "threads", "switch"), [("default", 3, "0"), ("avx2", 1, "0"), ("avx2", 2, "1"), ("default", 1, "1")]
+    ("capability", "threads", "switch"),
+    [
+        ("default", 3, "0"),
+        ("avx2", 1, "0"),
+        pytest.param("avx2", 2, "1", marks=pytest.mark.slow),
+        pytest.param("default", 1, "1", marks=pytest.mark.slow),
+    ],
 )
 def test_replicas_are_equal_for_any_cpu_capability_thread_count_and_subnormal_mode(
     expected: tuple[Path, dict[str, str]], capability: str, threads: int, switch: str

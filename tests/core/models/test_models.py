@@ -23,8 +23,22 @@ def test_one_seed_gives_one_model_and_leaves_the_global_generator_alone() -> Non
     assert not torch.equal(table.read(first), table.read(build_model(tiny(run__seed=1))))
 
 
+def test_predictor_travels_where_a_loss_looks_at_it_and_leaves_the_other_weights_as_they_are() -> None:
+    plain = build_model(tiny())
+    fedx = {"alignment__kind": "cross"}
+    for changes in ({"train__recipe": "byol"}, fedx | {"alignment__weight": 1.0}):
+        model = build_model(tiny(**changes))
+        names = [spec.name for spec in TensorTable.of(model).specs if spec.name.startswith("predictor.")]
+        assert len(names) == 5
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
+        assert model.predictor is not None
+        assert model.predictor(model.project(torch.randn(4, 3, 16, 16))).shape == (4, 16)
+    for changes in ({}, {"train__recipe": "lejepa"}, MASKED_VIT, fedx | {"alignment__weight": 0.0}):
+        assert build_model(tiny(**changes)).predictor is None
+
+
 def test_nothing_but_parameters_is_in_a_model_so_nothing_is_left_behind() -> None:
-    for changes in ({}, MASKED_VIT, MASKED_CONV):
+    for changes in ({}, {"train__recipe": "byol"}, MASKED_VIT, MASKED_CONV):
         assert not list(build_model(tiny(**changes)).buffers())
 
 

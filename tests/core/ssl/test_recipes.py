@@ -1,17 +1,49 @@
-"""Losses worked by hand, and the alignment that is zero only at the anchor."""
+"""What every recipe promises: losses worked by hand, alignment to the anchor, and steps that lower the loss."""
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from federation import MASKED_CONV, MASKED_VIT, tiny
 
-from fedsense_core.models import build_model
-from fedsense_core.ssl import build_recipe
+from fedsense_core.data.batches import Batch
+from fedsense_core.data.sensors import shipped_card
+from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.settings import Config
+from fedsense_core.ssl import MovingTeacher, StepLoss, build_recipe
 from fedsense_core.ssl.simclr import nt_xent
+
+VIT = {key: value for key, value in MASKED_VIT.items() if key != "train__recipe"}
+FEDX = {"alignment__kind": "cross", "alignment__weight": 1.0}
+CASES: dict[str, dict[str, Any]] = {
+    "simclr": {},
+    "byol": {"train__recipe": "byol"},
+    "lejepa": {"train__recipe": "lejepa"},
+    "lejepa-vit": VIT | {"train__recipe": "lejepa", "train__views": 2},
+    "byol-vit": VIT | {"train__recipe": "byol"},
+    "mae-vit": MASKED_VIT,
+    "mae-conv": MASKED_CONV,
+    "fedx": FEDX,
+    "fedx-byol": FEDX | {"train__recipe": "byol"},
+}
+NEAR = [name for name in CASES if not name.startswith("fedx")]
+"""Those whose alignment is a distance to the anchor's representation."""
+
+
+def step_of(
+    config: Config,
+    model: PretrainingModel,
+    anchor: PretrainingModel | None,
+    batch: Batch | torch.Tensor,
+    seed: int = 0,
+) -> StepLoss:
+    """Return one step's losses; the teacher, where one is needed, is the model of another seed."""
+    teacher = build_model(config, torch.Generator().manual_seed(9)).requires_grad_(False)
+    return build_recipe(config)(model, anchor, batch, torch.Generator().manual_seed(seed), teacher)
 
 
 def test_nt_xent_of_two_orthogonal_pairs_worked_by_hand() -> None:
@@ -28,37 +60,34 @@ def test_nt_xent_falls_when_pairs_agree_and_ignores_scale() -> None:
     assert float(nt_xent(5 * a, b, 0.1)) == pytest.approx(float(nt_xent(a, b, 0.1)), rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
-def test_alignment_is_positive_away_from_the_anchor_and_absent_without_one(changes: dict[str, object]) -> None:
-    config = tiny(**changes)
-    model, recipe = build_model(config), build_recipe(config)
-    other = build_model(tiny(**{**changes, "run__seed": 5})).requires_grad_(False)
-    x = torch.randn(6, 3, config.data.chip_size, config.data.chip_size)
-
-    def losses(anchor: object) -> tuple[float, float]:
-        step = recipe(model, anchor, x, torch.Generator().manual_seed(1))  # type: ignore[arg-type]
-        return float(step.ssl), float(step.alignment)
-
-    assert losses(None)[1] == 0.0
-    assert losses(other)[1] > 1e-3
-    assert losses(None)[0] == losses(other)[0]
+@pytest.mark.parametrize("name", CASES)
+def test_alignment_is_positive_away_from_the_anchor_and_absent_without_one(name: str) -> None:
+    config = tiny(**CASES[name])
+    model = build_model(config)
+    other = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
+    x = torch.randn(6, 3, config.data.chip_size, config.data.chip_size, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        alone, beside = step_of(config, model, None, x), step_of(config, model, other, x)
+    assert float(alone.alignment) == 0.0
+    assert float(beside.alignment) > 1e-3
+    assert float(alone.ssl) == float(beside.ssl)
 
 
-@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
-def test_alignment_is_zero_at_the_anchor(changes: dict[str, object]) -> None:
-    config = tiny(**changes)
+@pytest.mark.parametrize("name", NEAR)
+def test_alignment_is_zero_at_the_anchor(name: str) -> None:
+    config = tiny(**CASES[name])
     model = build_model(config)
     anchor = copy.deepcopy(model).requires_grad_(False)
-    step = build_recipe(config)(model, anchor, torch.randn(4, 3, 16, 16), torch.Generator().manual_seed(0))
-    assert float(step.alignment) == pytest.approx(0, abs=1e-6)
+    step = step_of(config, model, anchor, torch.randn(4, 3, 16, 16))
+    assert float(step.alignment.detach()) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{}, MASKED_VIT, MASKED_CONV], ids=["simclr", "mae-vit", "mae-conv"])
-def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(changes: dict[str, object]) -> None:
-    config = tiny(**changes)
+@pytest.mark.parametrize("name", CASES)
+def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(name: str) -> None:
+    config = tiny(**CASES[name])
     model = build_model(config)
-    anchor = build_model(tiny(**{**changes, "run__seed": 5})).requires_grad_(False)
-    step = build_recipe(config)(model, anchor, torch.randn(6, 3, 16, 16), torch.Generator().manual_seed(0))
+    anchor = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
+    step = step_of(config, model, anchor, torch.randn(6, 3, 16, 16))
     step.total(0.5).backward()  # type: ignore[no-untyped-call]
     unused = "projector." if config.train.recipe == "mae" else "masked."
     silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith(unused)]
@@ -66,17 +95,51 @@ def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(c
     assert all(p.grad is None for p in anchor.parameters())
 
 
-def test_a_few_steps_on_one_batch_lower_every_loss() -> None:
-    for changes in ({}, MASKED_VIT):
-        config = tiny(**changes)
-        model, recipe = build_model(config), build_recipe(config)
-        x = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-        values = []
-        for _ in range(30):
-            optimiser.zero_grad()
-            loss = recipe(model, None, x, torch.Generator().manual_seed(0)).ssl
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            values.append(float(loss.detach()))
-        assert values[-1] < 0.9 * values[0]
+@pytest.mark.parametrize("name", CASES)
+def test_generator_alone_decides_what_is_drawn(name: str) -> None:
+    config = tiny(**CASES[name])
+    model = build_model(config)
+    anchor = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
+    x = torch.randn(4, 3, config.data.chip_size, config.data.chip_size)
+    global_state = torch.get_rng_state()
+    with torch.no_grad():
+        first, again, other = (step_of(config, model, anchor, x, seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert torch.equal(first.ssl, again.ssl)
+    assert torch.equal(first.alignment, again.alignment)
+    assert not torch.equal(first.ssl, other.ssl)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bf16_autocast_gives_about_the_same_losses_in_float32(name: str) -> None:
+    config = tiny(**CASES[name], data__bands="all", train__band_subset=0.0)
+    model = build_model(config)
+    anchor = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
+    bands = tuple(shipped_card("landsat8-l2", "test").bands)
+    batch = Batch(torch.randn(8, len(bands), 16, 16, generator=torch.Generator().manual_seed(0)), bands)
+    plain = step_of(config, model, anchor, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = step_of(config, model, anchor, batch)
+    assert rounded.ssl.dtype == rounded.alignment.dtype == torch.float32
+    for a, b in ((plain.ssl, rounded.ssl), (plain.alignment, rounded.alignment)):
+        assert float(b.detach()) == pytest.approx(float(a.detach()), rel=0.1)
+    rounded.total(1.0).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_few_steps_lower_every_loss(name: str, waves: torch.Tensor) -> None:
+    config = tiny(**CASES[name], train__teacher_decay=0.9)
+    model, recipe = build_model(config), build_recipe(config)
+    anchor = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
+    teacher = MovingTeacher(model, config.train.teacher_decay)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    values = []
+    for step in range(16):
+        optimiser.zero_grad()
+        loss = recipe(model, anchor, waves, torch.Generator().manual_seed(step % 2), teacher.model).total(0.5)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        teacher.follow(model)
+        values.append(float(loss.detach()))
+    assert sum(values[-2:]) < 0.9 * sum(values[:2])

@@ -1,0 +1,40 @@
+"""BYOL (arXiv 2006.07733): predict from one view what a slowly moving teacher makes of the other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsense_core.data.augment import Augmentation
+from fedsense_core.models import PretrainingModel
+from fedsense_core.ssl.step import Align, StepLoss, look, precise
+
+
+def byol_distance(predicted_BD: Tensor, target_BD: Tensor) -> Tensor:
+    """Return the mean of 2 - 2 cos(q, z'), the squared distance of the normalised vectors (equation 2)."""
+    return (2 - 2 * F.cosine_similarity(precise(predicted_BD), precise(target_BD), dim=1)).mean()
+
+
+def byol_loss(
+    model: PretrainingModel,
+    anchor: PretrainingModel | None,
+    x_BCHW: Tensor,
+    policy: Augmentation,
+    generator: torch.Generator,
+    *,
+    teacher: PretrainingModel,
+    align: Align,
+) -> StepLoss:
+    """Return the distance of predictions to the teacher's projections of the other view, and the alignment.
+
+    Each view is predicted from the other, as in section 3.1 of the paper, and the two distances are averaged: the
+    paper adds them, which doubles loss and gradient. No gradient reaches the teacher.
+    """
+    assert model.predictor is not None, "the byol recipe needs a model built with train.recipe = 'byol'"
+    views = look(model, x_BCHW, policy, generator)
+    first, second = (model.predictor(h_BD) for h_BD in views.projected)
+    with torch.no_grad():
+        target_first, target_second = (teacher.project(image) for image in views.images)
+    ssl = (byol_distance(first, target_second) + byol_distance(second, target_first)) / 2
+    return StepLoss(ssl, align(model, anchor, views))
