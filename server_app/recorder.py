@@ -1,15 +1,21 @@
-"""What a run leaves behind after every round: a probe, a line of metrics, a block in the terminal, a checkpoint."""
+"""What a run leaves behind after every round: a probe, a line of metrics, a block in the terminal, a checkpoint; and
+after the last one the models themselves."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
+from logging import WARNING
 from typing import Any
 
 import torch
+from flwr.common.logger import log
+from safetensors import SafetensorError
 
+from fedsense_core.analysis import keep_models
 from fedsense_core.data import Band, LabelledSet
 from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.encoder import export_encoder
@@ -55,6 +61,8 @@ class Recorder:
         line = record.line(self.config.alignment_weight, scores)
         self.run.append_metrics(line)
         self.show(line)
+        # Before the checkpoint, after which nothing repeats the round.
+        self._keep_models(record, strategy)
         strategy.state.norms = strategy.admission.norms
         self.checkpoints.save(strategy.state)
 
@@ -80,6 +88,22 @@ class Recorder:
             extra={"preset": self.config.preset, "recipe": self.config.train.recipe, "rounds": strategy.state.round},
             statistics=statistics.summary(),
         )
+
+    def _keep_models(self, record: RoundRecord, strategy: FedSense) -> None:
+        """Write the models of the last round, decoding one client's update at a time.
+
+        A full disk does not end the run for want of them.
+        """
+        replica = strategy.state.replica
+        if record.round != self.config.run.rounds or not self.config.run.keep_models or replica is None:
+            return
+        start = replica.weights
+        clients = ((one.site, start + one.update()) for one in record.accepted)
+        try:
+            keep_models(self.run.models, strategy.table, start=start, final=strategy.state.weights, clients=clients)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(self.run.models, ignore_errors=True)  # of a round that was cut short and is repeated
+            log(WARNING, "the models of the last round are not kept for `fedsense analyse`: %s", error)
 
     def _is_due(self, server_round: int) -> bool:
         every = self.config.run.evaluate_every

@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 
 from fedsense_core.cli.data import data_app
-from fedsense_core.cli.shell import clear_errors, console, errors
+from fedsense_core.cli.evaluate import evaluate
+from fedsense_core.cli.shell import clear_errors, console, errors, progress_bar
 
 app = typer.Typer(
     name="fedsense",
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.command()(evaluate)
 
 
 def _show_version(value: bool) -> None:
@@ -69,6 +71,16 @@ def run(
     ] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per client. Default: all are used.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="Share of a GPU per client. Default: all are used.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="simulation: Flower's own, with Ray and a SuperLink. in-process: all in one process, which starts at "
+            "once; for experiments, CI and notebooks, and no test of the network."
+        ),
+    ] = "simulation",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the in-process engine. Default: all cores.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower says.")] = False,
 ) -> None:
     """Simulate a federation on this machine, from imagery to encoder and report.
@@ -88,7 +100,7 @@ def run(
         from fedsense_core.cli.planning import Request, parse_settings, plan
 
         pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
-        request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config)
+        request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config, engine, threads)
         jobs = plan(request)
     raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
 
@@ -97,17 +109,80 @@ def run(
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
     """Say where the report of a run is; write it from the metrics where it is missing or older than they are.
 
-    Such a report has no pictures: they need the imagery and come with the run's own end.
+    It shows the pictures that came with the run's own end, which need the imagery; before it there are none.
     """
     with clear_errors():
         from fedsense_core.reporting import RunFolder
         from fedsense_core.reporting.report import write_report
 
         run = RunFolder.open(folder.expanduser().absolute())
-        metrics = run.metrics_file.stat().st_mtime if run.metrics_file.exists() else 0.0
-        if not run.report_file.exists() or run.report_file.stat().st_mtime < metrics:
+        sources = [path.stat().st_mtime for path in (run.metrics_file, run.analysis_file) if path.exists()]
+        if not run.report_file.exists() or run.report_file.stat().st_mtime < max(sources, default=0.0):
             write_report(run, None)
         console.print(escape(str(run.report_file)))
+
+
+@app.command()
+def analyse(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    batches: Annotated[int, typer.Option(min=1, help="Batches of each client.")] = 1,
+    ascents: Annotated[int, typer.Option(min=1, help="Ascent steps of the SAM sharpness.")] = 1,
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius of the SAM sharpness, relative to ‖w‖, repeatable. Default: 0.001, 0.003, 0.01."),
+    ] = None,
+    absolute: Annotated[bool, typer.Option("--absolute", help="The radii are distances, not relative.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write in place of RUN/analysis.json; no report then.")
+    ] = None,
+) -> None:
+    """Measure how flat the global model is, and how far from it and from one another the clients' are.
+
+    Hessian, sharpness, loss barriers and likeness of encoders, in analysis.json and in the report.
+    """
+    with clear_errors():
+        from fedsense_core.analysis import AnalysisOptions
+        from fedsense_core.cli import analysing
+
+        radii = tuple(radius or AnalysisOptions.radii)
+        options = AnalysisOptions(batches, radii, absolute, ascents, device=device)
+        with progress_bar("measuring", "passes") as progress:
+            analysis = analysing.analyse(folder.expanduser().absolute(), out, options, progress)
+        analysing.show(analysis, console)
+
+
+@app.command()
+def benchmark(
+    matrix: Annotated[Path, typer.Argument(metavar="MATRIX.toml", help="Methods, wires, seeds and tasks.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for cells, tables and plots.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time. Default: what the file says.")] = None,
+    limit_minutes: Annotated[float, typer.Option(min=0, help="When to stop; the same command goes on.")] = 150.0,
+    only: Annotated[str, typer.Option(help="Glob of cells, such as 'fedavg@*' or '*/seed0'.")] = "*",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="What {NAME} stands for in paths of the file, repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is to be done.")] = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Make tables and plots anew, run nothing.")
+    ] = False,
+) -> None:
+    """Run every cell of a matrix that is not done, and compare the methods: tables, plots, intervals.
+
+    Exit status: 0 all done, 1 some cells failed, 3 time is up and cells are left.
+    """
+    with clear_errors():
+        from fedsense_core.cli import benchmarking
+
+        choices = benchmarking.Choices(jobs, limit_minutes, only, benchmarking.parse_data(data or []))
+        opened = benchmarking.Benchmark.open(matrix, out, choices)
+        if dry_run:
+            benchmarking.show_plan(opened, console)
+        elif tables_only:
+            benchmarking.write_tables(opened, console)
+        else:
+            raise typer.Exit(benchmarking.run_benchmark(opened, console))
 
 
 @app.command()

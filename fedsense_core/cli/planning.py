@@ -19,6 +19,8 @@ from fedsense_core.reporting.run_folder import RunFolder
 from fedsense_core.settings import Config
 
 Scalar = bool | int | float | str
+ENGINES = ("simulation", "in-process")
+"""``simulation`` is Flower's own, with Ray and a SuperLink; ``in-process`` has neither."""
 PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled")
 OWN_OPTIONS = {"preset": "--preset", "run.folder": "--out"}
 _WITHOUT_THE_BAND = (
@@ -62,6 +64,9 @@ class Request:
     out: Path | None = None
     supernodes: int | None = None
     flower_toml: Path | None = None
+    engine: str = "simulation"
+    threads: int | None = None
+    """Of torch (in-process)."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ def plan(request: Request) -> list[Job]:
 
     Raises ConfigError or SiteError naming what is wrong, and CheckpointError where all is done already.
     """
+    if request.engine not in ENGINES:
+        raise ConfigError(f"--engine {request.engine!r} is none of {', '.join(ENGINES)}")
     settings = dict(request.settings) | {"preset": request.preset}
     config = _resolve(settings, request.flower_toml)
     names = _client_names(config, all_needed="federation.min_clients" not in settings)

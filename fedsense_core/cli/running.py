@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from fedsense_core.cli.engine import Engine, count
+from fedsense_core.cli.in_process import open_in_process
 from fedsense_core.cli.log_lines import LogLines
 from fedsense_core.cli.planning import Job, Request, Resources
 from fedsense_core.cli.processes import terminate_as_interrupt
-from fedsense_core.cli.simulation import RunFailed, Simulation, open_simulation
+from fedsense_core.cli.simulation import open_simulation
 from fedsense_core.errors import FedSenseError
 from fedsense_core.reporting.run_folder import RunFolder
 
@@ -48,9 +51,9 @@ def run_jobs(
 ) -> int:
     """Run every job that is not finished. Returns the exit status."""
     try:
-        with terminate_as_interrupt(), open_simulation(request.flower_toml) as simulation:
+        with terminate_as_interrupt(), open_engine(request) as engine:
             for job in jobs:
-                _run(job, simulation, Resources.shared_by(job.supernodes, *per_client), display)
+                _run(job, engine, Resources.shared_by(job.supernodes, *per_client), display)
     except KeyboardInterrupt:
         display.complain("interrupted. The same command continues after the last finished round")
         return INTERRUPTED
@@ -60,29 +63,24 @@ def run_jobs(
     return DONE
 
 
-def _run(job: Job, simulation: Simulation, resources: Resources, display: Display) -> None:
+def open_engine(request: Request) -> AbstractContextManager[Engine]:
+    """Start what runs the jobs of a request."""
+    if request.engine == "in-process":
+        return open_in_process(request.flower_toml, request.threads)
+    return open_simulation(request.flower_toml)
+
+
+def _run(job: Job, engine: Engine, resources: Resources, display: Display) -> None:
     folder = escape(str(job.folder))
     if job.is_finished:
         display.say(f"[bold]{escape(job.title)}[/bold]: already finished, in {folder}")
         return
-    rounds, clients = _count(job.rounds, "round"), _count(job.supernodes, "client")
-    gpu = f" and {resources.gpus:g} GPU" if resources.gpus else ""
-    display.say(f"[bold]{escape(job.title)}[/bold]: {rounds}, {clients} with {resources.cpus} CPU{gpu} each")
+    rounds = count(job.rounds, "round")
+    display.say(f"[bold]{escape(job.title)}[/bold]: {rounds}, {engine.describe(job, resources)}")
     display.say(f"run folder {folder}")
-    try:
-        simulation.run(job, resources, display.line)
-    except RunFailed as error:
-        raise RunFailed(f"{error}\nAll that Flower said: {simulation.leave_log(job.folder)}") from None
-    except KeyboardInterrupt:
-        simulation.leave_log(job.folder)
-        raise
-    simulation.leave_log(job.folder)
+    engine.run(job, resources, display.line)
     run = RunFolder(job.folder)
     display.say("[bold green]finished[/bold green]")
     for what, path in (("report", run.report_file), ("encoder", run.encoder), ("metrics", run.metrics_file)):
         if path.exists():
             display.say(f"  {what:<9}{escape(str(path))}")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

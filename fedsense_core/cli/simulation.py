@@ -16,29 +16,24 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fedsense_core.cli.app_folder import assemble
+from fedsense_core.cli.engine import RunFailed, Show, count, holds_logs, kept_log, last_words
 from fedsense_core.cli.planning import Job, Resources
 from fedsense_core.cli.processes import free_port
 from fedsense_core.errors import FedSenseError
-from fedsense_core.reporting.run_folder import RunFolder
 
 START_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 120.0
 """A simulation that was killed from outside is noticed by Flower after about 50 s."""
 RAY_SOCKET_ROOM = 38
 """Longest folder name whose Ray sockets still fit into the 107 characters that Unix allows."""
-
-Show = Callable[[str], None]
-
-
-class RunFailed(FedSenseError):
-    """Flower ran the simulation and it failed."""
 
 
 @dataclass
@@ -52,45 +47,39 @@ class Simulation:
     daemon: subprocess.Popen[bytes]
     """The keeper of the SuperLink; closing its standard input ends both."""
 
-    @property
-    def log(self) -> Path:
-        """Everything that Flower said about the runs."""
-        return self.home / "flower.log"
+    def describe(self, job: Job, resources: Resources) -> str:
+        """Return in words what the clients of a job are given."""
+        gpu = f" and {resources.gpus:g} GPU" if resources.gpus else ""
+        return f"{count(job.supernodes, 'client')} with {resources.cpus} CPU{gpu} each"
 
     def run(self, job: Job, resources: Resources, show: Show) -> None:
         """Run one job and pass its log on, line by line. Raises RunFailed with Flower's reason."""
         command = ["run", str(self.app), "simulation", "--stream"]
         command += ["--federation-config", resources.federation_config(job.supernodes)]
         command += ["--run-config", str(self._write_settings(job))]
-        run_id = ""
-        with (
-            self.log.open("a", buffering=1, encoding="utf-8") as log,
-            self._flwr(command, stderr=subprocess.STDOUT) as flwr,
-        ):
+        with kept_log(self.home, job) as log:
+            self._check(*self._stream(command, log, show))
+
+    def _stream(self, command: list[str], log: TextIO, show: Show) -> tuple[str, str]:
+        """Run Flower's command; return the id of the run, if it began, and the last that was said."""
+        run_id, end = "", deque[str](maxlen=20)
+        with self._flwr(command, stderr=subprocess.STDOUT) as flwr:
             assert flwr.stdout is not None
             try:
                 for line in flwr.stdout:
                     log.write(line)
+                    end.append(line)
                     run_id = run_id or _run_id(line)
                     show(line)
             except BaseException:
                 flwr.terminate()
                 raise
-        self._check(run_id)
+        return run_id, last_words("".join(end))
 
-    def leave_log(self, folder: Path) -> Path:
-        """Move Flower's log to ``flower.log`` of the run folder where there is one; return where it is."""
-        if not (RunFolder.exists(folder) and self.log.exists()):
-            return self.log
-        with (folder / self.log.name).open("ab") as kept:
-            kept.write(self.log.read_bytes())
-        self.log.unlink()
-        return folder / self.log.name
-
-    def _check(self, run_id: str) -> None:
+    def _check(self, run_id: str, said: str) -> None:
         """Wait for the final status of a run. Raises RunFailed unless it completed."""
         if not run_id:
-            raise RunFailed(_last_words(self.log))
+            raise RunFailed(said or "Flower ended without a word")
         deadline = time.monotonic() + STATUS_DEADLINE_S
         while time.monotonic() < deadline and self.daemon.poll() is None:
             run = self._status(run_id)
@@ -157,7 +146,7 @@ def open_simulation(flower_toml: Path | None = None) -> Iterator[Simulation]:
         assert daemon.stdin is not None
         daemon.stdin.close()
         daemon.wait()
-        if not simulation.log.exists():
+        if not holds_logs(home):
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -213,14 +202,10 @@ def _await_health(simulation: Simulation, log: Path) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    raise RunFailed(f"Flower's SuperLink does not start: {_last_words(log)}")
+    said = last_words(log.read_text(encoding="utf-8", errors="replace"))
+    raise RunFailed(f"Flower's SuperLink does not start: {said or f'it said nothing; see {log}'}")
 
 
 def _run_id(line: str) -> str:
     found = re.search(r"Successfully started run (\d+)", line)
     return found[1] if found else ""
-
-
-def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return " ".join(lines[-6:]) or f"it said nothing; see {log}"

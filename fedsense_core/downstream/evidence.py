@@ -73,8 +73,10 @@ class DetectionEvidence:
     """Positions in ``groups``, integers."""
 
     def value(self, weights_G: np.ndarray) -> float:
-        """Return the mean over classes with objects of the average precision: the area under the curve of precision,
-        made non-increasing, over recall (PASCAL VOC since 2010)."""
+        """Return the mean over classes with objects of the average precision, as COCO has it.
+
+        That is the mean of precision, made non-increasing, at the 101 recalls 0, 0.01, ..., 1.
+        """
         weights_G = np.asarray(weights_G, np.float64)
         objects_K = weights_G @ self.objects_GK
         precisions = [
@@ -90,8 +92,8 @@ class DetectionEvidence:
         shown = np.cumsum(weight)
         precision = np.divide(hits, shown, out=np.zeros_like(hits), where=shown > 0)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        recall = hits / objects
-        return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+        first_S = np.searchsorted(hits / objects, np.linspace(0, 1, 101))
+        return float(np.append(envelope, 0.0)[first_S].mean())
 
 
 def _mean_present(over: np.ndarray, under: np.ndarray) -> float:

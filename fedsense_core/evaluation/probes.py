@@ -15,6 +15,10 @@ from fedsense_core.evaluation.scores import Scores, score
 
 TEMPERATURE = 0.07
 """Of the neighbour vote exp(cos / T), as in the paper."""
+NEIGHBOURS = 20
+"""Of each test sample."""
+AT_ONCE = 1024
+"""Test samples whose similarities are held in memory together."""
 INVERSE_PENALTY = 0.1
 """scikit-learn's C, below its default of 1: a few hundred labels do not determine a few hundred weights a class."""
 
@@ -25,7 +29,7 @@ def knn_scores(
     test_f: np.ndarray,
     test_y: np.ndarray,
     groups: np.ndarray | None = None,
-    k: int = 20,
+    k: int = NEIGHBOURS,
 ) -> Scores:
     """Score the vote of the ``k`` training features (N, D) nearest in cosine to each test feature (M, D).
 
@@ -33,11 +37,19 @@ def knn_scores(
     part or a class without training samples, FedSenseError for features that are not finite.
     """
     _check(train_f, train_y, test_f, test_y)
-    cosine_MN = _unit(test_f) @ _unit(train_f).T
-    nearest_Mk = np.argsort(-cosine_MN, axis=1, kind="stable")[:, : min(k, len(train_y))]
-    weight_Mk = np.exp((np.take_along_axis(cosine_MN, nearest_Mk, 1) - 1) / TEMPERATURE)
-    votes_MK = np.stack([(weight_Mk * (train_y[nearest_Mk] == y)).sum(1) for y in range(int(train_y.max()) + 1)], 1)
-    return score(test_y, votes_MK.argmax(1), groups)
+    return score(test_y, knn_predictions(train_f, train_y, test_f, k), groups)
+
+
+def knn_predictions(train_f: np.ndarray, train_y: np.ndarray, test_f: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Return the classes (M,) for which the neighbours of ``knn_scores`` vote; test samples are taken in parts."""
+    unit_ND = _unit(train_f)
+    votes = []
+    for part_BD in np.split(_unit(test_f), range(AT_ONCE, len(test_f), AT_ONCE)):
+        cosine_BN = part_BD @ unit_ND.T
+        nearest_Bk = np.argsort(-cosine_BN, axis=1, kind="stable")[:, : min(k, len(train_y))]
+        weight_Bk = np.exp((np.take_along_axis(cosine_BN, nearest_Bk, 1) - 1) / TEMPERATURE)
+        votes.append(np.stack([(weight_Bk * (train_y[nearest_Bk] == y)).sum(1) for y in range(train_y.max() + 1)], 1))
+    return np.asarray(np.concatenate(votes).argmax(1))
 
 
 def linear_scores(

@@ -61,9 +61,9 @@ def plot_sites(axes: Axes, history: History, key: str) -> None:
     for index, site in enumerate(sites):
         rounds, values = series(history, key, site)
         if many:
-            axes.plot(rounds, values, color=GREY, lw=0.6, alpha=0.6)
+            faint(axes, rounds, values)
         else:
-            line(axes, rounds, values, index, _label(site), lw=1.3)
+            line(axes, rounds, values, index, label(site), lw=1.3)
     if many:
         medians = [{"round": m["round"], "median": _median(m.get(key))} for m in history]
         rounds, middle = series(medians, "median")
@@ -75,31 +75,37 @@ def _median(by_site: Mapping[str, float | None] | None) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _label(site: str) -> str:
+def label(site: str) -> str:
     """Return a legend entry: matplotlib hides names that begin with an underscore and reads $ as mathematics."""
     name = clean(site).replace("$", r"\$").lstrip("_") or "site"
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def line(axes: Axes, rounds: list[int], values: np.ndarray, index: int, name: str, lw: float = 1.8) -> None:
-    """Draw a named line in the colour and with the marker of ``index``; nothing where there are no rounds."""
-    if rounds:
+def faint(axes: Axes, xs: Sequence[float], values: np.ndarray) -> None:
+    """Draw one nameless line of a crowd."""
+    axes.plot(xs, values, color=GREY, lw=0.6, alpha=0.6)
+
+
+def line(axes: Axes, xs: Sequence[float], values: np.ndarray, index: int, name: str, lw: float = 1.8) -> None:
+    """Draw a named line in the colour and with the marker of ``index``; nothing where there are no points."""
+    if xs:
         style = {"color": COLOURS[index % 8], "marker": MARKERS[index % 8], "ms": 4, "lw": lw}
-        axes.plot(rounds, values, label=name, **style)  # type: ignore[arg-type]
+        axes.plot(xs, values, label=name, **style)  # type: ignore[arg-type]
 
 
-def panels(left: str, right: str) -> tuple[Figure, tuple[Axes, Axes]]:
+def panels(left: str, right: str, xlabel: str = "round") -> tuple[Figure, tuple[Axes, Axes]]:
     """Return a figure with two titled axes beside each other."""
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    return figure, (style(axes[0], left), style(axes[1], right))
+    return figure, (style(axes[0], left, xlabel), style(axes[1], right, xlabel))
 
 
-def style(axes: Axes, title: str) -> Axes:
+def style(axes: Axes, title: str, xlabel: str = "round") -> Axes:
     """Give ``axes`` the look of the report, and return them."""
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    axes.set_xlabel("round", fontsize=9, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    if xlabel == "round":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="#e3e7ec", lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
@@ -112,13 +118,13 @@ def curve(figure: Figure, title: str, explanation: str, alt: str) -> Curve:
     """Add legends to ``figure`` and render it. The same run gives the same bytes."""
     for axes in figure.axes:
         left, right = axes.get_xlim()
-        if right - left < 1:  # a single round: half a round of air on either side
+        if right - left < 1 and axes.get_xlabel() == "round":  # a single round: half a round of air on either side
             axes.set_xlim((left + right) / 2 - 0.5, (left + right) / 2 + 0.5)
         if names := axes.get_legend_handles_labels()[1]:  # below the axes, where it hides no line
             columns = 7 if len(figure.axes) == 1 else 4 if sum(map(len, names)) < 40 else 3
             look: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK, "columnspacing": 1.2}
             axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=columns, handlelength=1.8, **look)
-        else:
+        elif not axes.has_data():
             axes.text(0.5, 0.5, "no figures", ha="center", va="center", color=GREY, transform=axes.transAxes)
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fedsense", "svg.fonttype": "path"}):

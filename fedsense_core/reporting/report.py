@@ -16,10 +16,10 @@ from matplotlib.image import imsave
 
 from fedsense_core import __version__
 from fedsense_core.durable import write_whole
-from fedsense_core.reporting import template
-from fedsense_core.reporting.canvas import History
+from fedsense_core.reporting import flatness, template
+from fedsense_core.reporting.canvas import Curve, History
 from fedsense_core.reporting.plots import draw_all
-from fedsense_core.reporting.run_folder import RunFolder
+from fedsense_core.reporting.run_folder import RunFolder, read_json, write_json
 from fedsense_core.reporting.tiles import ReportPictures, Row, Tile
 from fedsense_core.reporting.wording import (
     clean,
@@ -39,16 +39,20 @@ COLUMNS = ("round", "loss", "linear F1", "kNN F1", "up", "down", "seconds", "acc
 def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path:
     """Write ``report.html`` of ``run``, at any point of its life, and return its path.
 
-    The page holds everything it shows. What comes from clients is escaped.
+    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are kept in ``pictures.json``:
+    a report that is written again without any shows the same ones.
     """
     history = run.read_metrics()
+    if pictures is not None:
+        write_json(run.pictures_file, {"groups": _picture_groups(pictures)})
     environment = Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(template.PAGE).render(
         style=template.STYLE,
         version=__version__,
         folder=str(run.path),
-        curves=[{**vars(c), "source": _source(c.svg, "svg+xml")} for c in draw_all(history)],
-        pictures=_picture_groups(pictures or ReportPictures()),
+        curves=[_curve(one) for one in draw_all(history)],
+        flatness=_flatness(run),
+        pictures=(read_json(run.pictures_file) or {"groups": []})["groups"],
         columns=COLUMNS,
         rounds=[_table_row(m) for m in history if m["round"] > 0],
         rejected=_words(history, "rejected", "node", "reason"),
@@ -57,6 +61,22 @@ def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path
     )
     write_whole(run.report_file, page.encode())
     return run.report_file
+
+
+def _curve(one: Curve) -> dict[str, Any]:
+    return {**vars(one), "source": _source(one.svg, "svg+xml")}
+
+
+def _flatness(run: RunFolder) -> dict[str, Any] | None:
+    """Return the section about the analysis, None where there was none."""
+    analysis = read_json(run.analysis_file)
+    if analysis is None:
+        return None
+    return {
+        "summary": clean(flatness.summary(analysis)),
+        "rows": flatness.rows(analysis),
+        "curves": [_curve(one) for one in flatness.figures(analysis)],
+    }
 
 
 def _head(run: RunFolder, history: History) -> dict[str, Any]:

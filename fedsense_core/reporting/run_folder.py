@@ -49,6 +49,21 @@ class RunFolder:
         return self.path / "encoder"
 
     @property
+    def models(self) -> Path:
+        """Folder of the last round's models, for ``fedsense analyse``."""
+        return self.path / "models"
+
+    @property
+    def analysis_file(self) -> Path:
+        """What ``fedsense analyse`` measured, JSON."""
+        return self.path / "analysis.json"
+
+    @property
+    def pictures_file(self) -> Path:
+        """The pictures of the report, so that it can be written again where the imagery is not, JSON."""
+        return self.path / "pictures.json"
+
+    @property
     def report_file(self) -> Path:
         """The report a person reads."""
         return self.path / "report.html"
@@ -82,7 +97,7 @@ class RunFolder:
             raise CheckpointError(f"{path} is not an empty folder and holds no run: choose another run.folder.")
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         # Last, and whole or absent: a folder with config.json is a run.
-        write_whole(run.config_file, _encode(config, indent=2))
+        write_json(run.config_file, config)
         return run
 
     @classmethod
@@ -135,7 +150,7 @@ class RunFolder:
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Mark the run as ended, so that nothing overwrites or continues it."""
-        write_whole(self.finished_file, _encode(summary or {}, indent=2))
+        write_json(self.finished_file, summary or {})
 
     def _check_may_continue(self, config: Mapping[str, Any], free: Collection[str]) -> None:
         if self.is_finished:
@@ -156,6 +171,21 @@ class RunFolder:
         size = sum(len(line) + 1 for line in self._whole_lines())
         if self.metrics_file.exists() and size != self.metrics_file.stat().st_size:
             os.truncate(self.metrics_file, size)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` to a file, whole or not at all. Numbers that are not finite are written as null."""
+    write_whole(path, _encode(value, indent=2))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what `write_json` wrote, None where there is no file. Raises CheckpointError for a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it, or delete it and make it again.") from error
 
 
 def _is_empty(path: Path) -> bool:

@@ -84,6 +84,19 @@ PAGE = """<!doctype html>
 <figure class="plot"><img src="{{ curve.source }}" alt="{{ curve.alt }}"></figure>
 </section>
 {% endfor %}
+{% if flatness %}<section>
+<h2>Flatness and drift of the global model</h2>
+<p class="why">{{ flatness.summary }}</p>
+<div class="scroll"><table><caption>The same figures, and more, are in analysis.json.</caption>
+<thead><tr><th scope="col">Measure</th><th scope="col" class="num">Value</th><th scope="col">Meaning</th></tr></thead>
+<tbody>{% for row in flatness.rows %}
+<tr><td>{{ row.what }}</td><td class="num">{{ row.value }}</td><td>{{ row.meaning }}</td></tr>{% endfor %}
+</tbody></table></div>
+{% for curve in flatness.curves %}<h3>{{ curve.title }}</h3>
+<p class="why">{{ curve.explanation }}</p>
+<figure class="plot"><img src="{{ curve.source }}" alt="{{ curve.alt }}"></figure>
+{% endfor %}</section>
+{% endif %}
 {% for group in pictures %}<section>
 <h2>{{ group.title }}</h2>
 <p class="why">{{ group.explanation }}</p>

@@ -53,10 +53,10 @@ def detection() -> DetectionEvidence:
 
 
 def test_average_precision_of_a_case_worked_by_hand() -> None:
-    # class 0: precision 1 up to recall 1/3, then 2/3 up to 2/3: 1/3 + 2/9 = 5/9; class 1: 0
-    assert detection().value(np.ones(2)) == pytest.approx(5 / 18)
-    # without the right tile class 0 has 2 objects, one found first: 1/2
-    assert detection().value(np.array([1, 0])) == pytest.approx(1 / 4)
+    # class 0: precision 1 at the recalls 0 to 0.33, 34 of 101, then 2/3 at 33 more, up to 0.66; class 1: 0
+    assert detection().value(np.ones(2)) == pytest.approx((34 + 33 * 2 / 3) / 101 / 2)
+    # without the right tile class 0 has 2 objects, one found first: precision 1 at the recalls 0 to 0.5
+    assert detection().value(np.array([1, 0])) == pytest.approx(51 / 101 / 2)
     # the right tile alone has no object of class 1, which then does not count
     assert detection().value(np.array([0, 1])) == pytest.approx(1.0)
 

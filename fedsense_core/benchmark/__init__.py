@@ -1,0 +1,1 @@
+"""Benchmarks: many methods, wires, seeds and tasks from one file, and what may be said of their differences."""

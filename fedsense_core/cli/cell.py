@@ -1,0 +1,74 @@
+"""One cell of a benchmark, in a process of its own: its runs, its grades, its analysis, and what is deleted then.
+
+Run as ``python -m fedsense_core.cli.cell ORDER.json REASON.txt`` in an app folder; the second file is written where the
+cell fails. An order that was cut short goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fedsense_core.benchmark.grading import export_untrained, grade_cell, prune, run_folders
+from fedsense_core.benchmark.matrix import Task
+from fedsense_core.cli.child import end_with_parent
+from fedsense_core.cli.in_process import run_federation
+from fedsense_core.cli.planning import Job, Resources
+from fedsense_core.cli.simulation import open_simulation
+from fedsense_core.config import resolve
+from fedsense_core.errors import FedSenseError
+from fedsense_core.reporting.run_folder import RunFolder, write_json
+
+
+def do_cell(order: dict[str, Any]) -> None:
+    """Do what is left of an order. Raises what a run or a task raises."""
+    folder = Path(order["folder"])
+    jobs = [Job(**job | {"folder": Path(job["folder"])}) for job in order["jobs"]]
+    if order["untrained"] and not run_folders(folder):
+        export_untrained(resolve(order["settings"]), folder)
+    _run(order["engine"], [job for job in jobs if not job.is_finished])
+    tasks = {name: Task(**entry) for name, entry in order["tasks"].items()}
+    grade_cell(folder, tasks, order["data"])
+    if order["analyse"] and not order["untrained"]:
+        _analyse(folder)
+    if order["prune"]:
+        prune(folder)
+
+
+def _run(engine: str, jobs: list[Job]) -> None:
+    if engine == "in-process":
+        for job in jobs:
+            run_federation(job.settings, job.supernodes)
+    elif jobs:
+        with open_simulation() as simulation:
+            for job in jobs:
+                simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+
+
+def _analyse(folder: Path) -> None:
+    from fedsense_core.analysis import AnalysisOptions, analyse_run
+
+    for path in run_folders(folder):
+        run = RunFolder(path)
+        if not run.analysis_file.exists():
+            write_json(run.analysis_file, analyse_run(path, AnalysisOptions()))
+
+
+def main(order_file: str, reason_file: str) -> int:
+    """Do the order of a file. Returns the exit status."""
+    end_with_parent()
+    try:
+        do_cell(json.loads(Path(order_file).read_text(encoding="utf-8")))
+    except Exception as error:
+        traceback.print_exc()
+        name = "" if isinstance(error, FedSenseError) else f"{type(error).__name__}: "
+        Path(reason_file).write_text(f"{name}{error}", encoding="utf-8")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
