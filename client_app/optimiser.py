@@ -84,10 +84,10 @@ def inner_optimiser(module: nn.Module, settings: TrainSection, shift: Mapping[st
     if settings.optimiser == "sgd":
         parts.append(torch.optim.SGD(parameters.values(), lr=1.0, momentum=settings.momentum, foreach=True))
     else:
-        hidden = hidden_matrices(parameters) if settings.optimiser == "muon" else []
-        rest = [parameter for name, parameter in parameters.items() if name not in set(hidden)]
+        hidden = set(hidden_matrices(parameters)) if settings.optimiser == "muon" else set()
+        rest = [parameter for name, parameter in parameters.items() if name not in hidden]
         if hidden:
-            parts.append(Muon([parameters[name] for name in hidden]))
+            parts.append(Muon(parameter for name, parameter in parameters.items() if name in hidden))
         parts.append(torch.optim.Adam(rest, lr=1.0, eps=settings.epsilon, foreach=True))
     return InnerOptimiser(module, settings.weight_decay, shift, parts)
 

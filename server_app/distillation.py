@@ -125,7 +125,7 @@ class Distiller:
     @property
     def needs_teachers(self) -> bool:
         """True where the clients' encoders are asked; the controls do without."""
-        return self.settings.kind in ("similarity", "ensemble", "multi-teacher")
+        return self.settings.asks_clients
 
     @property
     def projects(self) -> bool:
@@ -145,18 +145,26 @@ class Distiller:
     def distil(
         self, model: PretrainingModel, table: TensorTable, teachers: Sequence[Teacher], server_round: int
     ) -> tuple[Tensor, float]:
-        """Train ``model`` (the aggregated one) for a few steps; return its new flat weights (N,) and the mean loss."""
+        """Train ``model`` (the aggregated one) for a few steps; return its new flat weights (N,) and the mean loss.
+
+        What does not travel stays as it was drawn: no checkpoint holds it, so a continued run would begin with other
+        values than the run that it continues.
+        """
         teachers = [self.look(model, 1.0)] if self.settings.kind == "self" else teachers
         student = self._student(model.to(self.device).train())
-        optimiser = torch.optim.Adam(model.parameters(), lr=self._rate(server_round))
+        named = dict(model.named_parameters())
+        optimiser = torch.optim.Adam([named[spec.name] for spec in table.specs], lr=self._rate(server_round))
         total = 0.0
-        for step, rows in zip(range(self.settings.steps), self._rows(server_round), strict=False):
-            optimiser.zero_grad(set_to_none=True)
-            loss = self._loss(student, teachers, rows, seed_of(self.config.run.seed, "distil", server_round, step))
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            student.follow()
-            total += float(loss.detach())
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for step, rows in zip(range(self.settings.steps), self._rows(server_round), strict=False):
+                seed = seed_of(self.config.run.seed, "distil", server_round, step)
+                torch.manual_seed(seed)  # dropout, where a model has it, draws globally
+                model.zero_grad(set_to_none=True)
+                loss = self._loss(student, teachers, rows, seed)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                student.follow()
+                total += float(loss.detach())
         return table.read(model).float(), total / self.settings.steps
 
     def _student(self, model: PretrainingModel) -> Student:

@@ -345,6 +345,8 @@ def _feedback_text(config: Config) -> str:
     if config.uplink.feedback and not config.sends_models:
         share, codec = config.federation.participation, config.uplink.codec
         why = f"federation.participation {share:g} is below a half" if share < 0.5 else f"{codec} would owe without end"
+        if config.aggregation.kind == "none":
+            why = "clients only teach"
         text += f" ({why}: {'unbiased scale' if codec in SCALED_CODECS else 'nothing else changes'}, no residual)"
     return text
 

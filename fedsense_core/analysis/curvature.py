@@ -9,6 +9,7 @@ exact (Pearlmutter, Neural Computation 6, 1994), as in PyHessian (arXiv 1912.071
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ def extreme_eigenvalues(product: Product, start: Tensor, *, tolerance: float, st
 
     The search ends when the residual of each is at most ``tolerance`` times its size, or after ``steps`` products. A
     converged eigenvalue is known better than that: its error is the residual squared over the distance to the next one.
+    Both are NaN where a product is not finite.
     """
     v, before = start / start.norm(), torch.zeros_like(start)
     diagonal: list[float] = []
@@ -61,6 +63,9 @@ def extreme_eigenvalues(product: Product, start: Tensor, *, tolerance: float, st
         diagonal.append(float(v @ rest))
         rest = rest - diagonal[-1] * v - (beside[-1] if beside else 0.0) * before
         size = float(rest.norm())
+        if not math.isfinite(size):  # where a loss has no second derivative, as at a feature of length 0
+            unknown = Eigenvalue(math.nan, math.nan, converged=False)
+            return Extremes(unknown, unknown, done)
         smallest, largest = _ends(diagonal, beside, size, tolerance)
         if (smallest.converged and largest.converged) or done == steps:
             break

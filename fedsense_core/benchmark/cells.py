@@ -14,8 +14,9 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.settings import FREE_KEYS, Config
 
 PATHS = ("federation.sites", "federation.public", "federation.labelled")
-UNSEEN = (*FREE_KEYS, "run.keep_models")
-"""Settings that change no figure of a cell."""
+UNSEEN = ({*FREE_KEYS} | {"run.keep_models"}) - {"federation.quorum"}
+"""Settings that change no figure of a cell. A continued run may change its quorum, but how many a round asks depends on
+it."""
 
 
 @dataclass(frozen=True)

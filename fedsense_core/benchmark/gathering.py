@@ -104,7 +104,7 @@ def gather(matrix: Matrix, cells: Sequence[Cell], manifest: Manifest) -> Gathere
         {name: first[name].metric for name in matrix.tasks},
         {name: first[name].note for name in matrix.tasks if first[name].note},
         missing,
-        len({manifest.records[one.cell.name].source for one in done}),
+        len({source for one in done for source in manifest.records[one.cell.name].source.split("+")}),
     )
 
 

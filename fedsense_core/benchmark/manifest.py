@@ -27,7 +27,7 @@ class Record:
     tasks: dict[str, Any]
     """What it is graded on."""
     source: str
-    """Digest of the code."""
+    """Digest of the code; several, joined by ``+``, where a later version continued or graded the cell."""
     seconds: float = 0.0
     """Wall time of all its starts."""
     reason: str = ""
@@ -70,7 +70,9 @@ class Manifest:
                 return f"to be graded: {', '.join(names)}"
         if record.state == "failed":
             return f"failed: {record.reason}"
-        return "" if record.state == "done" else "not finished"
+        if record.state == "done":
+            return "" if self.cell_folder(cell).is_dir() else "its folder is gone"
+        return "not finished"
 
     def settings_changed(self, cell: Cell) -> list[str]:
         """Return which settings have changed since the cell was run."""
@@ -84,7 +86,9 @@ class Manifest:
             shutil.rmtree(self.cell_folder(cell), ignore_errors=True)
             record = None
         seconds = record.seconds if record else 0.0
-        self.records[cell.name] = Record("started", cell.resolved(), tasks, source, seconds)
+        before = record.source.split("+") if record and self.cell_folder(cell).is_dir() else []
+        sources = dict.fromkeys([*before, source])
+        self.records[cell.name] = Record("started", cell.resolved(), tasks, "+".join(sources), seconds)
         self.save()
 
     def end(self, cell: Cell, done: bool, reason: str, seconds: float) -> None:

@@ -102,11 +102,16 @@ class Method(Part):
         """What people read."""
         return self.label or self.name
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing of it travels."""
+        return self.untrained or self.based_on in ALONE
+
     def wires_among(self, known: tuple[str, ...]) -> tuple[str, ...]:
         """Return the wires at which it runs."""
         if self.wires is not None:
             return self.wires
-        return (NO_WIRE,) if self.untrained or self.based_on in ALONE else known
+        return (NO_WIRE,) if self.alone else known
 
 
 class Control(Part):
@@ -195,13 +200,16 @@ class Matrix(Part):
             raise ValueError("jobs: Flower's simulation takes the whole machine, so one cell runs at a time: jobs = 1")
         if not self.bits:
             raise ValueError('bits: name at least one wire, such as [bits."32"]')
+        if NO_WIRE in self.bits:
+            raise ValueError(f"bits: {NO_WIRE!r} stands for methods in which nothing travels; choose another name")
         names = [method.name for method in self.methods] + list(self.controls)
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"methods: {twice!r} appears twice")
         for control, entry in self.controls.items():
-            _known(f"controls.{control}.base", entry.base, names, optional=entry.untrained)
+            bases = [method.name for method in self.methods]
+            _known(f"controls.{control}.base", entry.base, bases, optional=entry.untrained)
         for method in self.all_methods:
-            for wire in {*method.wires_among(self.wires), *method.bits} - {NO_WIRE}:
+            for wire in {*method.wires_among(self.wires), *method.bits} - ({NO_WIRE} if method.alone else set()):
                 _known(f"{method.name}: wire", wire, list(self.wires))
         for name in self.compare:
             method_name, _, wire = name.partition("@")

@@ -4,7 +4,7 @@ Two things are random in a difference of two methods: the seeds that they were t
 test sets happen to show. The first is seen in the spread of the paired differences over seeds. The second is seen in a
 cluster bootstrap: whole groups of each test set are drawn with replacement (Cameron, Gelbach and Miller 2008), the same
 draws for both methods and for all seeds. Both variances are added; the interval is Student's, with the degrees of
-freedom of Welch and Satterthwaite. Tasks on the same groups share their draws.
+freedom of Welch and Satterthwaite. Tasks of one kind on the same data share their draws.
 
 Shapes: S seeds, T tasks, B draws, G groups.
 """
@@ -63,7 +63,7 @@ class Difference:
 
     mean: float
     error: float
-    """Standard error; NaN where neither seeds nor groups tell."""
+    """Standard error; NaN where neither seeds nor groups tell, or a score is not defined."""
     low: float
     high: float
     """Ends of the 95 % interval."""
@@ -121,7 +121,10 @@ def difference(one: Sampled, other: Sampled, pool: Pool) -> Difference | None:
         rows = [t for t, its in enumerate(pool.sets_T) if its == name]
         groups = pool.groups_T[rows[0]]
         if groups > 1:
-            variance = float(np.nanvar(moved_TB[rows].sum(0), ddof=1)) * groups / (groups - 1)
+            moved_B = moved_TB[rows].sum(0)
+            moved_B = moved_B[~np.isnan(moved_B)]
+            spread = float(moved_B.var(ddof=1)) if len(moved_B) > 1 else float("nan")
+            variance = spread * groups / (groups - 1)
             parts.append((variance, groups - 1))
             group_variance += variance
     return _interval(mean, parts, len(seeds), seed_variance, group_variance)
@@ -133,7 +136,7 @@ def _interval(
     total = sum(variance for variance, _ in parts)
     error = float(np.sqrt(total)) if parts else float("nan")
     if not total > 0:  # equal under every draw and seed, or nothing that tells
-        p = float("nan") if not parts else 1.0 if mean == 0 else 0.0
+        p = float("nan") if np.isnan(error) else 1.0 if mean == 0 else 0.0
         return Difference(mean, error, mean - error, mean + error, p, seeds, 0.0, 0.0)
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
     reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error

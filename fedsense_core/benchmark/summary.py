@@ -63,7 +63,7 @@ def _row(row: Row, tasks: list[str], rows: list[Row], pool: Pool) -> Summary:
         "deviation": {name: _deviation(row.sampled.points_ST[:, t]) for t, name in enumerate(tasks)},
         "pooled": float(pooled_S.mean()),
         "pooled_deviation": _deviation(pooled_S),
-        "of_centralised": float(pooled_S.mean()) / highest if highest else None,
+        "of_centralised": _number(float(pooled_S.mean()) / highest) if highest else None,
         "gain_of_centralised": _number(share(float(pooled_S.mean()), lowest, highest))
         if highest is not None and lowest is not None
         else None,
@@ -96,7 +96,7 @@ def _comparisons(name: str, matrix: Matrix, rows: list[Row], pool: Pool) -> list
 
 def _against(reference: Row, rows: list[Row], pool: Pool, tasks: list[str]) -> Summary:
     pairs = [(row, difference(row.sampled, reference.sampled, pool)) for row in rows if row.key != reference.key]
-    known = [(row, found) for row, found in pairs if found is not None]
+    known = [(row, found) for row, found in pairs if found is not None and np.isfinite(found.mean)]
     corrected = holm([found.p for _, found in known])
     return {
         "reference": reference.key,

@@ -20,6 +20,8 @@ def analyse(folder: Path, out: Path | None, options: AnalysisOptions, progress: 
 
     Raises as `analyse_run`.
     """
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of measuring, not after
     analysis = analyse_run(folder, options, progress)
     run = RunFolder.open(folder)
     write_json(out or run.analysis_file, analysis)

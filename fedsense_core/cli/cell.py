@@ -7,6 +7,7 @@ cell fails. An order that was cut short goes on where it was.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -19,8 +20,9 @@ from fedsense_core.cli.in_process import run_federation
 from fedsense_core.cli.planning import Job, Resources
 from fedsense_core.cli.simulation import open_simulation
 from fedsense_core.config import resolve
-from fedsense_core.errors import FedSenseError
+from fedsense_core.errors import CheckpointError, FedSenseError
 from fedsense_core.reporting.run_folder import RunFolder, write_json
+from fedsense_core.settings import FREE_KEYS
 
 
 def do_cell(order: dict[str, Any]) -> None:
@@ -39,6 +41,8 @@ def do_cell(order: dict[str, Any]) -> None:
 
 
 def _run(engine: str, jobs: list[Job]) -> None:
+    for job in jobs:
+        _forget_what_cannot_go_on(job)
     if engine == "in-process":
         for job in jobs:
             run_federation(job.settings, job.supernodes)
@@ -48,13 +52,27 @@ def _run(engine: str, jobs: list[Job]) -> None:
                 simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
 
 
+def _forget_what_cannot_go_on(job: Job) -> None:
+    """Delete an unfinished run of other settings, such as of a release that knew fewer: it would refuse to continue."""
+    if RunFolder.exists(job.folder):
+        try:
+            RunFolder.open(job.folder, resolve(job.settings).model_dump(mode="json"), free=FREE_KEYS)
+        except CheckpointError as error:
+            print(f"started anew: {error}")
+            shutil.rmtree(job.folder)
+
+
 def _analyse(folder: Path) -> None:
+    """Analyse every run that can be: grades stay good without, where models were pruned or have diverged."""
     from fedsense_core.analysis import AnalysisOptions, analyse_run
 
     for path in run_folders(folder):
         run = RunFolder(path)
         if not run.analysis_file.exists():
-            write_json(run.analysis_file, analyse_run(path, AnalysisOptions()))
+            try:
+                write_json(run.analysis_file, analyse_run(path, AnalysisOptions()))
+            except CheckpointError as error:
+                print(f"not analysed: {error}")
 
 
 def main(order_file: str, reason_file: str) -> int:

@@ -19,6 +19,7 @@ from fedsense_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from fedsense_core.downstream.result import TaskResult
+    from fedsense_core.downstream.samples import TaskData
     from fedsense_core.reporting.tiles import Row
 
 RESULTS, RANDOM, SETTINGS, TABLE, PICTURES = (
@@ -89,12 +90,15 @@ def evaluate(
             modes=cast(Any, modes), heads=tuple(head or ()), seeds=seeds, epochs=epochs, most_steps=steps,
             batch_size=batch_size, learning_rate=learning_rate, side=side, device=device,
         )  # fmt: skip
-        chosen = load_task(name, folder, Described(sensor, tuple(bands.split(",")) if bands else ()))
-        loaded = load_for(encoder, chosen)
+        place = options.place
         out = (out or encoder.resolve().parent / "evaluation" / name).expanduser()
-        given["weights_sha256"] = sha256(encoder / "model.safetensors")
-        _check_folder(out, given)
         with _shown_progress() as progress:
+            described = Described(sensor, tuple(map(str.strip, bands.split(","))) if bands else ())
+            chosen = load_task(name, folder, described)
+            loaded = load_for(encoder, chosen)
+            given["weights_sha256"] = sha256(encoder / "model.safetensors")
+            _check_folder(out, given)
+            errors.print(escape(f"{_found(chosen)}; on {place}"))
             options = replace(options, progress=progress("encoder"), show=_drawn_into(out / PICTURES))
             results = _once(out / RESULTS, given, lambda: evaluate_encoder(loaded, chosen, options))
             control = []
@@ -106,6 +110,15 @@ def evaluate(
     console.print(_table(f"{results[0].task}: {results[0].data}", score_rows(results, control)))
     console.print(escape(explanation(results)))
     console.print(escape(str(out)))
+
+
+def _found(data: TaskData[Any]) -> str:
+    """Return in one line what a folder was taken for, before the long work begins."""
+    folds = getattr(data, "folds", 1)
+    images = f"{len(data.train)} training and {len(data.test)} test images"
+    if folds > 1:
+        images = f"{len(data.train)} images in {folds} folds"
+    return f"{data.name}: {images}, {len(data.classes)} classes, bands {', '.join(data.bands)}"
 
 
 def _once(path: Path, given: dict[str, Any], make: Callable[[], list[TaskResult]]) -> list[TaskResult]:
@@ -126,6 +139,8 @@ def _check_folder(out: Path, given: dict[str, Any]) -> None:
     path = out / SETTINGS
     if not path.exists():
         # Pictures may be all that an interrupted evaluation has left.
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out}: is a file. Give a folder with --out.")
         if out.exists() and {one.name for one in out.iterdir()} - {PICTURES}:
             raise ConfigError(f"{out}: holds other files. Give another folder with --out.")
         return
@@ -152,7 +167,7 @@ def _shown_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None
     """Yield a function that, given whose turn it is, returns what draws a bar on stderr, if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        bar = progress.add_task("", total=None)
+        bar = progress.add_task("reading the data", total=None)
 
         def of(who: str) -> Callable[[str, int, int], None]:
             return lambda what, done, total: progress.update(

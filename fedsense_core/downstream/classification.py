@@ -149,7 +149,7 @@ def _pictures(data: TaskData[int], predicted_M: Array) -> list[Row]:
             sample, found = data.test[i], int(predicted_M[i])
             truth = sample.target()
             (image,) = to_rgb(data.standardise(sample.image())[None], data.bands)
-            words = data.classes[truth] if truth == found else f"{data.classes[truth]}, not {data.classes[found]}"
+            words = data.classes[truth] if truth == found else f"{data.classes[truth]}, taken for {data.classes[found]}"
             tiles.append(Tile(image, words, truth == found))
         rows.append(Row("", tuple(tiles)))
     return rows

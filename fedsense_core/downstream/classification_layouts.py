@@ -39,6 +39,8 @@ def load_classification(folder: Path, described: Described) -> TaskData[int]:
     if not folder.is_dir():
         raise SiteError(f"{folder}: is no folder. Looked for: {LOOKED_FOR}.")
     if (folder / "labelled.toml").is_file():
+        if described.sensor or described.bands:
+            raise SiteError(f"{folder / 'labelled.toml'}: says what the files hold; leave --sensor and --bands away.")
         return _labelled(folder)
     about = about_folder(folder, described)
     scenes, split = _scenes(folder)
@@ -84,14 +86,19 @@ def _scenes(folder: Path) -> tuple[list[_Scene], str]:
     found = _by_class(folder)
     if not found:
         raise SiteError(f"{folder}: holds no labelled scenes. Looked for: {LOOKED_FOR}.")
-    listed = listed_parts(folder)
+    labels = sorted({label for _, label in found})
+    listed = listed_parts(folder, labels)
     if listed is None:
-        labels = sorted({label for _, label in found})
         halves = drawn_halves([labels.index(label) for _, label in found])
         return [_Scene(path, label, part) for (path, label), part in zip(found, halves, strict=True)], DRAWN
-    scenes = [_Scene(path, label, listed[path.stem]) for path, label in found if path.stem in listed]
-    missing = len(listed) - len({scene.path.stem for scene in scenes})
-    if missing:
+    scenes, there = [], set()
+    for path, label in found:
+        for name in (f"{label}/{path.stem}", path.stem):
+            if name in listed:
+                scenes.append(_Scene(path, label, listed[name]))
+                there.add(name)
+                break
+    if missing := len(listed) - len(there):
         raise SiteError(f"{folder}: {missing} of the {len(listed)} images that the lists name are not there.")
     return scenes, ""
 

@@ -12,6 +12,9 @@ import numpy as np
 from fedsense_core.downstream.evidence import ConfusionEvidence, Statistic
 from fedsense_core.downstream.samples import IGNORED, Array
 
+FEWEST_GROUPS = 8
+"""With fewer test images each block of one counts as a group: an interval from two or three groups says nothing."""
+
 
 class GroupedConfusion:
     """Counts predictions by group, true class and predicted class."""

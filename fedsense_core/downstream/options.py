@@ -50,10 +50,16 @@ class TaskOptions:
 
     @property
     def place(self) -> torch.device:
-        """Where to compute."""
+        """Where to compute. Raises ConfigError for a device that is not there."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"device {self.device!r} cannot be used here ({reason}): give cpu, cuda or auto"
+            ) from None
 
     def steps(self, samples: int) -> int:
         """Return the steps of one training on so many samples."""

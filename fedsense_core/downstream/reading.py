@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from pydantic import Field
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from fedsense_core.data.cards import CARDS
@@ -92,9 +93,11 @@ class Described:
         # A fourth band of an 8-bit PNG is its alpha channel; of a GeoTIFF it may be near infrared.
         if count == 3 or (count == 4 and first.suffix.lower() == ".png"):
             return ImageFiles(shipped_card("rgb", where), "rgb", self.limits)
+        alpha = " If the fourth is transparency, --sensor rgb." if count == 4 else ""
         raise SiteError(
-            f"{first}: holds {count} bands and does not say which. Name a sensor card with --sensor "
+            f"{first}: holds {count} {_bands(count)} and does not say which. Name a sensor card with --sensor "
             f"({', '.join(sorted(CARDS))}), and with --bands the bands in the files' order where they are not all."
+            f"{alpha} Other sensors are described in a task.toml in the folder."
         )
 
 
@@ -145,10 +148,8 @@ class ImageFiles:
     limits: ReadLimits
 
     def extent(self, path: Path) -> Extent:
-        """Return the size of an image without reading a pixel. Raises SiteError."""
-        with _opened(path) as file:
-            tag = file.tags().get(CHIP_TAG, "")
-            return Extent(int(file.height), int(file.width), int(tag) if tag.isascii() and tag.isdecimal() else None)
+        """Return the size of an image as `extent_of` does."""
+        return extent_of(path)
 
     def read(self, path: Path, window: Window | None = None) -> Array:
         """Return an image (C, H, W), or a window of it. Gaps are given the mean of their band.
@@ -158,6 +159,7 @@ class ImageFiles:
         everything = tuple(range(len(self.card.bands)))
         source = Source(self.sensor, self.card, (), baseline_offset=self.card.baseline_offset)
         with _opened(path) as file:
+            self._check_bands(path, file)
             raster = inspect(file, Layer(path, everything), everything, source, self.limits)
             window = _checked(window, file, self.limits)
             values, valid = raster.read(window)
@@ -165,9 +167,26 @@ class ImageFiles:
             return values
         return np.asarray(filled(values[None], valid[None])[0]) if valid.any() else np.zeros_like(values)
 
+    def _check_bands(self, path: Path, file: Any) -> None:
+        names = self.card.names
+        if file.count == len(names) or (file.count == len(names) + 1 and file.colorinterp[-1] == ColorInterp.alpha):
+            return
+        raise SiteError(
+            f"{path}: holds {file.count} {_bands(file.count)}, but the images of this folder are read as "
+            f"{', '.join(names)}. Convert the file; or, if they all are like it, name their bands in the files' order "
+            "with --sensor and --bands."
+        )
+
     def later(self, path: Path, window: Window | None = None) -> Load:
         """Return what reads the image, or a window of it, when it is needed."""
         return partial(self.read, path, window)
+
+
+def extent_of(path: Path) -> Extent:
+    """Return the size of an image or a mask without reading a pixel. Raises SiteError."""
+    with _opened(path) as file:
+        tag = file.tags().get(CHIP_TAG, "")
+        return Extent(int(file.height), int(file.width), int(tag) if tag.isascii() and tag.isdecimal() else None)
 
 
 def read_mask(path: Path, window: Window | None = None, limits: ReadLimits = LIMITS) -> Array:
@@ -177,7 +196,10 @@ def read_mask(path: Path, window: Window | None = None, limits: ReadLimits = LIM
     """
     values = read_colours(path, window, limits)
     if len(values) != 1:
-        raise SiteError(f"{path}: a mask needs one band of class numbers, this file has {len(values)}.")
+        raise SiteError(
+            f"{path}: a mask needs one band of class numbers, this file has {len(values)}. Turn its colours into "
+            "numbers from 0, and 255 where the truth is not known."
+        )
     return np.asarray(values[0], np.int64)
 
 
@@ -203,6 +225,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise SiteError(f"{path}: {reason}. Repair the file, or take it out of the set.") from reason
     except FAULTS as error:
         raise SiteError(f"{path}: cannot be decoded ({one_line(error)}). Copy the file again.") from error
+
+
+def _bands(count: int) -> str:
+    return "band" if count == 1 else "bands"
 
 
 def _checked(window: Window | None, file: Any, limits: ReadLimits) -> Window:

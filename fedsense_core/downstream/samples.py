@@ -29,7 +29,7 @@ IGNORED = 255
 MOST_MEASURED = 1000
 """Training images, evenly spread, from which a large set's statistics are taken."""
 IN_MEMORY_BYTES = 2 << 30
-"""A set of images up to this size is read once and kept."""
+"""A set of images, with their masks, up to this size is read once and kept."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class TaskData(Generic[Target]):
         )
 
     def in_memory(self, most_bytes: int = IN_MEMORY_BYTES) -> TaskData[Target]:
-        """Return the task with images that are read once and kept, if all of them (judged by the first) fit."""
+        """Return the task with images and masks that are read once and kept, if all (judged by the first) fit."""
         samples = [*self.train, *self.test]
-        if not samples or samples[0].image().nbytes * (1 + (samples[0].after is not None)) * len(samples) > most_bytes:
+        if not samples or _bytes(samples[0]) * len(samples) > most_bytes:
             return self
         return replace(self, train=tuple(map(_kept, self.train)), test=tuple(map(_kept, self.test)))
 
@@ -133,7 +133,8 @@ def measured(images: Sequence[Load]) -> tuple[Tensor, Tensor]:
     ]
     count, total, squares = 0, np.zeros(0), np.zeros(0)
     for load in chosen:
-        x_CP = load().reshape(load().shape[0], -1).astype(np.float64)
+        image = load()
+        x_CP = image.reshape(len(image), -1).astype(np.float64)
         count += x_CP.shape[1]
         total = x_CP.sum(1) + (total if total.size else 0.0)
         squares = np.square(x_CP).sum(1) + (squares if squares.size else 0.0)
@@ -152,6 +153,12 @@ def _only(sample: Sample[Target], places: Sequence[int]) -> Sample[Target]:
     image, after = sample.image, sample.after
     chosen: Load | None = None if after is None else (lambda: after()[list(places)])
     return replace(sample, image=lambda: image()[list(places)], after=chosen)
+
+
+def _bytes(sample: Sample[Target]) -> int:
+    truth = sample.target()
+    images = sample.image().nbytes * (1 if sample.after is None else 2)
+    return images + (truth.nbytes if isinstance(truth, np.ndarray) else 0)  # a mask of int64 outweighs its image
 
 
 def _kept(sample: Sample[Target]) -> Sample[Target]:

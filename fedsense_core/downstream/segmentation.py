@@ -40,6 +40,8 @@ USUAL_SIDE = 256
 OVERLAP = 0.25
 """Share of a window's side that the next window shows again: predictions at borders know little."""
 MOST_SHOWN = 8
+MOST_SWATCHES = 7
+"""Colours in a row of the legend."""
 LEAST_KNOWN = 0.1
 """Share of an image's pixels with known truth below which a picture of it shows nothing."""
 
@@ -188,7 +190,7 @@ def _pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) ->
         hidden = np.where(truth == IGNORED, IGNORED, found)
         pictures = ((image, sample.name), (coloured(truth), "truth"), (coloured(hidden), "predicted"))
         rows.append(Row("", tuple(Tile(picture, words) for picture, words in pictures)))
-    return [*rows, _legend(data.classes)]
+    return [*rows, *_legend(data.classes)]
 
 
 def coloured(mask_HW: Array) -> Array:
@@ -201,7 +203,8 @@ def coloured(mask_HW: Array) -> Array:
     return cast(Array, picture)
 
 
-def _legend(classes: Sequence[str]) -> Row:
-    """Return the colour of each class, as a row of small tiles."""
+def _legend(classes: Sequence[str]) -> list[Row]:
+    """Return the colour of each class, as rows of a few small tiles: the names of many do not fit into one."""
     patch = np.ones((SWATCH_PIXELS // 2, SWATCH_PIXELS), np.int64)
-    return Row("", tuple(Tile(coloured(patch * k), name) for k, name in enumerate(classes)))
+    tiles = [Tile(coloured(patch * k), name) for k, name in enumerate(classes)]
+    return [Row("", tuple(row)) for row in batched(tiles, MOST_SWATCHES)]

@@ -10,24 +10,25 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
+from fedsense_core.downstream.grouping import FEWEST_GROUPS
 from fedsense_core.downstream.reading import (
     About,
     Described,
     ImageFiles,
     about_folder,
+    extent_of,
     image_files,
     read_colours,
     read_mask,
 )
 from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData, measured
 from fedsense_core.downstream.splitting import DRAWN, PARTS, drawn_halves, part_folders
+from fedsense_core.downstream.tiling import Window as Part
 from fedsense_core.downstream.tiling import windows
 from fedsense_core.errors import SiteError
 
 BLOCK = 512
 """Images of a longer side are read in blocks of at most this, each a sample."""
-FEWEST_GROUPS = 8
-"""With fewer test images each block counts as its own group: an interval from two or three groups says nothing."""
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 POTSDAM_IMAGES, POTSDAM_MASKS = "2_Ortho_RGB", "5_Labels_all"
 POTSDAM_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "car", "clutter")
@@ -128,11 +129,15 @@ def _blocks(pair: _Pair, files: ImageFiles, read: ReadMask, by_block: bool) -> l
     parts = windows(extent.height, extent.width, extent.chip or BLOCK)
     samples = []
     for part in parts:
-        window = Window(part.left, part.top, part.width, part.height)
+        window = _raster_window(part)
         name = pair.name if len(parts) == 1 else f"{pair.name} row {part.top} column {part.left}"
         group = name if by_block or extent.chip else pair.name
         samples.append(Sample(name, group, files.later(pair.image, window), partial(read, pair.mask, window)))
     return samples
+
+
+def _raster_window(part: Part) -> Window:
+    return Window(part.left, part.top, part.width, part.height)
 
 
 def _potsdam(folder: Path) -> list[_Pair]:
@@ -179,8 +184,10 @@ def _classes(folder: Path, pairs: Sequence[_Pair]) -> tuple[str, ...]:
         return tuple(names)
     largest = 0
     for pair in pairs:
-        known = [n for n in np.unique(read_mask(pair.mask)) if n != IGNORED]
-        largest = max([largest, *map(int, known)])
+        extent = extent_of(pair.mask)
+        for part in windows(extent.height, extent.width, BLOCK):
+            mask = read_mask(pair.mask, _raster_window(part))
+            largest = int(mask[mask != IGNORED].max(initial=largest))
     if largest >= IGNORED:
         raise SiteError(f"{folder / MASKS}: holds the class {largest}; numbers go from 0 to 254, and 255 is unknown.")
     return tuple(f"class {i}" for i in range(max(largest, 1) + 1))

@@ -25,11 +25,12 @@ def part_folders(folder: Path) -> dict[str, Path] | None:
     return found or None
 
 
-def listed_parts(folder: Path) -> dict[str, str] | None:
-    """Return ``train`` or ``test`` by the stems of files, from lists such as ``train.txt`` and ``resisc45-test.txt``.
+def listed_parts(folder: Path, classes: Sequence[str]) -> dict[str, str] | None:
+    """Return ``train`` or ``test`` by file, from lists such as ``train.txt`` and ``resisc45-test.txt``.
 
-    A list holds one file a line, with or without folder and suffix. None where there are no lists. Raises SiteError for
-    a list without its counterpart, several of a kind, or a file in both.
+    A list holds one file a line, with or without folder and suffix. The key is the file's stem, after ``CLASS/`` where
+    the line names the folder of one of the ``classes``: files of two classes may have one name. None where there are no
+    lists. Raises SiteError for a list without its counterpart, several of a kind, or a file in both.
     """
     lists = {part: sorted(folder.glob(f"*{part}*.txt")) for part in PARTS}
     if not any(lists.values()):
@@ -39,9 +40,9 @@ def listed_parts(folder: Path) -> dict[str, str] | None:
         if len(paths) != 1:
             names = ", ".join(path.name for path in paths) or "none"
             raise SiteError(f"{folder}: needs exactly one list of {part} images, such as {part}.txt, and has {names}.")
-        for stem in _stems(paths[0]):
-            if parts.setdefault(stem, part) != part:
-                raise SiteError(f"{folder}: {stem!r} stands in both lists, training and test. Take it out of one.")
+        for name in _listed(paths[0], classes):
+            if parts.setdefault(name, part) != part:
+                raise SiteError(f"{folder}: {name!r} stands in both lists, training and test. Take it out of one.")
     return parts
 
 
@@ -56,11 +57,12 @@ def drawn_halves(classes: Sequence[int], seed: int = 0) -> list[str]:
     return list(parts)
 
 
-def _stems(path: Path) -> list[str]:
+def _listed(path: Path, classes: Sequence[str]) -> list[str]:
     if path.stat().st_size > LARGEST_LIST_BYTES:
         raise SiteError(f"{path}: is larger than {LARGEST_LIST_BYTES} bytes, which no list of files is.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SiteError(f"{path}: cannot be read as a list of files ({error}).") from error
-    return [PurePosixPath(line.strip().replace("\\", "/")).stem for line in lines if line.strip()]
+    files = [PurePosixPath(line.strip().replace("\\", "/")) for line in lines if line.strip()]
+    return [f"{file.parent.name}/{file.stem}" if file.parent.name in classes else file.stem for file in files]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fedsense_core.downstream.grouping import FEWEST_GROUPS
 from fedsense_core.downstream.intervals import Interval, interval, lift, spread
 from fedsense_core.downstream.result import TaskResult
 
@@ -47,8 +48,9 @@ def explanation(results: Sequence[TaskResult]) -> str:
     seeds = max(len(result.scores) for result in results)
     groups = len(results[0].evidence[0].groups)
     text = (
-        f"Scores are means ± standard deviations over up to {seeds} seeds. Intervals are of a cluster bootstrap over "
-        f"{groups} groups of the test part."
+        f"Scores are {f'means ± standard deviations over up to {seeds} seeds' if seeds > 1 else 'of one seed'}. "
+        f"Intervals are of a cluster bootstrap over {groups} groups of the test part"
+        f"{', which are so few that the intervals are too short' if groups < FEWEST_GROUPS else ''}."
     )
     notes = dict.fromkeys(result.note for result in results if result.note)
     return " ".join([text, *(f"Note: {note}." for note in notes)])

@@ -72,10 +72,39 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _something_moves_the_model(self) -> Config:
-        if self.aggregation.kind == "none" and self.distillation.kind == "none":
+        if self.aggregation.kind != "none":
+            return self
+        if not self.distillation.asks_clients:
             raise ConfigError(
-                "wrong configuration: aggregation.kind = 'none' leaves it to the distillation to move the model, but "
-                "distillation.kind = 'none'. Use distillation.kind = 'ensemble', or aggregation.kind = 'mean'"
+                "wrong configuration: aggregation.kind = 'none' leaves it to what the clients teach to move the model, "
+                f"but distillation.kind = {self.distillation.kind!r} asks none of them. Use distillation.kind = "
+                "'ensemble', or aggregation.kind = 'mean'"
+            )
+        if self.outer.kind != "fedavg":
+            raise ConfigError(
+                f"wrong configuration: outer.kind = {self.outer.kind!r} steps along the mean of updates, which "
+                "aggregation.kind = 'none' does not make. Use outer.kind = 'fedavg', or aggregation.kind = 'mean'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_what_its_controls_change(self) -> Config:
+        guidance = self.guidance
+        if guidance.kind in ("sam", "sam-every-k") and (guidance.sign < 0 or guidance.direction == "random"):
+            raise ConfigError(
+                f"wrong configuration: guidance.kind = {guidance.kind!r} climbs along each client's own gradient, "
+                f"which guidance.sign = {guidance.sign} and guidance.direction = {guidance.direction!r} would not "
+                "change. Use guidance.kind = 'shift' or 'mixed', or leave them at 1 and 'momentum'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _two_views_to_relate(self) -> Config:
+        if self.alignment.kind == "cross" and self.train.recipe not in ("simclr", "byol"):
+            raise ConfigError(
+                f"wrong configuration: alignment.kind = 'cross' relates two views of a chip as FedX does, which "
+                f"train.recipe = {self.train.recipe!r} does not contrast. Use 'simclr' or 'byol', or alignment.kind = "
+                "'representation'"
             )
         return self
 
@@ -133,9 +162,14 @@ class Config(Section):
 
     @property
     def feedback_in_use(self) -> bool:
-        """Whether clients carry a residual. Below half participation it would go stale between a client's rounds."""
+        """Whether clients carry a residual.
+
+        Below half participation it would go stale between a client's rounds. Without aggregation no sum of updates
+        makes up for what was lost: what a client owes of one model would only blur the next one that it teaches with.
+        """
         able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
-        return self.uplink.feedback and able and self.federation.participation >= 0.5
+        adds_up = self.aggregation.kind != "none" and self.federation.participation >= 0.5
+        return self.uplink.feedback and able and adds_up
 
     @property
     def digest(self) -> str:

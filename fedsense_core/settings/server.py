@@ -26,7 +26,8 @@ class UplinkSection(CodecSection):
     """Client to server."""
 
     feedback: bool = True
-    """Carry what the codec lost over to the next round; off below half participation, where it would be stale."""
+    """Carry what the codec lost over to the next round; off below half participation, where it would be stale, and
+    without aggregation, where rounds do not add up."""
     predictor: bool = False
     """Code the update less γ_l m̂_l, the part of it that server and clients both expect from earlier rounds."""
 
@@ -78,3 +79,8 @@ class DistillationSection(Section):
     """τ_S."""
     public_weight: float = Field(0.0, ge=0)
     """λ_pub: weight of the self-supervised loss on the same public batch."""
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether the clients' encoders are teachers; the controls do without."""
+        return self.kind in ("similarity", "ensemble", "multi-teacher")

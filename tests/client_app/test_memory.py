@@ -11,6 +11,7 @@ import torch
 from federation import tiny
 
 from client_app import work
+from client_app.feedback import Uplink
 from client_app.memory import ClientMemory, Slot
 from client_app.place import Place
 from client_app.training import Outcome
@@ -245,3 +246,20 @@ def test_reasons_name_files_but_not_where_an_institution_keeps_them() -> None:
     assert "srv" not in cut
     assert "x.tif" in cut
     assert "3/4 of (m/s)" in cut
+
+
+def test_feedback_brings_a_sum_nearer_and_every_single_update_farther() -> None:
+    """So clients that only teach carry no residual: nobody sums what they send."""
+    table = TensorTable.from_shapes({"a": (4, 1024)})
+    delta = torch.randn(table.numel, generator=torch.Generator().manual_seed(0))
+    errors: dict[bool, tuple[float, float]] = {}
+    for feedback in (False, True):
+        owed, total, last = None, torch.zeros(table.numel), delta
+        for seed in range(12):
+            uplink = Uplink(get_codec("eden", 1), table, seed, feedback)
+            payload, owed = uplink.send(delta, owed, None)
+            last = uplink.codec.decode(payload, table, seed)
+            total += last
+        errors[feedback] = float((total - 12 * delta).norm()), float((last - delta).norm())
+    assert errors[True][0] < 0.8 * errors[False][0]
+    assert errors[True][1] > 1.2 * errors[False][1]

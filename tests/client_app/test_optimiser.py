@@ -118,7 +118,7 @@ def small_model() -> nn.Module:
     return model
 
 
-def names_of_parts(model: nn.Module) -> nn.Module:
+def as_one_head(model: nn.Module) -> nn.Module:
     """Return the model as one head, so that Muon has matrices and leaves some."""
     holder = nn.Module()
     holder.head = model
@@ -135,11 +135,11 @@ def test_rounds_with_saved_state_equal_one_long_run(tmp_path: Path, kind: str) -
         model.head(x).square().mean().backward()  # type: ignore[operator, union-attr]
         optimiser.step(1e-2)  # type: ignore[attr-defined]
 
-    whole = names_of_parts(small_model())
+    whole = as_one_head(small_model())
     optimiser = inner_optimiser(whole, settings, {})
     for x in data:
         step(whole, optimiser, x)
-    parts, memory, state = names_of_parts(small_model()), ClientMemory(tmp_path, 1), {}
+    parts, memory, state = as_one_head(small_model()), ClientMemory(tmp_path, 1), {}
     for number in (1, 2, 3):
         optimiser = inner_optimiser(parts, settings, {})
         optimiser.load_state(state)
@@ -160,7 +160,7 @@ def test_rounds_with_saved_state_equal_one_long_run(tmp_path: Path, kind: str) -
 
 
 def test_muon_trains_a_tiny_model_below_its_first_loss() -> None:
-    model = names_of_parts(small_model())
+    model = as_one_head(small_model())
     optimiser = inner_optimiser(model, TrainSection(optimiser="muon", weight_decay=0.0), {})
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
     losses = []

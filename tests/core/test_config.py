@@ -58,6 +58,29 @@ def test_wrong_key_or_value_names_the_nearest_right_one(wrong: dict[str, object]
         resolve(wrong, {})
 
 
+@pytest.mark.parametrize("kind", ["none", "public-ssl", "self"])
+def test_without_aggregation_clients_must_be_asked(kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf"aggregation\.kind = 'none'.*distillation\.kind = '{kind}'.*'ensemble'"):
+        resolve({"preset": "flesd", "distillation.kind": kind}, {})
+
+
+def test_without_aggregation_there_is_no_mean_for_an_outer_optimiser() -> None:
+    with pytest.raises(ConfigError, match=r"outer\.kind = 'nesterov'.*aggregation\.kind = 'none'.*'fedavg'"):
+        resolve({"preset": "flesd", "outer.kind": "nesterov"}, {})
+
+
+@pytest.mark.parametrize("control", [{"guidance.sign": -1}, {"guidance.direction": "random"}])
+@pytest.mark.parametrize("kind", ["sam", "sam-every-k"])
+def test_controls_of_a_global_direction_are_refused_where_there_is_none(kind: str, control: dict[str, object]) -> None:
+    key, value = next(iter(control.items()))
+    message = rf"guidance\.kind = '{kind}'.*{key} = {value!r}.*'shift' or 'mixed'"
+    with pytest.raises(ConfigError, match=message):
+        resolve({"guidance.kind": kind, **control}, {})
+    for other in ("none", "shift", "mixed"):
+        assert resolve({"guidance.kind": other, **control}, {}).guidance.kind == other
+    assert resolve({"guidance.kind": kind, "guidance.sign": 0}, {}).guidance.sign == 0
+
+
 def test_flower_toml_is_read_and_shapes_the_model() -> None:
     args = flower_defaults()["model"]["args"]
     assert resolve({}).model.args == args
@@ -104,6 +127,13 @@ def test_momentum_travels_only_where_guidance_or_predictor_look_at_it() -> None:
     assert resolve(unguided | {"uplink.predictor": False}, {}).momentum_in_use is None
     assert resolve({"preset": "fedsense-fp32"}, {}).momentum_in_use == 0.9
     assert resolve({"preset": "fedavg"}, {}).momentum_in_use is None
+
+
+@pytest.mark.parametrize("name", ["flesd", "fedmkd"])
+def test_clients_that_only_teach_owe_nothing(name: str) -> None:
+    coded = {"preset": name, "uplink.codec": "eden", "uplink.feedback": True, "downlink.codec": "eden"}
+    assert not resolve(coded, {}).feedback_in_use
+    assert resolve(coded | {"aggregation.kind": "mean"}, {}).feedback_in_use
 
 
 def test_codecs_that_feedback_cannot_tame_carry_none_and_broadcast_nothing() -> None:

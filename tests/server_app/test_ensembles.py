@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation import MASKED_VIT, Federation, tiny
+from federation import MASKED_VIT, TINY, Federation, tiny
 from torch import Tensor
 
 from fedsense_core.data import Batch, shipped_card
@@ -130,6 +130,34 @@ def test_every_recipe_goes_with_every_teaching_of_any_bands(kind: dict[str, Any]
     assert weights.isfinite().all()
     assert math.isfinite(loss)
     assert not torch.equal(weights, before)
+
+
+@pytest.mark.parametrize("local", ["projector.*", "encoder.conv1.*"])
+@pytest.mark.parametrize("kind", [ENSEMBLE, MULTI, {"distillation__kind": "public-ssl"}], ids=lambda c: str(c))
+def test_what_does_not_travel_is_not_trained_on_the_server(kind: dict[str, Any], local: str) -> None:
+    """Or a round would depend on rounds that no checkpoint tells of."""
+    config = tiny(**kind, **BYOL, model__local_parameters=[local], distillation__steps=3)
+    model = build_model(config)
+    table = TensorTable.of(model, config.model.local_parameters)
+    one = Distiller(config, public(), build_recipe(config), CPU)
+    start, teachers = table.read(model), [one.look(stranger(7, **BYOL), 1.0)]
+    first, _ = one.distil(model, table, teachers, 1)
+    table.write(start, model)
+    again, _ = one.distil(model, table, teachers, 1)
+    assert not torch.equal(first, start)
+    assert torch.equal(first, again)
+
+
+def test_dropout_of_a_round_is_the_same_whenever_it_runs() -> None:
+    drops = {"model__args": {**TINY["model.args"], "drop_path_rate": 0.5}}
+    one, model, table = made(public(), **drops, distillation__kind="public-ssl", distillation__steps=3)
+    start = table.read(model)
+    first, _ = one.distil(model, table, [], 1)
+    before = torch.random.get_rng_state()
+    table.write(start, model)
+    again, _ = one.distil(model, table, [], 1)
+    assert torch.equal(first, again)
+    assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's draws are moved
 
 
 class Spy:

@@ -107,9 +107,10 @@ def test_the_command_writes_figures_and_a_report_that_keeps_its_pictures(copy: R
 
 def test_an_own_file_leaves_the_run_as_it_is(copy: RunFolder, tmp_path: Path) -> None:
     before = sorted(copy.path.rglob("*"))
-    result = runner.invoke(app, ["analyse", str(copy.path), "--out", str(tmp_path / "own.json"), "--absolute"])
+    own = tmp_path / "a new folder" / "own.json"
+    result = runner.invoke(app, ["analyse", str(copy.path), "--out", str(own), "--absolute"])
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "own.json").read_text(encoding="utf-8"))["sam"]["radius"] == [0.001, 0.003, 0.01]
+    assert json.loads(own.read_text(encoding="utf-8"))["sam"]["radius"] == [0.001, 0.003, 0.01]
     assert sorted(copy.path.rglob("*")) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -86,6 +87,14 @@ def test_a_random_start_in_a_flat_space_is_not_taken_for_its_end() -> None:
 def test_a_loss_without_curvature_has_none() -> None:
     found = extreme_eigenvalues(torch.zeros_like, torch.ones(5), tolerance=0.01, steps=9)
     assert (found.largest.value, found.smallest.value, found.products) == (0, 0, 1)
+
+
+def test_a_loss_without_a_second_derivative_gives_no_number() -> None:
+    found = extreme_eigenvalues(lambda v: v * float("nan"), torch.ones(5), tolerance=0.01, steps=9)
+    assert math.isnan(found.largest.value)
+    assert math.isnan(found.smallest.residual)
+    assert not found.largest.converged
+    assert found.products == 1
 
 
 def test_double_backward_gives_the_hessian_of_a_loss() -> None:

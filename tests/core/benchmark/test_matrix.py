@@ -54,6 +54,13 @@ def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -
         ('"fedavg", "standalone"', '"fedavgg", "standalone"', r"methods\.1.*fedavgg.*Did you mean 'fedavg'"),
         ("weight = 3.0", "weigth = 3.0", r"tasks\.masks\.weigth: unknown key\. Did you mean 'weight'"),
         ('base = "fedsense"', 'base = "fedsens"', r"controls\.no-distillation\.base.*Did you mean 'fedsense'"),
+        (
+            "[controls.no-distillation]",
+            '[controls.no]\nbase = "no-distillation"\n[controls.no-distillation]',
+            "no.base",
+        ),
+        ('[bits."32"]', "[bits.any]", r"bits: 'any' stands for methods in which nothing travels"),
+        ('wires = ["32"]', 'wires = ["any"]', r"no-distillation: wire: 'any' is none of 32, 1"),
         ('wires = ["32"]', 'wires = ["23"]', r"no-distillation: wire: '23' is none of 32, 1"),
         ('"plus@1"', '"puls@1"', r"compare: 'puls' is none of.*Did you mean 'plus'"),
         ("weight = 3.0", "weight = 0.0", r"tasks\.masks\.weight.*greater than 0"),

@@ -10,10 +10,12 @@ import pytest
 
 from fedsense_core.benchmark.cells import cells_of
 from fedsense_core.benchmark.gathering import gather
+from fedsense_core.benchmark.grading import RESULTS
 from fedsense_core.benchmark.manifest import Manifest
 from fedsense_core.benchmark.matrix import Matrix
 from fedsense_core.benchmark.page import write_results
 from fedsense_core.benchmark.summary import Summary, summarise
+from fedsense_core.downstream import load_results, save_results
 from fedsense_core.errors import FedSenseError
 
 Fill = Callable[..., Manifest]
@@ -92,14 +94,37 @@ def test_no_finished_cell_is_an_error_that_says_so(tmp_path: Path, matrix: Matri
         gather(matrix, cells_of(matrix), Manifest.open(tmp_path))
 
 
+def test_a_score_that_is_not_defined_is_in_no_comparison_and_breaks_no_table(
+    tmp_path: Path, matrix: Matrix, fill: Fill
+) -> None:
+    manifest = fill(tmp_path / "out", matrix, "*@32/*")
+    for cell in cells_of(matrix, "fedsense@32"):
+        folder = manifest.cell_folder(cell)
+        results = load_results(folder / RESULTS)
+        for one in results:
+            one.evidence[0].counts_GKK[:] = 0
+        save_results(folder / RESULTS, results)
+    summary = summary_of(matrix, manifest)
+    against = comparison(summary, "fedavg@32")
+    assert "fedsense@32" not in against
+    assert "no-distillation@32" in against
+    table, _, page = write_results(tmp_path, summary)
+    assert "| fedsense | nan" in table.read_text(encoding="utf-8")
+    assert page.exists()
+
+
+def test_versions_of_the_code_are_counted_also_within_a_cell(tmp_path: Path, matrix: Matrix, fill: Fill) -> None:
+    manifest = fill(tmp_path / "out", matrix, "fedavg@32/seed0")
+    manifest.records["fedavg@32/seed0"].source = "0123+4567"
+    assert summary_of(matrix, manifest)["sources"] == 2
+
+
 def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, summary: Summary) -> None:
     table, figures, page = write_results(tmp_path, summary)
     text, html = table.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
-    assert "| fedsense | 0" not in text
     assert "+10.00 [+10.00, +10.00]" in text
     assert "PROXY labels" in text
-    assert "8 comparisons" not in text
-    assert f"{summary['comparisons'][0]['family']} comparisons" in text
+    assert "7 comparisons" in text, "fedsense, plus, no distillation, centralised, random, and standalone twice"
     assert json.loads(figures.read_text(encoding="utf-8"))["title"] == "Made up"
     assert html.count("data:image/svg+xml") == 3 + 1 + 1
     assert "FedSense+" in html

@@ -104,6 +104,31 @@ def test_pooled_is_the_weighted_mean_of_tasks_and_tasks_on_one_test_set_share_it
     assert apart.error == pytest.approx(alone.error / math.sqrt(2))
 
 
+def test_a_score_that_is_not_defined_gives_a_difference_without_p() -> None:
+    weights = group_draws("a", names(30))
+    known = sampled(np.random.default_rng(6).normal(size=(2, 30)), weights)
+    nowhere = np.full_like(known.draws_STB, np.nan)
+    for other in (
+        Sampled(known.seeds, np.full_like(known.points_ST, np.nan), nowhere),
+        Sampled(known.seeds, 0 * known.points_ST, nowhere),
+    ):
+        found = difference(known, other, ONE_TASK)
+        assert found is not None
+        assert math.isnan(found.p)
+        assert math.isnan(found.error)
+        assert not found.above
+
+
+def test_draws_in_which_a_score_is_not_defined_are_left_out() -> None:
+    weights = group_draws("a", names(30))
+    known = sampled(np.random.default_rng(7).normal(size=(1, 30)), weights)
+    holes = Sampled(known.seeds, 0 * known.points_ST, 0 * known.draws_STB)
+    holes.draws_STB[..., ::2] = np.nan
+    found = difference(known, holes, ONE_TASK)
+    assert found is not None
+    assert found.error == pytest.approx(known.draws_STB[0, 0, 1::2].std(ddof=1) * math.sqrt(30 / 29))
+
+
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     weights, truth, hits, trials = group_draws("a", names(25), 120), 0.3, 0, 300

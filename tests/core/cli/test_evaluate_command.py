@@ -70,6 +70,7 @@ def test_a_users_folder_and_no_control(encoder: Path, tmp_path: Path) -> None:
         (("--task", "segmentation", "--mode", "frozn"), "Did you mean 'frozen'"),
         (("--task", "classification", "--data", "nowhere"), "is no folder. Looked for"),
         (("--task", "classification", "--sensor", "sentinel2", "--data", "."), "Looked for"),
+        (("--task", "segmentation", "--device", "gpu"), "device 'gpu' cannot be used here"),
     ],
 )
 def test_wrong_words_end_with_status_2_and_leave_nothing(
@@ -87,3 +88,19 @@ def test_a_folder_of_other_files_is_never_written_into(encoder: Path, tmp_path: 
     assert done.exit_code == 2
     assert "holds other files" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_no_folder_to_write_into(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = run(encoder, "--task", "segmentation", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "is a file. Give a folder with --out" in done.output
+
+
+def test_bands_may_be_named_with_spaces_and_what_was_found_is_said(encoder: Path, tmp_path: Path) -> None:
+    for i, chip in enumerate(real_chips(8)):
+        write_image(tmp_path / "mine" / ("river", "forest")[i % 2] / f"{i}.png", chip)
+    words = ("--task", "classification", "--data", tmp_path / "mine", "--bands", "blue, green, red", "--head", "knn")
+    done = run(encoder, *words, "--no-random", "--device", "cpu", "--out", tmp_path / "o")
+    assert done.exit_code == 0, done.output
+    assert "mine: 4 training and 4 test images, 2 classes, bands blue, green, red; on cpu" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,15 @@ def test_one_group_and_one_seed_have_no_interval_and_no_spread() -> None:
     assert np.isnan(interval(one).low)
     assert np.isnan(spread(one))
     assert "unknown" in markdown([one], [])
+
+
+def test_the_page_says_how_many_seeds_and_when_groups_are_too_few() -> None:
+    few, many = result(np.arange(7)), result(np.arange(8))
+    assert "Scores are of one seed." in markdown([few], [])
+    assert "7 groups of the test part, which are so few" in markdown([few], [])
+    assert "so few" not in markdown([many], [])
+    two = replace(many, scores=many.scores * 2, evidence=many.evidence * 2)
+    assert "± standard deviations over up to 2 seeds" in markdown([two], [])
 
 
 def test_the_page_shows_the_control_the_gain_and_the_note() -> None:

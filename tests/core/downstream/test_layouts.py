@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from labelled_toys import real_chips, write_image
 
+from fedsense_core.data.limits import ReadLimits
+from fedsense_core.downstream import segmentation_layouts
 from fedsense_core.downstream.reading import Described
 from fedsense_core.downstream.result import TaskName
 from fedsense_core.downstream.segmentation_layouts import POTSDAM_TEST
@@ -80,6 +82,30 @@ def test_split_lists_decide_and_what_they_leave_out_stays_out(tmp_path: Path) ->
         load_task("classification", tmp_path)
 
 
+def test_files_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
+    for i, chip in enumerate(real_chips(4)):
+        write_image(tmp_path / ("river", "forest")[i % 2] / f"{i // 2}.png", chip)
+    (tmp_path / "train.txt").write_text("river/0.png\nforest/1.png\n")
+    (tmp_path / "test.txt").write_text("mine/forest/0.png\nriver\\1\n")
+    data = load_task("classification", tmp_path)
+    assert [sample.name for sample in data.train] == ["forest/1.png", "river/0.png"]
+    assert [sample.name for sample in data.test] == ["forest/0.png", "river/1.png"]
+    (tmp_path / "test.txt").write_text("river/1.png\n")
+    assert [sample.name for sample in load_task("classification", tmp_path).test] == ["river/1.png"]
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_statistics_are_those_of_the_training_part_alone(tmp_path: Path, task: TaskName) -> None:
+    if task == "classification":
+        write_scenes(tmp_path, ".png")
+    else:
+        write_fields(tmp_path, ["one", "two", "three", "four"])
+    data = load_task(task, tmp_path)
+    pixels_NCHW = np.stack([sample.image() for sample in data.train]).astype(float)
+    assert data.mean.numpy() == pytest.approx(pixels_NCHW.mean((0, 2, 3)), rel=1e-6)
+    assert data.std.numpy() == pytest.approx(pixels_NCHW.std((0, 2, 3)), rel=1e-6)
+
+
 def test_split_folders_decide(tmp_path: Path) -> None:
     write_scenes(tmp_path, inside="train")
     with pytest.raises(SiteError, match="none called test/"):
@@ -110,6 +136,34 @@ def test_bands_can_be_named_in_the_files_order(tmp_path: Path) -> None:
         write_image(tmp_path / ("river", "forest")[i % 2] / f"{i}.tif", chip)
     described = Described(sensor="sentinel2-l2a", bands=("nir", "red", "green"))
     assert load_task("classification", tmp_path, described).bands == ("nir", "red", "green")
+
+
+def test_an_image_of_other_bands_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_scenes(tmp_path, ".png")
+    write_image(tmp_path / "beach" / "beach_002.png", real_chips(1)[0][:1])
+    with pytest.raises(
+        SiteError, match=r"beach_002\.png: holds 1 band, but .* red, green, blue\. Convert the file.*--sensor"
+    ):
+        everything("classification", tmp_path)
+
+
+def test_transparency_is_no_band_of_a_png_and_asked_about_elsewhere(tmp_path: Path) -> None:
+    for i, chip in enumerate(real_chips(4)):
+        clear = np.concatenate([chip, np.full_like(chip[:1], 255)])
+        write_image(tmp_path / "png" / "ab"[i % 2] / f"{i}.png", clear)
+        write_image(tmp_path / "tif" / "ab"[i % 2] / f"{i}.tif", clear, photometric="RGB", alpha="yes")
+    png = load_task("classification", tmp_path / "png")
+    with pytest.raises(SiteError, match=r"holds 4 bands and does not say which.* transparency, --sensor rgb"):
+        load_task("classification", tmp_path / "tif")
+    tif = load_task("classification", tmp_path / "tif", Described(sensor="rgb"))
+    for data in (png, tif):
+        assert data.train[0].image().shape == (3, 32, 32)
+    assert np.array_equal(png.train[0].image(), tif.train[0].image())
+
+
+def test_a_labelled_set_says_itself_what_its_files_hold() -> None:
+    with pytest.raises(SiteError, match=r"labelled\.toml: says what the files hold; leave --sensor"):
+        load_task("classification", shipped_example("classification"), Described(sensor="rgb"))
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
@@ -173,6 +227,20 @@ def test_large_images_are_cut_into_blocks_that_show_each_pixel_once(tmp_path: Pa
     height, width = first.target().shape
     assert np.array_equal(first.image(), large[:, :height, :width])
     assert np.array_equal(first.target(), large[0, :height, :width] // 64)
+
+
+def test_classes_are_counted_in_masks_too_large_to_be_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fields(tmp_path, ["one", "two"])
+    large = np.zeros((1, 600, 600), np.uint8)
+    large[0, 550, 20] = 4
+    write_image(tmp_path / "images" / "two.tif", np.tile(large, (3, 1, 1)), tiled=True)
+    write_image(tmp_path / "masks" / "two.png", large)
+    read = segmentation_layouts.read_mask
+    limits = ReadLimits(max_window_bytes=300 * 300)
+    monkeypatch.setattr(segmentation_layouts, "read_mask", lambda path, window=None: read(path, window, limits))
+    assert len(load_task("segmentation", tmp_path).classes) == 5
 
 
 def test_potsdam_is_read_as_it_is_downloaded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from labelled_toys import fields, tiny_encoder
 from torch import nn
 
+from fedsense_core.downstream import segmentation
 from fedsense_core.downstream.encoders import Pyramid
 from fedsense_core.downstream.heads import LinearHead, PyramidHead, resized
 from fedsense_core.downstream.options import TaskOptions
@@ -79,7 +80,17 @@ def test_windows_cover_an_image_and_overlap(length: int, side: int) -> None:
 def test_an_image_of_any_size_is_predicted_as_a_whole(shape: tuple[int, int]) -> None:
     pyramid = Pyramid(tiny_encoder(), 64, trained=False)
     model = PixelModel(pyramid, LinearHead(pyramid.channels, 3)).eval()
-    assert predicted_classes(model, torch.randn(3, *shape), 2).shape == shape
+    x_CHW = torch.randn(3, *shape)
+    assert predicted_classes(model, x_CHW, 2).shape == shape
+    model.forward = lambda x: x  # type: ignore[assignment]
+    assert np.array_equal(predicted_classes(model, x_CHW, 2), x_CHW.argmax(0))  # every pixel in its place
+
+
+@pytest.mark.parametrize("classes", [2, 7, 19])
+def test_a_legend_names_every_class_in_rows_that_can_be_read(classes: int) -> None:
+    rows = segmentation._legend([f"class {i}" for i in range(classes)])
+    assert [tile.caption for row in rows for tile in row.tiles] == [f"class {i}" for i in range(classes)]
+    assert max(len(row.tiles) for row in rows) <= 7
 
 
 def test_masks_without_any_truth_are_refused() -> None:

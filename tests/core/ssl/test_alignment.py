@@ -96,6 +96,6 @@ def test_fedx_needs_the_anchor_and_teaches_encoder_projector_and_predictor(recip
 
 
 @pytest.mark.parametrize("recipe", ["mae", "lejepa"])
-def test_fedx_on_a_recipe_without_contrast_says_what_to_change(recipe: str) -> None:
+def test_fedx_on_a_recipe_without_contrast_is_refused_before_a_run_begins(recipe: str) -> None:
     with pytest.raises(ConfigError, match=rf"alignment\.kind = 'cross'.*'{recipe}'.*Use 'simclr' or 'byol'"):
-        build_recipe(tiny(**FEDX, train__recipe=recipe))
+        tiny(**FEDX, train__recipe=recipe)
