@@ -155,8 +155,8 @@ class Task(Part):
     head: str
     seeds: int = Field(1, ge=1)
     """Trainings of the head."""
-    weight: float = Field(1.0, gt=0)
-    """In means over tasks."""
+    weight: float = Field(1.0, ge=0)
+    """In means over tasks; 0: shown, and counted for nothing."""
     label: str = ""
     epochs: int | None = Field(None, ge=1)
     most_steps: int | None = Field(None, ge=1)
@@ -198,6 +198,8 @@ class Matrix(Part):
     def _fits_together(self) -> Matrix:
         if self.engine == "simulation" and self.jobs > 1:
             raise ValueError("jobs: Flower's simulation takes the whole machine, so one cell runs at a time: jobs = 1")
+        if not any(task.weight for task in self.tasks.values()):
+            raise ValueError("tasks: at least one needs a weight above 0")
         if not self.bits:
             raise ValueError('bits: name at least one wire, such as [bits."32"]')
         if NO_WIRE in self.bits:

@@ -63,7 +63,7 @@ def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -
         ('wires = ["32"]', 'wires = ["any"]', r"no-distillation: wire: 'any' is none of 32, 1"),
         ('wires = ["32"]', 'wires = ["23"]', r"no-distillation: wire: '23' is none of 32, 1"),
         ('"plus@1"', '"puls@1"', r"compare: 'puls' is none of.*Did you mean 'plus'"),
-        ("weight = 3.0", "weight = 0.0", r"tasks\.masks\.weight.*greater than 0"),
+        ("weight = 3.0", "weight = -1.0", r"tasks\.masks\.weight.*greater than or equal to 0"),
         ('task = "classification"', 'task = "clasification"', r"tasks\.scenes\.task.*'classification'"),
         ("seeds = [0, 1, 2]", "seeds = []", "seeds"),
         ("title", 'engine = "simulation"\njobs = 2\ntitle', "one cell runs at a time"),
@@ -90,6 +90,16 @@ def test_a_wrong_setting_names_its_cell(write_matrix: Callable[..., Path], old: 
     matrix = load_matrix(write_matrix((old, new)))
     with pytest.raises(ConfigError, match=words):
         check_cells(matrix, cells_of(matrix))
+
+
+def test_a_task_may_count_for_nothing_but_not_all_of_them(write_matrix: Callable[..., Path]) -> None:
+    text = write_matrix(("weight = 3.0", "weight = 0.0")).read_text()
+    assert load_matrix(write_matrix(("weight = 3.0", "weight = 0.0"))).tasks["masks"].weight == 0
+    nothing = text.replace("[tasks.scenes]", "[tasks.scenes]\nweight = 0.0")
+    path = write_matrix()
+    path.write_text(nothing)
+    with pytest.raises(ConfigError, match="at least one needs a weight above 0"):
+        load_matrix(path)
 
 
 def test_paths_are_relative_to_the_file_or_given_by_name(tmp_path: Path) -> None:
