@@ -18,6 +18,7 @@ from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import resolve
 from fedsense_core.data import Feed, draws
+from fedsense_core.device import chosen_device
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
@@ -71,7 +72,7 @@ class Worker:
 
     def __init__(self, config: Config, place: Place, task: TrainTask) -> None:
         self.config, self.place, self.task = config, place, task
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = chosen_device()
         self.model = build_model(config)
         self.table = TensorTable.of(self.model, config.model.local_parameters)
         self.stream = Stream(task.run_id, config.run.seed, self.table, config.momentum_in_use)

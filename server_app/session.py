@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 
 from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, load_site, shipped_card
 from fedsense_core.data.sensor_statistics import SensorStatistics
+from fedsense_core.device import chosen_device
 from fedsense_core.durable import only_one
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
@@ -58,7 +59,7 @@ def run_session(config: Config, grid: Grid) -> Path:
 
 
 def _run(config: Config, grid: Grid) -> Path:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device()
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
     model = build_model(config)

@@ -26,7 +26,8 @@ from fedsense_core.analysis.options import AnalysisOptions
 from fedsense_core.analysis.paths import barrier, evenly
 from fedsense_core.analysis.sharpness import noise_sharpness, sam_sharpness
 from fedsense_core.data import Batch
-from fedsense_core.errors import CheckpointError, ConfigError
+from fedsense_core.device import chosen_device
+from fedsense_core.errors import CheckpointError
 from fedsense_core.evaluation.embedding import resize
 from fedsense_core.models import build_model
 from fedsense_core.reporting.run_folder import RunFolder
@@ -60,7 +61,7 @@ def analyse_run(
     held, own = imagery_of(config, run)
     per_client = options.batches if own else options.batches * max(1, len(kept))
     batches = batches_of(held, config, per_client, options.seed)
-    model.to(_device(options)).to(memory_format=torch.channels_last)
+    model.to(chosen_device(options.device)).to(memory_format=torch.channels_last)
     objective = Objective(model, kept.table, build_recipe(config), batches, options.seed)
     return _Analysis(options, kept, objective, config.data.view_size).measure(progress) | {
         "run": about_run(config, run, kept),
@@ -221,15 +222,3 @@ class _Analysis:
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of("analysis", self.options.seed, purpose))
-
-
-def _device(options: AnalysisOptions) -> torch.device:
-    if options.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device = {options.device!r} cannot be used here ({reason}): give cpu, cuda or auto"
-        ) from None

@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from fedsense_core.benchmark.grading import export_untrained, grade_cell, prune, run_folders
 from fedsense_core.benchmark.matrix import Task
-from fedsense_core.cli.child import end_with_parent
+from fedsense_core.cli.child import do_or_tell
 from fedsense_core.cli.in_process import run_federation
 from fedsense_core.cli.planning import Job, Resources
 from fedsense_core.cli.simulation import open_simulation
 from fedsense_core.config import resolve
-from fedsense_core.errors import CheckpointError, FedSenseError
+from fedsense_core.errors import CheckpointError
 from fedsense_core.reporting.run_folder import RunFolder, write_json
 from fedsense_core.settings import FREE_KEYS
 
@@ -77,15 +76,7 @@ def _analyse(folder: Path) -> None:
 
 def main(order_file: str, reason_file: str) -> int:
     """Do the order of a file. Returns the exit status."""
-    end_with_parent()
-    try:
-        do_cell(json.loads(Path(order_file).read_text(encoding="utf-8")))
-    except Exception as error:
-        traceback.print_exc()
-        name = "" if isinstance(error, FedSenseError) else f"{type(error).__name__}: "
-        Path(reason_file).write_text(f"{name}{error}", encoding="utf-8")
-        return 1
-    return 0
+    return do_or_tell(lambda: do_cell(json.loads(Path(order_file).read_text(encoding="utf-8"))), reason_file)
 
 
 if __name__ == "__main__":

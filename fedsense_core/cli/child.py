@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+from fedsense_core.errors import FedSenseError
 
 ENDED = 130
 GRACE_S = 10.0
@@ -64,3 +68,16 @@ def end_with_parent() -> None:
         os._exit(ENDED)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def do_or_tell(work: Callable[[], None], reason_file: str) -> int:
+    """Do the work of a child, or leave the reason why not in a file for its parent. Returns the exit status."""
+    end_with_parent()
+    try:
+        work()
+    except Exception as error:
+        traceback.print_exc()
+        name = "" if isinstance(error, FedSenseError) else f"{type(error).__name__}: "
+        Path(reason_file).write_text(f"{name}{error}", encoding="utf-8")
+        return 1
+    return 0

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsense_core.cli.app_folder import assemble, project_file
-from fedsense_core.cli.child import end_child, end_with_parent, start_child
+from fedsense_core.cli.child import do_or_tell, end_child, start_child
 from fedsense_core.cli.engine import RunFailed, Show, count, holds_logs, kept_log
 from fedsense_core.cli.planning import Job, Resources, Scalar
 from fedsense_core.errors import FedSenseError
@@ -181,16 +180,8 @@ def open_in_process(flower_toml: Path | None = None, threads: int | None = None)
 
 def main(job_file: str, reason_file: str) -> int:
     """Run the job of a file. Returns the exit status."""
-    end_with_parent()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    try:
-        run_federation(job["settings"], job["nodes"])
-    except Exception as error:
-        traceback.print_exc()
-        name = "" if isinstance(error, FedSenseError) else f"{type(error).__name__}: "
-        Path(reason_file).write_text(f"{name}{error}", encoding="utf-8")
-        return 1
-    return 0
+    return do_or_tell(lambda: run_federation(job["settings"], job["nodes"]), reason_file)
 
 
 if __name__ == "__main__":

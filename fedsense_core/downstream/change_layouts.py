@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from fedsense_core.data.sensors import SensorCard, shipped_card
 from fedsense_core.downstream.annotations import read_names
+from fedsense_core.downstream.grouping import FEWEST_GROUPS
 from fedsense_core.downstream.reading import (
     IMAGE_SUFFIXES,
     About,
@@ -30,8 +31,6 @@ BLOCK = 256
 """Images of a longer side are read in blocks of at most this, each a sample."""
 SMALL_BLOCK = 64
 """Of sets of a few images, of which each block counts as its own group."""
-FEWEST_GROUPS = 8
-"""With fewer test images an interval would say nothing."""
 UNKNOWN = 128
 """In a map of what changed, which is 0 where nothing and 255 (or 1) where something did: the truth is not known."""
 OSCD = "Onera Satellite Change Detection dataset - "

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from fedsense_core.downstream.annotations import Marked, read_dota, read_names, read_voc
 from fedsense_core.downstream.boxes import boxes_of, within
+from fedsense_core.downstream.grouping import FEWEST_GROUPS
 from fedsense_core.downstream.reading import IMAGE_SUFFIXES, About, Described, ImageFiles, about_folder, image_files
 from fedsense_core.downstream.samples import Boxes, Sample, TaskData, measured
 from fedsense_core.downstream.tiling import FoldedData, windows
@@ -21,8 +22,6 @@ BLOCK = 896
 """Images of a longer side are read in blocks of at most this, each a sample."""
 SMALL_BLOCK = 224
 """Of sets of a few images, of which each block counts as its own group."""
-FEWEST_GROUPS = 8
-"""With fewer test images an interval would say nothing."""
 FOLDS = 3
 LABELS = "labelTxt"
 DIOR_LISTS = Path("ImageSets", "Main")

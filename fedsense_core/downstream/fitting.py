@@ -23,8 +23,9 @@ LONGEST = 10.0
 
 @contextmanager
 def weights_drawn_from(seed: int) -> Iterator[None]:
-    """Draw the weights of new layers from ``seed`` and leave torch's global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Draw the weights of new layers from ``seed`` and leave torch's global generators as they were."""
+    devices = range(torch.cuda.device_count())  # seeding seeds them all
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

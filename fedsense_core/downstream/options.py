@@ -8,6 +8,7 @@ from math import ceil
 
 import torch
 
+from fedsense_core.device import chosen_device
 from fedsense_core.downstream.result import Mode
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.reporting.tiles import Row
@@ -51,15 +52,7 @@ class TaskOptions:
     @property
     def place(self) -> torch.device:
         """Where to compute. Raises ConfigError for a device that is not there."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"device {self.device!r} cannot be used here ({reason}): give cpu, cuda or auto"
-            ) from None
+        return chosen_device(self.device)
 
     def steps(self, samples: int) -> int:
         """Return the steps of one training on so many samples."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from labelled_toys import write_image
 from rasterio.errors import NotGeoreferencedWarning
 
 from fedsense_core.data.sample import sample_folder
@@ -30,16 +31,6 @@ def scene() -> Array:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         values: Array = file.read()[:, :100, :300]
         return values
-
-
-def write_image(path: Path, image: Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    driver = {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff")
-    profile = {"driver": driver, "count": len(image), "height": image.shape[1], "width": image.shape[2]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", dtype=image.dtype, **profile) as file:
-            file.write(image)
 
 
 def load(folder: Path, described: Described | None = None) -> TaskData[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from labelled_toys import write_image
 from rasterio.errors import NotGeoreferencedWarning
 
 from fedsense_core.data.sample import sample_folder
@@ -31,16 +32,6 @@ def scene() -> np.ndarray[Any, Any]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         values: np.ndarray[Any, Any] = file.read()[:, :256, :320]
         return values
-
-
-def write_image(path: Path, image: np.ndarray[Any, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    driver = {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff")
-    profile = {"driver": driver, "count": len(image), "height": image.shape[1], "width": image.shape[2]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", dtype=image.dtype, **profile) as file:
-            file.write(image)
 
 
 def write(path: Path, text: str) -> None:
