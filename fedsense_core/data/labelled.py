@@ -40,6 +40,8 @@ class LabelledFile(SensorChoice):
     """Short name of the task."""
     description: str = ""
     """One sentence for the report."""
+    note: str = ""
+    """What every table of results must say, such as labels that no person made."""
     chip_size: Annotated[int, Field(ge=8, le=4096)]
     """Pixels along a chip's side."""
     standardise: Literal["set", "chip"] = "set"
@@ -76,6 +78,7 @@ class LabelledSet:
     """What each channel is."""
     sensor: str
     """Name of the sensor card, or ``custom``."""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def load_labelled(
     )
     if (standardise or head.standardise) == "chip":
         train, test = _by_chip(train), _by_chip(test)
-    return LabelledSet(head.name, classes, bands, train, test, spectrum, sensor)
+    return LabelledSet(head.name, classes, bands, train, test, spectrum, sensor, head.note)
 
 
 def _by_chip(split: LabelledSplit) -> LabelledSplit:

@@ -122,6 +122,7 @@ def _labelled(folder: Path) -> TaskData[int]:
         # Standardised already, by the training part or chip by chip, as the folder says.
         mean=torch.zeros(bands),
         std=torch.ones(bands),
+        note=labelled.note,
     )
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from fedsense_core.errors import SiteError
 from fedsense_core.sample.make_sample import LABELLED, MOSAICS
 
 RGB = ("red", "green", "blue")
+TASKS = sample_folder() / "tasks"
 CHIPS = {
     "landsat7-saltlake": 130,
     "landsat8-parana": 160,
@@ -28,7 +31,8 @@ CHIPS = {
 
 @pytest.fixture(scope="module")
 def rasters() -> list[Path]:
-    return sorted(sample_folder().glob("**/*.tif"))
+    """Return those of the federation; examples of tasks are files of their own kinds."""
+    return sorted(path for path in sample_folder().glob("**/*.tif") if TASKS not in path.parents)
 
 
 def test_the_sample_is_complete_and_at_most_12_megabytes(rasters: list[Path]) -> None:
@@ -54,6 +58,19 @@ def test_every_raster_has_its_line_of_attribution(rasters: list[Path]) -> None:
     text = (sample_folder() / "ATTRIBUTION.md").read_text()
     for path in rasters:
         assert f"`{path.relative_to(sample_folder()).as_posix()}`" in text
+
+
+def test_every_file_of_a_tasks_example_is_small_real_and_has_its_line_of_attribution() -> None:
+    text = (sample_folder() / "ATTRIBUTION.md").read_text()
+    patterns = re.findall(r"`(tasks/[^`]*\.tif)`", text)
+    examples = sorted(TASKS.glob("**/*.tif"))
+    assert len(examples) >= 11
+    for path in examples:
+        name = path.relative_to(sample_folder()).as_posix()
+        assert any(fnmatchcase(name, pattern) for pattern in patterns), name
+        with rasterio.open(path, driver="GTiff") as file:
+            assert file.read().std() > 0
+    assert sum(path.stat().st_size for path in examples) <= 1_000_000
 
 
 def test_five_institutions_read_only_their_own_folder() -> None:

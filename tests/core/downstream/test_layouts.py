@@ -161,6 +161,12 @@ def test_transparency_is_no_band_of_a_png_and_asked_about_elsewhere(tmp_path: Pa
     assert np.array_equal(png.train[0].image(), tif.train[0].image())
 
 
+def test_every_shipped_example_whose_labels_no_person_made_says_so() -> None:
+    notes = {task: load_task(task, shipped_example(task)).note for task in ("classification", "change")}
+    assert "not of people" in notes["classification"]
+    assert "PROXY" in notes["change"]
+
+
 def test_a_labelled_set_says_itself_what_its_files_hold() -> None:
     with pytest.raises(SiteError, match=r"labelled\.toml: says what the files hold; leave --sensor"):
         load_task("classification", shipped_example("classification"), Described(sensor="rgb"))
