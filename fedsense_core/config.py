@@ -62,7 +62,7 @@ def _check_codecs(config: Config) -> None:
     if config.uplink.waterfill and not config.feedback_in_use:
         raise ConfigError(
             "wrong configuration: uplink.waterfill leaves tensors out of a round, which needs error feedback: "
-            "uplink.feedback, federation.participation of at least a half, and codecs that lose something"
+            "uplink.feedback, federation.participation of at least a half, aggregation, and codecs that lose something"
         )
     for key in ("uplink", "downlink"):
         try:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +189,15 @@ class Session:
 def run_benchmark(benchmark: Benchmark, console: Console) -> int:
     """Run what is left, write tables and plots, and say what is left then. Returns the exit status."""
     benchmark.check_paths()
-    waiting, matrix, choices = benchmark.left(), benchmark.matrix, benchmark.choices
+    matrix, choices = benchmark.matrix, benchmark.choices
     limits = Limits(choices.jobs or matrix.jobs, 60 * choices.limit_minutes, matrix.cell_timeout_s)
-    console.print(f"[bold]{escape(matrix.title)}[/bold]: {len(benchmark.cells)} cells, {len(waiting)} to do")
     home = Path(tempfile.mkdtemp(prefix="fedsense-"))
     try:
         with terminate_as_interrupt(), only_one(benchmark.manifest.folder):
+            # Again, now that nobody else writes it: another start may have ended in between.
+            benchmark = replace(benchmark, manifest=Manifest.open(benchmark.manifest.folder))
+            waiting = benchmark.left()
+            console.print(f"[bold]{escape(matrix.title)}[/bold]: {len(benchmark.cells)} cells, {len(waiting)} to do")
             session = Session(benchmark, home, console)
             progress = run_cells([cell for cell, _ in waiting], session.start, session.ended, limits)
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ FREE_KEYS = (
     "run.resume",
     "run.report",
     "run.keep_checkpoints",
+    "run.keep_models",
     "federation.min_clients",
     "federation.quorum",
     "federation.wait_s",

@@ -90,6 +90,7 @@ def test_flower_toml_is_read_and_shapes_the_model() -> None:
 def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:
     base = resolve({}, {})
     values = {"run.folder": "/x", "run.resume": "never", "run.report": False, "run.keep_checkpoints": 9}
+    values |= {"run.keep_models": False}
     values |= {"federation.min_clients": 2, "federation.quorum": 2, "federation.wait_s": 1, "federation.deadline_s": 2}
     assert set(values) == set(FREE_KEYS)
     assert all(resolve({key: value}, {}).digest == base.digest for key, value in values.items())

@@ -31,7 +31,7 @@ def test_a_run_that_cannot_be_analysed_keeps_its_grades(tmp_path: Path, capsys: 
     assert not run.checkpoints.exists(), "it went on to the end"
 
 
-@pytest.mark.parametrize("other", [{"keep_models": True}, {"an_old_setting": 3}])
+@pytest.mark.parametrize("other", [{"seed": 7}, {"an_old_setting": 3}])
 def test_an_unfinished_run_of_other_settings_is_begun_anew(
     other: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
