@@ -25,7 +25,7 @@ from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.result import Mode, TaskResult
 from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData
 from fedsense_core.downstream.segmentation import PixelModel, predicted_classes
-from fedsense_core.downstream.tiling import drawn, random_window, splits
+from fedsense_core.downstream.tiling import drawn, filled_up, random_window, splits
 from fedsense_core.downstream.turning import TURNS, turned
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.tiles import Row, Tile, to_rgb
@@ -151,14 +151,10 @@ def _crop(data: TaskData[Array], sample: Sample[Array], side: int, generator: to
     """Return a random crop (2C, S, S) of both, turned at random, and its truth; where the images end the truth does."""
     mask = sample.target()
     window = random_window(mask.shape[0], mask.shape[1], side, generator)
-    x_CSS = _filled_up(_pair(data, sample)[:, *window.slices], side, 0)
+    x_CSS = filled_up(_pair(data, sample)[:, *window.slices], side, 0)
     truth_SS = torch.from_numpy(np.ascontiguousarray(mask[window.slices], dtype=np.int64))
     turn = int(torch.randint(TURNS, (1,), generator=generator))
-    return turned(x_CSS, turn), turned(_filled_up(truth_SS, side, IGNORED), turn)
-
-
-def _filled_up(x: Tensor, side: int, value: int) -> Tensor:
-    return F.pad(x, (0, side - x.shape[-1], 0, side - x.shape[-2]), value=value)
+    return turned(x_CSS, turn), turned(filled_up(truth_SS, side, IGNORED), turn)
 
 
 def _predictions(

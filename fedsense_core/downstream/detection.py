@@ -24,7 +24,7 @@ from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.result import Mode, TaskResult
 from fedsense_core.downstream.samples import Array, Boxes, Sample, TaskData
 from fedsense_core.downstream.segmentation import coloured
-from fedsense_core.downstream.tiling import batched, drawn, padded, random_window, splits, windows
+from fedsense_core.downstream.tiling import batched, drawn, filled_up, random_window, splits, windows
 from fedsense_core.downstream.turning import TURNS, turned, turned_boxes
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.tiles import Row, Tile, to_rgb
@@ -153,7 +153,7 @@ def _random_tile(
     """Return a tile (C, S, S) from anywhere in the image, turned and mirrored at random, and its boxes."""
     image = sample.image()
     window = random_window(image.shape[1], image.shape[2], side, generator)
-    x_CSS = padded(data.standardise(image[:, *window.slices]), side)
+    x_CSS = filled_up(data.standardise(image[:, *window.slices]), side)
     boxes = within(sample.target(), window.top, window.left, window.height, window.width)
     turn = int(torch.randint(TURNS, (1,), generator=generator))
     return turned(x_CSS, turn), turned_boxes(boxes, turn, side)
@@ -168,7 +168,7 @@ def _scored(
         parts = windows(image.shape[1], image.shape[2], side)
         for some in batched(parts, options.batch_size):
             tiles = [data.standardise(image[:, *window.slices]) for window in some]
-            found = detector.detect(torch.stack([padded(x, side) for x in tiles]).to(options.place))
+            found = detector.detect(torch.stack([filled_up(x, side) for x in tiles]).to(options.place))
             for window, x_CHW, one in zip(some, tiles, found, strict=True):
                 truth = within(boxes, window.top, window.left, window.height, window.width)
                 where = f", row {window.top}, column {window.left}" if len(parts) > 1 else ""

@@ -24,7 +24,7 @@ from fedsense_core.downstream.heads import LinearHead, PyramidHead, pixel_logits
 from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.result import Mode, TaskResult
 from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData
-from fedsense_core.downstream.tiling import batched, drawn, random_window
+from fedsense_core.downstream.tiling import batched, drawn, filled_up, random_window
 from fedsense_core.downstream.turning import TURNS, turned
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.canvas import COLOURS
@@ -113,14 +113,10 @@ def _crop(data: TaskData[Array], sample: Sample[Array], side: int, generator: to
     """Return a random crop (C, S, S), turned at random, and its truth (S, S); where the image ends the truth does."""
     image, mask = sample.image(), sample.target()
     window = random_window(image.shape[1], image.shape[2], side, generator)
-    x_CSS = _filled_up(data.standardise(image[:, *window.slices]), side, 0.0)
+    x_CSS = filled_up(data.standardise(image[:, *window.slices]), side, 0.0)
     truth_SS = torch.from_numpy(np.ascontiguousarray(mask[window.slices], dtype=np.int64))
     turn = int(torch.randint(TURNS, (1,), generator=generator))
-    return turned(x_CSS, turn), turned(_filled_up(truth_SS, side, IGNORED), turn)
-
-
-def _filled_up(x: Tensor, side: int, value: float) -> Tensor:
-    return F.pad(x, (0, side - x.shape[-1], 0, side - x.shape[-2]), value=value)
+    return turned(x_CSS, turn), turned(filled_up(truth_SS, side, IGNORED), turn)
 
 
 @torch.no_grad()

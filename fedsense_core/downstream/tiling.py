@@ -69,15 +69,18 @@ def windows(height: int, width: int, side: int) -> list[Window]:
     return [Window(top, left, bottom - top, right - left) for top, bottom in down for left, right in across]
 
 
+def filled_up(x: Tensor, side: int, value: float = 0.0) -> Tensor:
+    """Return ``x`` (..., H, W) as (..., side, side), with ``value`` below and to the right of it.
+
+    Standardised images have 0 on average.
+    """
+    return F.pad(x, (0, side - x.shape[-1], 0, side - x.shape[-2]), value=value)
+
+
 def random_window(height: int, width: int, side: int, generator: torch.Generator) -> Window:
     """Return a window of ``side`` pixels anywhere, or as much as the image has."""
     tall, wide = min(side, height), min(side, width)
     return Window(_below(height - tall + 1, generator), _below(width - wide + 1, generator), tall, wide)
-
-
-def padded(x_CHW: Tensor, side: int) -> Tensor:
-    """Return a tile (C, S, S) with zeros, which standardised images have on average, at the right and the bottom."""
-    return F.pad(x_CHW, (0, side - x_CHW.shape[-1], 0, side - x_CHW.shape[-2]))
 
 
 def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
