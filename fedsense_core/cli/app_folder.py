@@ -15,7 +15,6 @@ from fedsense_core.errors import ConfigError
 PACKAGES = ("server_app", "client_app", "fedsense_core")
 INSTALLED = Path(fedsense_core.__file__).parent
 """In a wheel the project's own files lie in here, in a clone one folder up."""
-PYTHON_ONLY = shutil.ignore_patterns("__pycache__", "*.tif", "*.csv", "*.toml", "*.md", "*.json", "LICENSE")
 
 
 def project_file(name: str) -> Path:
@@ -29,8 +28,15 @@ def project_file(name: str) -> Path:
 def assemble(folder: Path, flower_toml: Path | None = None) -> Path:
     """Write the app into ``folder``, which must be new; ``flower_toml`` takes the place of the shipped one."""
     for name in PACKAGES:
-        shutil.copytree(INSTALLED.parent / name, folder / name, ignore=PYTHON_ONLY)
+        shutil.copytree(INSTALLED.parent / name, folder / name, ignore=_all_but_python)
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copyfile(project_file(name), folder / name)
     shutil.copyfile(flower_toml or project_file("flower.toml"), folder / "flower.toml")
     return folder
+
+
+def _all_but_python(folder: str, names: list[str]) -> list[str]:
+    """Return what `shutil.copytree` leaves out: imagery, tables and texts, whatever they are called."""
+    return [
+        name for name in names if name == "__pycache__" or not (name.endswith(".py") or Path(folder, name).is_dir())
+    ]
