@@ -18,6 +18,7 @@ from fedsense_core.encoder import export_encoder
 Array = np.ndarray[Any, Any]
 RGB = ("red", "green", "blue")
 SMALL = {"layers": [1, 1, 1, 1], "channels": [32, 32, 32, 32], "norm_layer": "groupnorm1"}
+STAGED = SMALL | {"layers": [1, 1, 1, 0], "channels": [16, 32, 32, 32], "stem_type": "deep", "stem_width": 8}
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)
 
 
@@ -26,6 +27,15 @@ def tiny_encoder(seed: int = 0, bands: tuple[str, ...] = RGB) -> nn.Module:
         torch.manual_seed(seed)
         encoder: nn.Module = timm.create_model("resnet18", num_classes=0, in_chans=len(bands), **SMALL)
     encoder.bands = bands  # type: ignore[assignment]
+    return encoder.eval()
+
+
+def staged_encoder(architecture: str = "resnet18", **args: Any) -> nn.Module:
+    """Return an encoder with a fine stem, as objects and changes need it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder: nn.Module = timm.create_model(architecture, num_classes=0, **(args or STAGED))
+    encoder.bands = RGB  # type: ignore[assignment]
     return encoder.eval()
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from torch import nn
+from labelled_toys import staged_encoder as encoder
 
 from fedsense_core.data.sensors import shipped_card
 from fedsense_core.downstream.change import ChangeModel, DifferenceHead
@@ -21,23 +20,8 @@ from fedsense_core.downstream.tasks import evaluate_encoder
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.tiles import Row
 
-SMALL = {
-    "layers": [1, 1, 1, 0],
-    "channels": [16, 32, 32, 32],
-    "norm_layer": "groupnorm1",
-    "stem_type": "deep",
-    "stem_width": 8,
-}
 SIDE = 64
 QUICK = TaskOptions(seeds=1, most_steps=60, learning_rate=3e-3, batch_size=4, device="cpu")
-
-
-def encoder() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = timm.create_model("resnet18", num_classes=0, **SMALL)
-    made.bands = ("red", "green", "blue")
-    return made.eval()
 
 
 def pairs(count: int, seed: int) -> tuple[Sample[Any], ...]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from torch import nn
+from labelled_toys import STAGED
+from labelled_toys import staged_encoder as encoder
 
 from fedsense_core.data.sensors import shipped_card
 from fedsense_core.downstream.boxes import Detections, boxes_of
@@ -24,23 +24,8 @@ from fedsense_core.downstream.tiling import FoldedData, windows
 from fedsense_core.errors import ConfigError, SiteError
 from fedsense_core.reporting.tiles import Row
 
-SMALL = {
-    "layers": [1, 1, 1, 0],
-    "channels": [16, 32, 32, 32],
-    "norm_layer": "groupnorm1",
-    "stem_type": "deep",
-    "stem_width": 8,
-}
 SIDE = 96
 QUICK = TaskOptions(seeds=1, most_steps=40, learning_rate=3e-3, batch_size=16, side=SIDE, device="cpu")
-
-
-def encoder(architecture: str = "resnet18", **args: Any) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = timm.create_model(architecture, num_classes=0, **(args or SMALL))
-    made.bands = ("red", "green", "blue")
-    return made.eval()
 
 
 def squares(count: int, seed: int) -> tuple[Sample[Boxes], ...]:
@@ -128,7 +113,7 @@ def test_difficult_objects_are_not_learned_from() -> None:
 @pytest.mark.parametrize(
     ("architecture", "args"),
     [
-        ("resnet18", SMALL),
+        ("resnet18", STAGED),
         ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [16, 16, 32, 32]}),
         ("vit_tiny_patch16_224", {"img_size": 64, "depth": 4, "embed_dim": 48, "num_heads": 3}),
     ],
