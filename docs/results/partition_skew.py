@@ -32,12 +32,16 @@ def main() -> None:
     """Split the sample for each seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--alphas", type=float, nargs="+", help="Dirichlet splits to measure in place of the usual ones"
+    )
     args = parser.parse_args()
     data = resolve({}).data
     sets = [open_chips(load_site(path), data.bands, data.chip_size, None) for path in sample_sites()]
     features = appearance(sets)
     print("| split | distance, mean ± deviation over seeds |\n|---|---|")
-    for name, switches in SPLITS.items():
+    asked = {f"`dirichlet`, α = {alpha:g}": {"kind": "dirichlet", "alpha": alpha} for alpha in args.alphas or ()}
+    for name, switches in (asked or SPLITS).items():
         settings = PartitionSection(**switches)
         distances = []
         for seed in range(args.seeds):
