@@ -18,6 +18,7 @@ from fedsense_core.cli.shell import clear_errors, console, errors
 from fedsense_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from fedsense_core.downstream.options import TaskOptions
     from fedsense_core.downstream.result import TaskResult
     from fedsense_core.downstream.samples import TaskData
     from fedsense_core.reporting.tiles import Row
@@ -99,13 +100,13 @@ def evaluate(
             given["weights_sha256"] = sha256(encoder / "model.safetensors")
             _check_folder(out, given)
             errors.print(escape(f"{_found(chosen)}; on {place}"))
-            options = replace(options, progress=progress("encoder"), show=_drawn_into(out / PICTURES))
-            results = _once(out / RESULTS, given, lambda: evaluate_encoder(loaded, chosen, options))
+            shown = replace(options, progress=progress("encoder"), show=_drawn_into(out / PICTURES))
+            results = evaluate_encoder(loaded, chosen, _resumed(out / RESULTS, given, shown))
             control = []
             if random:
-                plain = replace(options, progress=progress("random weights"), show=None)
+                plain = replace(options, progress=progress("random weights"))
                 drawn = random_encoder(encoder, loaded, seed_of("random weights"))
-                control = _once(out / RANDOM, given, lambda: evaluate_encoder(drawn, chosen, plain))
+                control = evaluate_encoder(drawn, chosen, _resumed(out / RANDOM, given, plain))
         write_whole(out / TABLE, markdown(results, control).encode())
     console.print(_table(f"{results[0].task}: {results[0].data}", score_rows(results, control)))
     console.print(escape(explanation(results)))
@@ -121,17 +122,21 @@ def _found(data: TaskData[Any]) -> str:
     return f"{data.name}: {images}, {len(data.classes)} classes, bands {', '.join(data.bands)}"
 
 
-def _once(path: Path, given: dict[str, Any], make: Callable[[], list[TaskResult]]) -> list[TaskResult]:
-    """Return the results in ``path``; where there are none yet, make them and keep them beside their settings."""
+def _resumed(path: Path, given: dict[str, Any], options: TaskOptions) -> TaskOptions:
+    """Return options that know the results in ``path``, and keep each new one there, beside its settings."""
     from fedsense_core.downstream.result import load_results, save_results
     from fedsense_core.durable import write_whole
 
-    if not path.exists():
-        made = make()
+    known = load_results(path) if path.exists() else []
+    kept = list(known)
+
+    def keep(result: TaskResult) -> None:
+        kept.append(result)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path.parent / SETTINGS, (json.dumps(given, indent=2) + "\n").encode())
-        save_results(path, made)
-    return load_results(path)
+        save_results(path, kept)
+
+    return replace(options, known=known, keep=keep)
 
 
 def _check_folder(out: Path, given: dict[str, Any]) -> None:

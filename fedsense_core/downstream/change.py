@@ -8,32 +8,35 @@ Shapes: B batch, C bands of one image, S side of what the encoder sees, D channe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
-from fedsense_core.downstream.encoders import Pyramid
-from fedsense_core.downstream.evidence import ConfusionEvidence
-from fedsense_core.downstream.fitting import fit, weights_drawn_from
-from fedsense_core.downstream.grouping import GroupedConfusion
 from fedsense_core.downstream.heads import pixel_logits, resized
 from fedsense_core.downstream.options import TaskOptions
+from fedsense_core.downstream.pixels import (
+    WHOLE,
+    Part,
+    PixelModel,
+    evenly,
+    predicted_classes,
+    scored_pixels,
+    trained_on_crops,
+)
 from fedsense_core.downstream.result import Mode, TaskResult
 from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData
-from fedsense_core.downstream.segmentation import PixelModel, predicted_classes
-from fedsense_core.downstream.tiling import drawn, filled_up, random_window, splits
-from fedsense_core.downstream.turning import TURNS, turned
+from fedsense_core.downstream.tiling import splits
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.tiles import Row, Tile, to_rgb
 from fedsense_core.seeds import seed_of
 
 HEAD = "difference"
-USUAL_SIDE = 256
-"""Side of crops where images are larger."""
 WIDTH = 64
 """Channels of the decoder at every level."""
 MOST_SHOWN = 8
@@ -77,29 +80,47 @@ def evaluate_change(encoder: nn.Module, data: TaskData[Array], options: TaskOpti
     of ``options.side`` pixels (the images' own side, at most 256, where it is not given); testing goes over whole
     images in overlapping windows. Raises SiteError for an empty part, or truth without any change.
     """
-    results = []
-    for mode, head in options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)}):
-        scores, evidence = [], []
-        for seed in range(options.seeds):
-            ((train, test),) = splits(data)
-            model = _trained(encoder, data, train, options, mode, seed)
-            one = _scored(model, data, test, options, f"{mode} {head}, seed {seed}: test images")
-            scores.append(one[0])
-            evidence.append(one[1])
-            if seed == 0 and options.show is not None:
-                options.show(f"{mode}-{head}", change_pictures(model, data, options))
-        results.append(
-            TaskResult("change", data.name, mode, head, "f1", tuple(scores), tuple(evidence), note=data.note)
+    pairs = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
+    return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in pairs]
+
+
+def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mode: Mode) -> TaskResult:
+    scores, evidence = [], []
+    read = partial(_pair, data)
+    ((train, test),) = splits(data)
+    for seed in range(options.seeds):
+        plan, drawn_from = (mode, HEAD, seed), seed_of("change", mode, seed)
+        model = trained_on_crops(
+            encoder,
+            lambda pyramid: ChangeModel(pyramid, DifferenceHead(pyramid.channels)),
+            train,
+            read,
+            options,
+            plan,
+            drawn_from,
         )
-    return results
+        metrics: dict[str, Metric] = {
+            "f1": BinaryF1Score(ignore_index=IGNORED),
+            "iou": BinaryJaccardIndex(ignore_index=IGNORED),
+        }
+        what = f"{mode} {HEAD}, seed {seed}: test images"
+        one, counted = scored_pixels(model, test, read, options, metrics, 2, what)
+        if not counted.counts_GKK[:, 1].any():
+            raise SiteError(
+                f"{data.name}: nothing changed in the truth of the test images, so there is no F1 to compute."
+            )
+        scores.append(one)
+        evidence.append(counted.evidence("positive-f1"))
+        if seed == 0 and options.show is not None:
+            options.show(f"{mode}-{HEAD}", change_pictures(model, data, options))
+    return TaskResult("change", data.name, mode, HEAD, "f1", tuple(scores), tuple(evidence), note=data.note)
 
 
-def change_pictures(model: ChangeModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
+def change_pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
     """Return a row of before, after, truth and prediction for some test images; changed is white, unknown grey."""
-    chosen = np.unique(np.linspace(0, len(data.test) - 1, min(len(data.test), MOST_SHOWN)).astype(int))
     rows = []
-    for sample in (data.test[i] for i in chosen):
-        pair = _pair(data, sample)
+    for sample in evenly(data.test, MOST_SHOWN):
+        pair = _pair(data, sample, WHOLE)
         found = predicted_classes(model, pair.to(options.place), options.batch_size)
         truth = sample.target()
         before, after = to_rgb(torch.stack(pair.chunk(2)), data.bands)
@@ -110,74 +131,17 @@ def change_pictures(model: ChangeModel, data: TaskData[Array], options: TaskOpti
     return rows
 
 
-def _trained(
-    encoder: nn.Module,
-    data: TaskData[Array],
-    train: Sequence[Sample[Array]],
-    options: TaskOptions,
-    mode: Mode,
-    seed: int,
-) -> ChangeModel:
-    side = options.side or min(USUAL_SIDE, max(train[0].image().shape[1:]))
-    # Dropped paths are drawn while training, so all of it is done inside.
-    with weights_drawn_from(seed_of("change", mode, seed)):
-        pyramid = Pyramid(encoder, side, trained=mode == "fine-tuned")
-        model = ChangeModel(pyramid, DifferenceHead(pyramid.channels)).to(options.place)
-        generator = torch.Generator().manual_seed(seed_of("batches", seed))
-        batches = drawn(len(train), min(options.batch_size, len(train)), generator)
+def _pair(data: TaskData[Array], sample: Sample[Array], part: Part) -> Tensor:
+    """Return a part of both images (2C, h, w), standardised alike.
 
-        def loss_of_step() -> Tensor:
-            crops = [_crop(data, train[i], side, generator) for i in next(batches)]
-            x_BCSS, truth_BSS = (torch.stack(part).to(options.place) for part in zip(*crops, strict=True))
-            summed = F.cross_entropy(model(x_BCSS), truth_BSS, ignore_index=IGNORED, reduction="sum")
-            return summed / (truth_BSS != IGNORED).sum().clamp_min(1)  # a batch may be all unknown
-
-        what = f"{mode} {HEAD}, seed {seed}"
-        fit(model, pyramid.encoder, loss_of_step, options.steps(len(train)), options, what)
-    return model
-
-
-def _pair(data: TaskData[Array], sample: Sample[Array]) -> Tensor:
-    """Return both images (2C, H, W), standardised alike. Raises SiteError where there is no second, or another size."""
+    Raises SiteError where there is no second, or another size.
+    """
     before = sample.image()
     after = sample.after() if sample.after is not None else None
     if after is None or after.shape != before.shape:
         sizes = [f"{image.shape[2]} x {image.shape[1]}" for image in (before, after) if image is not None]
         raise SiteError(f"{data.name}, {sample.name}: needs two images on one grid, and has {' and '.join(sizes)}.")
-    return torch.cat([data.standardise(before), data.standardise(after)])
-
-
-def _crop(data: TaskData[Array], sample: Sample[Array], side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random crop (2C, S, S) of both, turned at random, and its truth; where the images end the truth does."""
-    mask = sample.target()
-    window = random_window(mask.shape[0], mask.shape[1], side, generator)
-    x_CSS = filled_up(_pair(data, sample)[:, *window.slices], side, 0)
-    truth_SS = torch.from_numpy(np.ascontiguousarray(mask[window.slices], dtype=np.int64))
-    turn = int(torch.randint(TURNS, (1,), generator=generator))
-    return turned(x_CSS, turn), turned(filled_up(truth_SS, side, IGNORED), turn)
-
-
-def _predictions(
-    model: ChangeModel, data: TaskData[Array], test: Sequence[Sample[Array]], options: TaskOptions, what: str
-) -> Iterator[Array]:
-    for number, sample in enumerate(test, start=1):
-        yield predicted_classes(model, _pair(data, sample).to(options.place), options.batch_size)
-        options.progress(what, number, len(test))
-
-
-def _scored(
-    model: ChangeModel, data: TaskData[Array], test: Sequence[Sample[Array]], options: TaskOptions, what: str
-) -> tuple[dict[str, float], ConfusionEvidence]:
-    counted = GroupedConfusion([sample.group for sample in test], 2)
-    f1, iou = BinaryF1Score(ignore_index=IGNORED), BinaryJaccardIndex(ignore_index=IGNORED)
-    for sample, found in zip(test, _predictions(model, data, test, options, what), strict=True):
-        truth = sample.target()
-        counted.add(sample.group, truth.ravel(), found.ravel())
-        for metric in (f1, iou):
-            metric.update(torch.from_numpy(found), torch.from_numpy(truth))
-    if not counted.counts_GKK[:, 1].any():
-        raise SiteError(f"{data.name}: nothing changed in the truth of the test images, so there is no F1 to compute.")
-    return {"f1": float(f1.compute()), "iou": float(iou.compute())}, counted.evidence("positive-f1")
+    return torch.cat([data.standardise(before[:, *part]), data.standardise(after[:, *part])])
 
 
 def _black_and_white(mask_HW: Array) -> Array:

@@ -5,8 +5,9 @@ Shapes: N training and M test images, D features, K classes, B batch, S side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -47,6 +48,19 @@ class _Work:
     train_y: Array
     test_y: Array
 
+    @cached_property
+    def features(self) -> tuple[Array, Array]:
+        """Features of the frozen encoder (N, D) and (M, D). Raises FedSenseError where they are not finite."""
+        return _features(self)
+
+    def predictions(self, mode: Mode, head: str) -> Iterator[Array]:
+        """Yield the classes (M,) that each training predicts."""
+        if mode == "frozen":
+            predict = knn_predictions if head == "knn" else linear_predictions
+            yield predict(self.features[0], self.train_y, self.features[1])
+        else:
+            yield from (_fine_tuned(self, seed) for seed in range(self.options.seeds))
+
     def images(self, samples: Sequence[Sample[int]]) -> Tensor:
         """Return images (B, C, S, S), standardised, on the device."""
         each = [resize(self.data.standardise(sample.image())[None], self.side) for sample in samples]
@@ -66,17 +80,7 @@ def evaluate_classification(encoder: nn.Module, data: TaskData[int], options: Ta
     _check(data, train_y, test_y)
     side = options.side or own_side(encoder) or data.train[0].image().shape[-1]
     work = _Work(encoder, data, options, side, train_y, test_y)
-    results = []
-    features: tuple[Array, Array] | None = None
-    for mode, head in pairs:
-        if mode == "frozen":
-            features = features or _features(work)
-            predict = knn_predictions if head == "knn" else linear_predictions
-            predicted: Iterable[Array] = [predict(features[0], train_y, features[1])]
-        else:
-            predicted = (_fine_tuned(work, seed) for seed in range(options.seeds))
-        results.append(_result(work, mode, head, list(predicted)))
-    return results
+    return [options.once(mode, head, partial(_result, work, mode, head)) for mode, head in pairs]
 
 
 @torch.no_grad()
@@ -118,8 +122,9 @@ def _fine_tuned(work: _Work, seed: int) -> Array:
     return np.asarray(torch.cat(found).cpu().numpy())
 
 
-def _result(work: _Work, mode: Mode, head: str, predicted: Sequence[Array]) -> TaskResult:
+def _result(work: _Work, mode: Mode, head: str) -> TaskResult:
     data, classes = work.data, len(work.data.classes)
+    predicted = list(work.predictions(mode, head))
     scores, evidence = [], []
     for predicted_M in predicted:
         counted = GroupedConfusion([sample.group for sample in data.test], classes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -59,7 +60,7 @@ def evaluate_detection(encoder: nn.Module, data: TaskData[Boxes], options: TaskO
     Data without a test part is cross-validated, its folds scored together.
     """
     chosen = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
-    return [_result(encoder, data, options, mode) for mode, _ in chosen]
+    return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in chosen]
 
 
 def detect(

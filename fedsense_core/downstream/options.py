@@ -9,7 +9,7 @@ from math import ceil
 import torch
 
 from fedsense_core.device import chosen_device
-from fedsense_core.downstream.result import Mode
+from fedsense_core.downstream.result import Mode, TaskResult
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.reporting.tiles import Row
 
@@ -17,6 +17,10 @@ LEAST_STEPS = 200
 """Of training where ``epochs`` is not given: ten epochs of a small set are too few."""
 USUAL_EPOCHS = 10
 QUICK_STEPS = 60
+
+
+def _unkept(result: TaskResult) -> None:
+    """Take a result that nobody keeps."""
 
 
 def _unheard(what: str, done: int, total: int) -> None:
@@ -48,6 +52,20 @@ class TaskOptions:
     show: Callable[[str, Sequence[Row]], None] | None = None
     """Is given pictures of seed 0, one row of tiles a test image (image, truth, prediction), under the name
     ``MODE-HEAD``. None: no pictures are made."""
+
+    known: Sequence[TaskResult] = ()
+    """Results of an interrupted call with these options, which are not made again."""
+    keep: Callable[[TaskResult], None] = _unkept
+    """Is given each new result when it is there."""
+
+    def once(self, mode: Mode, head: str, make: Callable[[], TaskResult]) -> TaskResult:
+        """Return the known result of a mode and head; where there is none, make it and have it kept."""
+        for result in self.known:
+            if (result.mode, result.head) == (mode, head):
+                return result
+        made = make()
+        self.keep(made)
+        return made
 
     @property
     def place(self) -> torch.device:

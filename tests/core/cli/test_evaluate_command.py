@@ -10,7 +10,7 @@ from labelled_toys import exported, real_chips, write_image
 from typer.testing import CliRunner, Result
 
 from fedsense_core.cli import app
-from fedsense_core.downstream import load_results
+from fedsense_core.downstream import load_results, segmentation
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -45,6 +45,28 @@ def test_the_shipped_example_gives_table_results_and_pictures(encoder: Path, tmp
     other = run(*words[:-4], "--seeds", "1", "--out", out)
     assert other.exit_code == 2
     assert "other settings (seeds)" in other.output
+
+
+def test_an_interrupted_evaluation_keeps_the_heads_that_are_done(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (encoder, "--task", "segmentation", "--steps", "2", "--seeds", "1", "--no-random", "--out")
+    build = segmentation.BUILD["upernet"]
+
+    def cut_short(*args: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(segmentation.BUILD, "upernet", cut_short)
+    assert run(*words, tmp_path / "cut").exit_code != 0
+    (first,) = load_results(tmp_path / "cut" / "results.npz")
+    monkeypatch.setitem(segmentation.BUILD, "upernet", build)
+    monkeypatch.setitem(segmentation.BUILD, "linear", cut_short)  # is not trained again
+    assert run(*words, tmp_path / "cut").exit_code == 0
+    monkeypatch.undo()
+    assert run(*words, tmp_path / "whole").exit_code == 0
+    cut, whole = (load_results(tmp_path / name / "results.npz") for name in ("cut", "whole"))
+    assert [(one.head, one.scores) for one in cut] == [(one.head, one.scores) for one in whole]
+    assert first.scores == whole[0].scores
 
 
 def test_a_users_folder_and_no_control(encoder: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from fedsense_core.downstream import segmentation
 from fedsense_core.downstream.encoders import Pyramid
 from fedsense_core.downstream.heads import LinearHead, PyramidHead, resized
 from fedsense_core.downstream.options import TaskOptions
+from fedsense_core.downstream.pixels import PixelModel, predicted_classes, starts
 from fedsense_core.downstream.samples import held
-from fedsense_core.downstream.segmentation import PixelModel, coloured, predicted_classes, starts
+from fedsense_core.downstream.segmentation import coloured
 from fedsense_core.downstream.tasks import evaluate_encoder
 from fedsense_core.errors import SiteError
 
