@@ -72,6 +72,7 @@ PRESETS: dict[str, Switches] = {
     },
     "diloco": PLAIN | {"outer": {"kind": "nesterov", "learning_rate": 0.7, "momentum": 0.9}},
     "fedavg-public": PLAIN | {"distillation": {"kind": "public-ssl"}},
+    "public-only": PLAIN | {"aggregation": {"kind": "none"}, "distillation": {"kind": "public-ssl"}},
 }
 
 SOURCES: dict[str, str] = {
@@ -94,6 +95,7 @@ SOURCES: dict[str, str] = {
     "mofedsam": "Qu et al. 2022 (arXiv 2206.02618), algorithm 2",
     "diloco": "Douillard et al. 2023 (arXiv 2311.08105), algorithm 1",
     "fedavg-public": "FedAvg, and self-supervision on the public set",
+    "public-only": "self-supervision on the public set; nothing that clients do counts",
 }
 """Where each method comes from."""
 

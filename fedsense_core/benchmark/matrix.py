@@ -22,7 +22,7 @@ from fedsense_core.settings.section import AsTuple
 
 NO_WIRE = "any"
 """Wire of a method in which nothing travels: it stands beside those of every wire."""
-ALONE = ("standalone", "centralised")
+ALONE = ("standalone", "centralised", "public-only")
 """Presets of which nothing travels."""
 PLACE = re.compile(r"\{([\w-]+)\}")
 """Stands in a path for one that ``--data NAME=PATH`` gives."""

@@ -75,10 +75,10 @@ class Config(Section):
     def _something_moves_the_model(self) -> Config:
         if self.aggregation.kind != "none":
             return self
-        if not self.distillation.asks_clients:
+        if self.distillation.kind in ("none", "self"):
             raise ConfigError(
-                "wrong configuration: aggregation.kind = 'none' leaves it to what the clients teach to move the model, "
-                f"but distillation.kind = {self.distillation.kind!r} asks none of them. Use distillation.kind = "
+                "wrong configuration: aggregation.kind = 'none' leaves it to public imagery to move the model, but with "
+                f"distillation.kind = {self.distillation.kind!r} it learns nothing there. Use distillation.kind = "
                 "'ensemble', or aggregation.kind = 'mean'"
             )
         if self.outer.kind != "fedavg":

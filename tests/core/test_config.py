@@ -58,8 +58,8 @@ def test_wrong_key_or_value_names_the_nearest_right_one(wrong: dict[str, object]
         resolve(wrong, {})
 
 
-@pytest.mark.parametrize("kind", ["none", "public-ssl", "self"])
-def test_without_aggregation_clients_must_be_asked(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["none", "self"])
+def test_without_aggregation_public_imagery_must_teach(kind: str) -> None:
     with pytest.raises(ConfigError, match=rf"aggregation\.kind = 'none'.*distillation\.kind = '{kind}'.*'ensemble'"):
         resolve({"preset": "flesd", "distillation.kind": kind}, {})
 

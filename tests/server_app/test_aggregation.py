@@ -187,6 +187,18 @@ def test_without_aggregation_the_clients_move_the_model_by_teaching_alone(
     assert fed.lines()[1]["distillation_loss"] > 0
 
 
+def test_with_the_public_set_alone_nothing_that_clients_do_counts(federation: Make) -> None:
+    one, other = (
+        federation(name, changes={"preset": "public-only", "train.proximal": proximal})
+        for name, proximal in (("one", 0.0), ("other", 10.0))
+    )
+    one.run()
+    other.run()
+    assert one.lines()[-1]["loss"] != other.lines()[-1]["loss"]  # clients trained otherwise
+    assert same_bits(one.state().weights, other.state().weights)
+    assert not same_bits(one.state().weights, TensorTable.of(model := build_model(one.config)).read(model))
+
+
 def test_without_aggregation_something_else_must_move_the_model(federation: Make) -> None:
     with pytest.raises(ConfigError, match=r"aggregation\.kind = 'none'.*distillation\.kind = 'none'.*'ensemble'"):
         _ = federation(changes={"preset": "fedavg", "aggregation.kind": "none"}).config
