@@ -77,8 +77,8 @@ class Config(Section):
             return self
         if self.distillation.kind in ("none", "self"):
             raise ConfigError(
-                "wrong configuration: aggregation.kind = 'none' leaves it to public imagery to move the model, but with "
-                f"distillation.kind = {self.distillation.kind!r} it learns nothing there. Use distillation.kind = "
+                "wrong configuration: aggregation.kind = 'none' leaves it to public imagery to move the model, but "
+                f"with distillation.kind = {self.distillation.kind!r} it learns nothing there. Use distillation.kind = "
                 "'ensemble', or aggregation.kind = 'mean'"
             )
         if self.outer.kind != "fedavg":
