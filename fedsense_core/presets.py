@@ -26,15 +26,16 @@ PRESETS: dict[str, Switches] = {
         "uplink": {"codec": "eden", "bits": 1, "feedback": True},
         "downlink": {"codec": "eden", "bits": 4},
         "outer": {"kind": "fedavg"},
-        "distillation": {"kind": "similarity"},
+        "distillation": {"kind": "similarity", "public_weight": 1.0},
     },
     "fedsense-plus": {
+        "train": {"optimiser": "muon", "learning_rate": 8e-3},
         "guidance": {"kind": "shift", "direction": "momentum", "sign": 1},
-        "alignment": {"target": "global"},
+        "alignment": {"weight": 0.0},
         "uplink": {"codec": "trellis", "bits": 1, "feedback": True, "predictor": True},
         "downlink": {"codec": "trellis", "bits": 4},
         "outer": {"kind": "fedavg"},
-        "distillation": {"kind": "similarity"},
+        "distillation": {"kind": "similarity", "public_weight": 1.0},
     },
     "fedsense-fp32": {
         "guidance": {"kind": "shift", "direction": "momentum", "sign": 1},
@@ -42,7 +43,7 @@ PRESETS: dict[str, Switches] = {
         "uplink": {"codec": "none", "feedback": False},
         "downlink": {"codec": "none"},
         "outer": {"kind": "fedavg"},
-        "distillation": {"kind": "similarity"},
+        "distillation": {"kind": "similarity", "public_weight": 1.0},
     },
     "fedavg": PLAIN,
     "standalone": PLAIN,
@@ -77,7 +78,7 @@ PRESETS: dict[str, Switches] = {
 
 SOURCES: dict[str, str] = {
     "fedsense": "arXiv 2503.11051, as read",
-    "fedsense-plus": "the same with our codec and predictor",
+    "fedsense-plus": "the same with our codec and predictor, Muon inside, and without alignment",
     "fedsense-fp32": "the same at 32 bits both ways",
     "fedavg": "McMahan et al. 2017 (arXiv 1602.05629), algorithm 1",
     "standalone": "one institution alone; name it in ``federation.only``",

@@ -67,11 +67,11 @@ class DistillationSection(Section):
     """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: their
     features, weighted for each chip (FedMKD); ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the
     mean as its own teacher) are controls."""
-    steps: int = Field(10, ge=1)
+    steps: int = Field(20, ge=1)
     """Optimiser steps a round."""
     batch_size: int = Field(128, ge=4)
     """Public chips in a batch."""
-    learning_rate_factor: float = Field(0.1, gt=0)
+    learning_rate_factor: float = Field(0.3, gt=0)
     """Learning rate relative to the clients'."""
     teacher_temperature: float = Field(0.07, gt=0)
     """τ_T."""

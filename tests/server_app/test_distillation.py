@@ -51,6 +51,7 @@ def distiller(**changes: object) -> tuple[Distiller, PretrainingModel, TensorTab
             "distillation__batch_size": 16,
             "train__warmup": 0.0,
             "distillation__learning_rate_factor": 1.0,
+            "distillation__public_weight": 0.0,
             **changes,
         }
     )

@@ -19,8 +19,8 @@ from fedsense_core.tensors import TensorTable
 from server_app.distillation import Distiller, attention, contrast, ensemble_target, integrated, row_divergence
 
 CPU = torch.device("cpu")
-ENSEMBLE: dict[str, Any] = {"distillation__kind": "ensemble"}
-MULTI: dict[str, Any] = {"distillation__kind": "multi-teacher"}
+ENSEMBLE: dict[str, Any] = {"distillation__kind": "ensemble", "distillation__public_weight": 0.0}
+MULTI: dict[str, Any] = {"distillation__kind": "multi-teacher", "distillation__public_weight": 0.0}
 BYOL: dict[str, Any] = {"train__recipe": "byol"}
 LONG: dict[str, Any] = {
     "distillation__steps": 25,
