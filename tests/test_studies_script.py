@@ -63,7 +63,7 @@ def test_along_an_axis_nothing_changes_but_what_the_study_is_about(studies: Modu
 
 
 def test_every_axis_has_its_values(studies: ModuleType) -> None:
-    shipped = ("fedavg", "fedsense", "fedsense-plus")
+    shipped = ("fedavg", "fedavg-public", "fedsense")
     skew = {(column.split("@")[0], config.partition.alpha) for column, config in runs(studies, "skew").items()}
     assert skew == {(method, alpha) for method in shipped for alpha in (0.05, 0.2, 1.0, 10.0)}
     clients = {
@@ -101,15 +101,15 @@ def test_the_bits_are_those_that_the_axis_says(studies: ModuleType) -> None:
         for column, c in runs(studies, "bits").items()
     }
     expected: dict[str, Any] = {
-        f"{method}@{bits}": (codec, bits, method == "fedsense-plus", codec, 4)
-        for method, codec, known in (("fedsense", "eden", (1, 2, 3, 4, 8)), ("fedsense-plus", "trellis", (1, 2, 3, 4)))
+        f"{method}@{bits}": (codec, bits, method == "trellis", codec, 4)
+        for method, codec, known in (("fedsense", "eden", (1, 2, 3, 4, 8)), ("trellis", "trellis", (1, 2, 3, 4)))
         for bits in known
     }
     assert {column: found[column] for column in expected} == expected
     rest = {column: (row[0], row[2], row[3]) for column, row in found.items() if column not in expected}
     assert rest == {
         "fedsense@32": ("none", False, "eden"),
-        "fedsense-plus@32": ("none", False, "trellis"),
+        "trellis@32": ("none", False, "trellis"),
         "fedsense@full": ("none", False, "none"),
         "fedavg@full": ("none", False, "none"),
     }

@@ -37,8 +37,8 @@ TASKS = ("ucmerced", "scenes", "segments")
 CANNOT_START = 2
 SHIPPED = (
     {"name": "fedavg", "label": "fedavg, 32 bits both ways"},
+    {"name": "fedavg-public", "label": "fedavg-public, 32 bits both ways"},
     {"name": "fedsense", "label": "fedsense, 1 bit up, 4 down"},
-    {"name": "fedsense-plus", "label": "fedsense-plus, 1 bit up, 4 down"},
 )
 """The presets as they are, each at its own bits."""
 SKEW_CLIENTS, SKEW_STEPS = 8, 6
@@ -48,7 +48,7 @@ CLIENT_ROUNDS, CLIENT_STEPS, CLIENT_BATCH = 6, 192, 12
 the imagery is gone through 16 times, whoever holds it. 64 clients cost ten seconds a round, whatever they train."""
 LOCAL_TOTAL = 100
 """Steps of each client in the whole run: the least that 1, 5, 10, 20 and 50 divide. A round costs a second besides."""
-PLUS_UP = {"uplink.codec": "trellis", "uplink.predictor": True, "downlink.codec": "trellis"}
+TRELLIS = {"uplink.codec": "trellis", "downlink.codec": "trellis"}
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,18 @@ def _bits() -> Study:
         Point("32", {**plain, **down}, 32),
         Point("full", {**plain, "downlink.codec": "none"}, label="32 bits both ways"),
     )
-    trellis = {str(bits): PLUS_UP for bits in (1, 2, 3, 4)} | {"32": {"downlink.codec": "trellis"}}
+    trellis = {str(bits): TRELLIS for bits in (1, 2, 3, 4)} | {"32": {"downlink.codec": "trellis"}}
     methods = (
         {"name": "fedavg", "wires": ["full"]},
         {"name": "fedsense"},
-        {"name": "fedsense-plus", "wires": list(trellis), "bits": trellis},
+        {
+            "name": "trellis",
+            "preset": "fedsense",
+            "label": "fedsense, trellis and predictor",
+            "settings": {"uplink.predictor": True},
+            "wires": list(trellis),
+            "bits": trellis,
+        },
     )
     return Study("Accuracy against bits up, 4 bits down", "bits a parameter up", points, {}, methods, "fedavg@full")
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fedsense_core.benchmark.cells import Cell
+from fedsense_core.benchmark.flatness import Analysis
 from fedsense_core.benchmark.grading import current_results, run_folders
 from fedsense_core.benchmark.manifest import Manifest
 from fedsense_core.benchmark.matrix import NO_WIRE, Matrix, Method, Task
 from fedsense_core.benchmark.statistics import Array, Pool, Sampled, drawn, group_draws
 from fedsense_core.downstream.result import TaskResult
 from fedsense_core.errors import FedSenseError
-from fedsense_core.reporting.run_folder import Metrics, RunFolder
+from fedsense_core.reporting.run_folder import Metrics, RunFolder, read_json
 
 Results = Mapping[str, TaskResult]
 
@@ -33,6 +34,8 @@ class Row:
     bytes_down: float | None
     seconds: float | None
     """Of the run, mean over seeds; None where nothing is trained."""
+    analyses: dict[int, Analysis] = field(default_factory=dict)
+    """By seed, of cells that were analysed; none of ``standalone``, whose sites have losses of their own."""
 
     @property
     def key(self) -> str:
@@ -66,6 +69,8 @@ class _Done:
     bytes_up: int
     bytes_down: int
     seconds: float
+    analysis: Analysis | None
+    """Of a cell with a single run."""
 
 
 def gather(matrix: Matrix, cells: Sequence[Cell], manifest: Manifest) -> Gathered:
@@ -125,6 +130,7 @@ def _read(cell: Cell, manifest: Manifest, tasks: Mapping[str, Task]) -> _Done | 
         sum(line.get("bytes_up", 0) for line in lines),
         sum(line.get("bytes_down", 0) for line in lines),
         sum((line.get("seconds") or {}).get("total", 0.0) for line in lines),
+        read_json(RunFolder(folders[0]).analysis_file) if len(folders) == 1 else None,
     )
 
 
@@ -165,4 +171,5 @@ def _row(mine: Sequence[_Done], scores: Sequence[tuple[Array, Array]], suffix: s
         float(np.mean([one.bytes_up for one in mine])) if travels else None,
         float(np.mean([one.bytes_down for one in mine])) if travels else None,
         None if method.untrained else float(np.mean([one.seconds for one in mine])),
+        {one.cell.seed: one.analysis for one in mine if one.analysis is not None},
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 from jinja2 import Environment
 
 from fedsense_core import __version__
+from fedsense_core.benchmark.flatness import HOW as MEASURED
 from fedsense_core.benchmark.plots import draw
 from fedsense_core.benchmark.summary import Summary
-from fedsense_core.benchmark.tables import HOW, score_table, tables
+from fedsense_core.benchmark.tables import HOW, flatness, score_table, tables
 from fedsense_core.durable import write_whole
 from fedsense_core.reporting.run_folder import write_json
 from fedsense_core.reporting.template import STYLE
@@ -32,6 +33,8 @@ PAGE = """<!doctype html>
 <main id="content">
 <section><h2>How to read it</h2>
 <p>{{ how }}</p>
+{% if measured %}<p>{{ measured }}</p>
+{% endif %}
 {% for task in summary.tasks.values() if task.note %}<p class="why">{{ task.label }}: {{ task.note }}</p>
 {% endfor %}
 {% if summary.missing %}<p><strong>{{ summary.missing | length }} cells are not finished.</strong></p>{% endif %}
@@ -43,11 +46,11 @@ PAGE = """<!doctype html>
 <figure class="plot"><img src="{{ curve.source }}" alt="{{ curve.alt }}"></figure>
 </section>
 {% endfor %}
-{% for table in tables %}<section><h2>Wire {{ table.wire }}</h2>
+{% for title, head_cells, lines in tables %}<section><h2>{{ title }}</h2>
 <div class="scroll"><table>
-<thead><tr>{% for head in table.table[0] %}<th scope="col"{% if not loop.first %} class="num"{% endif %}>{{ head }}</th>
+<thead><tr>{% for head in head_cells %}<th scope="col"{% if not loop.first %} class="num"{% endif %}>{{ head }}</th>
 {% endfor %}</tr></thead>
-<tbody>{% for row in table.table[1] %}
+<tbody>{% for row in lines %}
 <tr><th scope="row">{{ row[0] }}</th>
 {% for cell in row[1:] %}<td class="num">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div></section>
@@ -77,9 +80,13 @@ def _page(summary: Summary) -> str:
         version=__version__,
         summary=summary,
         how=HOW.replace("`", ""),
+        measured=MEASURED if flatness(summary) else "",
         subtitle=f"{len(summary['tasks'])} tasks, wires {wires}, {len(seeds)} seeds",
         curves=[{**vars(curve), "source": _source(curve.svg)} for curve in draw(summary)],
-        tables=[{"wire": wire, "table": score_table(summary, wire)} for wire in summary["wires"]],
+        tables=[
+            *((f"Wire {wire}", *score_table(summary, wire)) for wire in summary["wires"]),
+            *((title, lines[0], lines[1:]) for title, lines in flatness(summary)),
+        ],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedsense_core.benchmark.flatness import flatness_row
 from fedsense_core.benchmark.gathering import Gathered, Row
 from fedsense_core.benchmark.matrix import NO_WIRE, Matrix
 from fedsense_core.benchmark.statistics import Difference, Pool, Sampled, difference, holm, share
@@ -70,6 +71,7 @@ def _row(row: Row, tasks: list[str], rows: list[Row], pool: Pool) -> Summary:
         "bytes_up": row.bytes_up,
         "bytes_down": row.bytes_down,
         "seconds": row.seconds,
+        "flatness": flatness_row(row.analyses) if row.analyses else None,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedsense_core.benchmark.flatness import HOW as MEASURED
+from fedsense_core.benchmark.flatness import flatness_tables
 from fedsense_core.benchmark.matrix import NO_WIRE
 from fedsense_core.benchmark.summary import Summary
 from fedsense_core.reporting.wording import human_bytes
@@ -23,7 +25,15 @@ def tables(summary: Summary) -> str:
     parts = [f"# {summary['title']}", HOW, _remarks(summary)]
     parts += [_scores(summary, wire) for wire in summary["wires"]]
     parts += [_comparison(summary, comparison) for comparison in summary["comparisons"]]
+    measured = flatness(summary)
+    parts += [f"## {title}\n\n{_table(lines[0], lines[1:])}" for title, lines in measured]
+    parts += [MEASURED] if measured else []
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def flatness(summary: Summary) -> list[tuple[str, list[list[str]]]]:
+    """Return title and lines of each table on flatness; none where nothing was analysed."""
+    return flatness_tables(summary["rows"], [one["reference"] for one in summary["comparisons"]])
 
 
 def rows_beside(summary: Summary, wire: str) -> list[Summary]:
