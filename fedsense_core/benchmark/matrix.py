@@ -140,7 +140,7 @@ class Control(Part):
             settings={**(base.settings if base else {}), **self.settings},
             bits=both,
             wires=self.wires if self.wires is not None or base is None else base.wires,
-            seeds=self.seeds,
+            seeds=self.seeds if self.seeds is not None or base is None else base.seeds,
             untrained=self.untrained,
         )
 
@@ -211,6 +211,8 @@ class Matrix(Part):
             bases = [method.name for method in self.methods]
             _known(f"controls.{control}.base", entry.base, bases, optional=entry.untrained)
         for method in self.all_methods:
+            if method.wires and len({*method.wires}) < len(method.wires):
+                raise ValueError(f"{method.name}: a wire is named twice")
             for wire in {*method.wires_among(self.wires), *method.bits} - ({NO_WIRE} if method.alone else set()):
                 _known(f"{method.name}: wire", wire, list(self.wires))
         for name in self.compare:

@@ -145,7 +145,7 @@ def analyse(
         from fedsense_core.analysis import AnalysisOptions
         from fedsense_core.cli import analysing
 
-        radii = tuple(radius or AnalysisOptions.radii)
+        radii = tuple(sorted(radius or AnalysisOptions.radii))
         options = AnalysisOptions(batches, radii, absolute, ascents, device=device)
         with progress_bar("measuring", "passes") as progress:
             analysis = analysing.analyse(folder.expanduser().absolute(), out, options, progress)

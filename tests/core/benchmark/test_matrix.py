@@ -35,6 +35,11 @@ def test_a_control_is_its_method_with_some_settings_changed(matrix: Matrix) -> N
     assert "no-distillation@1" not in cells
 
 
+def test_a_control_runs_with_the_seeds_of_its_method(write_matrix: Callable[..., Path]) -> None:
+    path = write_matrix(('"fedsense", "fedavg",', '{ name = "fedsense", seeds = [1] }, "fedavg",'))
+    assert [cell.seed for cell in cells_of(load_matrix(path), "no-distillation@*")] == [1]
+
+
 def test_methods_in_which_nothing_travels_run_once_a_seed(matrix: Matrix) -> None:
     names = [cell.name for cell in cells_of(matrix, "*/seed1")]
     once = [name for name in names if "@any" in name]
@@ -61,6 +66,7 @@ def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -
         ),
         ('[bits."32"]', "[bits.any]", r"bits: 'any' stands for methods in which nothing travels"),
         ('wires = ["32"]', 'wires = ["any"]', r"no-distillation: wire: 'any' is none of 32, 1"),
+        ('wires = ["32"]', 'wires = ["32", "1", "32"]', r"no-distillation: a wire is named twice"),
         ('wires = ["32"]', 'wires = ["23"]', r"no-distillation: wire: '23' is none of 32, 1"),
         ('"plus@1"', '"puls@1"', r"compare: 'puls' is none of.*Did you mean 'plus'"),
         ("weight = 3.0", "weight = -1.0", r"tasks\.masks\.weight.*greater than or equal to 0"),
