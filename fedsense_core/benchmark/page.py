@@ -1,8 +1,9 @@
-"""What a benchmark leaves to be read: ``table.md``, ``summary.json`` and ``report.html``."""
+"""What a benchmark leaves to be read: ``table.md``, ``summary.json``, ``report.html`` and its ``plots``."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment
@@ -12,7 +13,9 @@ from fedsense_core.benchmark.flatness import HOW as MEASURED
 from fedsense_core.benchmark.plots import draw
 from fedsense_core.benchmark.summary import Summary
 from fedsense_core.benchmark.tables import HOW, flatness, score_table, tables
-from fedsense_core.durable import write_whole
+from fedsense_core.durable import whole_folder, write_whole
+from fedsense_core.places import safe_name
+from fedsense_core.reporting.canvas import Curve
 from fedsense_core.reporting.run_folder import write_json
 from fedsense_core.reporting.template import STYLE
 
@@ -63,15 +66,19 @@ PAGE = """<!doctype html>
 
 
 def write_results(folder: Path, summary: Summary) -> list[Path]:
-    """Write all three and return their paths. The page holds everything it shows."""
-    paths = [folder / name for name in ("table.md", "summary.json", "report.html")]
+    """Write all of them and return their paths. The page holds everything it shows; plots are also files, as SVG."""
+    paths = [folder / name for name in ("table.md", "summary.json", "report.html", "plots")]
+    curves = draw(summary)
     write_whole(paths[0], tables(summary).encode())
     write_json(paths[1], summary)
-    write_whole(paths[2], _page(summary).encode())
+    write_whole(paths[2], _page(summary, curves).encode())
+    with whole_folder(paths[3]) as plots:
+        for number, curve in enumerate(curves, start=1):
+            (plots / f"{number}-{safe_name(curve.title)}.svg").write_bytes(curve.svg)
     return paths
 
 
-def _page(summary: Summary) -> str:
+def _page(summary: Summary, curves: Sequence[Curve]) -> str:
     seeds = {seed for row in summary["rows"] for seed in row["seeds"]}
     wires = ", ".join(summary["wires"])
     environment = Environment(autoescape=True, trim_blocks=True)
@@ -82,7 +89,7 @@ def _page(summary: Summary) -> str:
         how=HOW.replace("`", ""),
         measured=MEASURED if flatness(summary) else "",
         subtitle=f"{len(summary['tasks'])} tasks, wires {wires}, {len(seeds)} seeds",
-        curves=[{**vars(curve), "source": _source(curve.svg)} for curve in draw(summary)],
+        curves=[{**vars(curve), "source": _source(curve.svg)} for curve in curves],
         tables=[
             *((f"Wire {wire}", *score_table(summary, wire)) for wire in summary["wires"]),
             *((title, lines[0], lines[1:]) for title, lines in flatness(summary)),

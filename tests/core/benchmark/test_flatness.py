@@ -58,7 +58,7 @@ def test_ratios_are_paired_by_seed(analysed: Summary) -> None:
 def test_tables_and_page_show_what_was_analysed_and_nothing_where_nothing_was(
     analysed: Summary, tmp_path: Path, matrix: Matrix, fill: Callable[..., Manifest]
 ) -> None:
-    table, _, page = write_results(tmp_path, analysed)
+    table, _, page, _ = write_results(tmp_path, analysed)
     text = table.read_text(encoding="utf-8")
     assert "## Flatness and drift: up to 3 seeds" in text
     assert "| fedsense | 32 | 2 ± 0 | 2.67 ± 1.2 |" in text

@@ -108,7 +108,7 @@ def test_a_score_that_is_not_defined_is_in_no_comparison_and_breaks_no_table(
     against = comparison(summary, "fedavg@32")
     assert "fedsense@32" not in against
     assert "no-distillation@32" in against
-    table, _, page = write_results(tmp_path, summary)
+    table, _, page, _ = write_results(tmp_path, summary)
     assert "| fedsense | nan" in table.read_text(encoding="utf-8")
     assert page.exists()
 
@@ -120,13 +120,15 @@ def test_versions_of_the_code_are_counted_also_within_a_cell(tmp_path: Path, mat
 
 
 def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, summary: Summary) -> None:
-    table, figures, page = write_results(tmp_path, summary)
+    table, figures, page, plots = write_results(tmp_path, summary)
     text, html = table.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
     assert "+10.00 [+10.00, +10.00]" in text
     assert "PROXY labels" in text
     assert "7 comparisons" in text, "fedsense, plus, no distillation, centralised, random, and standalone twice"
     assert json.loads(figures.read_text(encoding="utf-8"))["title"] == "Made up"
     assert html.count("data:image/svg+xml") == 3 + 1 + 1
+    assert all("<svg" in path.read_text(encoding="utf-8") for path in plots.iterdir())
+    assert len(list(plots.iterdir())) == 3 + 1 + 1
     assert "FedSense+" in html
     assert 'src="http' not in html
     assert "PROXY labels" in html
