@@ -40,6 +40,7 @@ class RoundRecord:
     learning_rate: float = 0.0
     """At the first local step of the round."""
     distillation_loss: float | None = None
+    """Distance to the teachers, and ``public_weight`` times the self-supervised loss on the public set."""
     notes: list[dict[str, str]] = field(default_factory=list)
     """``site`` and ``note``: what changed in silence otherwise, such as a residual that was dropped."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -136,7 +136,7 @@ class FedSense(Strategy):
         """Advance the broadcast to w_t and address every chosen client with the frames that it lacks."""
         began = time.monotonic()
         self._expected = None  # what the last round held of the model is free before the next is built
-        chosen, absent = self.gathering.choose(grid, server_round)
+        chosen, absent = self.gathering.choose(grid, server_round) if self.config.asks_clients else ([], [])
         self.record = RoundRecord(server_round, rejected=absent, elements=self.table.numel)
         if self.state.moved or self.broadcaster.replica is None:
             self.broadcaster.advance(_from_arrays(arrays))
@@ -156,12 +156,13 @@ class FedSense(Strategy):
         self._admit(replies)
         self.record.seconds["clients"] = time.monotonic() - began
         accepted = self.record.accepted
-        if len(accepted) < self.config.federation.quorum:
+        if self.config.asks_clients and len(accepted) < self.config.federation.quorum:
             quorum = self.config.federation.quorum
             log(WARNING, "round %d: %d accepted, quorum %d: nothing changes", server_round, len(accepted), quorum)
             return None, None
         began = time.monotonic()
-        self._move(accepted)
+        if self.config.asks_clients:
+            self._move(accepted)
         self.record.seconds["aggregate"] = time.monotonic() - began
         self._distil(accepted, server_round)
         self._acknowledge(accepted, server_round)
@@ -324,6 +325,7 @@ class FedSense(Strategy):
                 teachers.append(self.distiller.look(self.model, weight))
         self.table.write(self.state.weights, self.model)
         distilled = self.distiller.distil(self.model, self.table, teachers, server_round)
+        self.state.moved = True
         self.state.weights, self.record.distillation_loss = distilled
         self.record.seconds["distill"] = time.monotonic() - began
 
@@ -346,7 +348,7 @@ def _feedback_text(config: Config) -> str:
         share, codec = config.federation.participation, config.uplink.codec
         why = f"federation.participation {share:g} is below a half" if share < 0.5 else f"{codec} would owe without end"
         if config.aggregation.kind == "none":
-            why = "clients only teach"
+            why = "without aggregation rounds do not add up"
         text += f" ({why}: {'unbiased scale' if codec in SCALED_CODECS else 'nothing else changes'}, no residual)"
     return text
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from fedsense_core.benchmark.cells import Cell
-from fedsense_core.benchmark.flatness import Analysis
 from fedsense_core.benchmark.grading import current_results, run_folders
 from fedsense_core.benchmark.manifest import Manifest
 from fedsense_core.benchmark.matrix import NO_WIRE, Matrix, Method, Task
 from fedsense_core.benchmark.statistics import Array, Pool, Sampled, drawn, group_draws
 from fedsense_core.downstream.result import TaskResult
 from fedsense_core.errors import FedSenseError
+from fedsense_core.reporting.flatness import Analysis
 from fedsense_core.reporting.run_folder import Metrics, RunFolder, read_json
 
 Results = Mapping[str, TaskResult]
@@ -35,7 +35,7 @@ class Row:
     seconds: float | None
     """Of the run, mean over seeds; None where nothing is trained."""
     analyses: dict[int, Analysis] = field(default_factory=dict)
-    """By seed, of cells that were analysed; none of ``standalone``, whose sites have losses of their own."""
+    """By seed, of cells that were analysed; none of ``standalone``, which has a model for each site."""
 
     @property
     def key(self) -> str:
@@ -70,7 +70,7 @@ class _Done:
     bytes_down: int
     seconds: float
     analysis: Analysis | None
-    """Of a cell with a single run."""
+    """None of ``standalone``."""
 
 
 def gather(matrix: Matrix, cells: Sequence[Cell], manifest: Manifest) -> Gathered:
@@ -130,7 +130,7 @@ def _read(cell: Cell, manifest: Manifest, tasks: Mapping[str, Task]) -> _Done | 
         sum(line.get("bytes_up", 0) for line in lines),
         sum(line.get("bytes_down", 0) for line in lines),
         sum((line.get("seconds") or {}).get("total", 0.0) for line in lines),
-        read_json(RunFolder(folders[0]).analysis_file) if len(folders) == 1 else None,
+        read_json(RunFolder(folders[0]).analysis_file) if cell.method.based_on != "standalone" else None,
     )
 
 

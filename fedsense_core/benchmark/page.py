@@ -12,8 +12,8 @@ from fedsense_core import __version__
 from fedsense_core.benchmark.flatness import HOW as MEASURED
 from fedsense_core.benchmark.plots import draw
 from fedsense_core.benchmark.summary import Summary
-from fedsense_core.benchmark.tables import HOW, flatness, score_table, tables
-from fedsense_core.durable import whole_folder, write_whole
+from fedsense_core.benchmark.tables import HOW, flatness_of, score_table, tables
+from fedsense_core.durable import write_whole
 from fedsense_core.places import safe_name
 from fedsense_core.reporting.canvas import Curve
 from fedsense_core.reporting.run_folder import write_json
@@ -72,9 +72,13 @@ def write_results(folder: Path, summary: Summary) -> list[Path]:
     write_whole(paths[0], tables(summary).encode())
     write_json(paths[1], summary)
     write_whole(paths[2], _page(summary, curves).encode())
-    with whole_folder(paths[3]) as plots:
-        for number, curve in enumerate(curves, start=1):
-            (plots / f"{number}-{safe_name(curve.title)}.svg").write_bytes(curve.svg)
+    paths[3].mkdir(exist_ok=True)
+    files = {f"{number}-{safe_name(curve.title)}.svg": curve.svg for number, curve in enumerate(curves, start=1)}
+    for name, svg in files.items():
+        write_whole(paths[3] / name, svg)
+    for old in paths[3].glob("[0-9]*-*.svg"):
+        if old.name not in files:
+            old.unlink(missing_ok=True)
     return paths
 
 
@@ -87,12 +91,12 @@ def _page(summary: Summary, curves: Sequence[Curve]) -> str:
         version=__version__,
         summary=summary,
         how=HOW.replace("`", ""),
-        measured=MEASURED if flatness(summary) else "",
+        measured=MEASURED if flatness_of(summary) else "",
         subtitle=f"{len(summary['tasks'])} tasks, wires {wires}, {len(seeds)} seeds",
         curves=[{**vars(curve), "source": _source(curve.svg)} for curve in curves],
         tables=[
             *((f"Wire {wire}", *score_table(summary, wire)) for wire in summary["wires"]),
-            *((title, lines[0], lines[1:]) for title, lines in flatness(summary)),
+            *((title, lines[0], lines[1:]) for title, lines in flatness_of(summary)),
         ],
     )
 

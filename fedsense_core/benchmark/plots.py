@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import cycle
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,6 +15,8 @@ from fedsense_core.benchmark.tables import rows_beside
 from fedsense_core.reporting.canvas import COLOURS, GREY, INK, MARKERS, Curve
 
 ROW_INCHES = 0.24
+DASHES = ("--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
+"""Of levels: methods in which nothing travels."""
 
 
 def draw(summary: Summary) -> list[Curve]:
@@ -71,9 +74,7 @@ def _quality(summary: Summary) -> list[Curve]:
             lw=1,
             label=_plain(row["label"]) if first else None,
         )
-    for row, line in [
-        (row, "--" if row["method"] == "centralised" else ":") for row in summary["rows"] if _is_level(row)
-    ]:
+    for row, line in zip(filter(_is_level, summary["rows"]), cycle(DASHES), strict=False):
         axes.axhline(100 * row["pooled"], color=INK, lw=1, ls=line, label=_plain(row["label"]))
     axes.set_xscale("log")
     axes.set_ylabel("pooled score, %", fontsize=9, color=INK)

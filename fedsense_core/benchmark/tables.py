@@ -25,15 +25,15 @@ def tables(summary: Summary) -> str:
     parts = [f"# {summary['title']}", HOW, _remarks(summary)]
     parts += [_scores(summary, wire) for wire in summary["wires"]]
     parts += [_comparison(summary, comparison) for comparison in summary["comparisons"]]
-    measured = flatness(summary)
+    measured = flatness_of(summary)
     parts += [f"## {title}\n\n{_table(lines[0], lines[1:])}" for title, lines in measured]
     parts += [MEASURED] if measured else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def flatness(summary: Summary) -> list[tuple[str, list[list[str]]]]:
+def flatness_of(summary: Summary) -> list[tuple[str, list[list[str]]]]:
     """Return title and lines of each table on flatness; none where nothing was analysed."""
-    return flatness_tables(summary["rows"], [one["reference"] for one in summary["comparisons"]])
+    return flatness_tables(summary["rows"], summary["comparisons"])
 
 
 def rows_beside(summary: Summary, wire: str) -> list[Summary]:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedsense_core import __version__
 from fedsense_core.cli.shell import clear_errors, console, errors
 from fedsense_core.errors import ConfigError, nearest
 
@@ -98,15 +99,17 @@ def evaluate(
             chosen = load_task(name, folder, described)
             loaded = load_for(encoder, chosen)
             given["weights_sha256"] = sha256(encoder / "model.safetensors")
+            given |= {"images": chosen.digest, "version": __version__}
             _check_folder(out, given)
             errors.print(escape(f"{_found(chosen)}; on {place}"))
             shown = replace(options, progress=progress("encoder"), show=_drawn_into(out / PICTURES))
-            results = evaluate_encoder(loaded, chosen, _resumed(out / RESULTS, given, shown))
+            shown = _resumed(out / RESULTS, given, shown)
+            plain = _resumed(out / RANDOM, given, replace(options, progress=progress("random weights")))
+            results = evaluate_encoder(loaded, chosen, shown)
             control = []
             if random:
-                plain = replace(options, progress=progress("random weights"))
                 drawn = random_encoder(encoder, loaded, seed_of("random weights"))
-                control = evaluate_encoder(drawn, chosen, _resumed(out / RANDOM, given, plain))
+                control = evaluate_encoder(drawn, chosen, plain)
         write_whole(out / TABLE, markdown(results, control).encode())
     console.print(_table(f"{results[0].task}: {results[0].data}", score_rows(results, control)))
     console.print(escape(explanation(results)))

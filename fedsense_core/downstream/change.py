@@ -24,13 +24,12 @@ from fedsense_core.downstream.pixels import (
     WHOLE,
     Part,
     PixelModel,
-    evenly,
     predicted_classes,
     scored_pixels,
     trained_on_crops,
 )
 from fedsense_core.downstream.result import Mode, TaskResult
-from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData
+from fedsense_core.downstream.samples import IGNORED, Array, Sample, TaskData, spread_over
 from fedsense_core.downstream.tiling import splits
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.tiles import Row, Tile, to_rgb
@@ -89,7 +88,7 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
     read = partial(_pair, data)
     ((train, test),) = splits(data)
     for seed in range(options.seeds):
-        plan, drawn_from = (mode, HEAD, seed), seed_of("change", mode, seed)
+        plan, weights_seed = (mode, HEAD, seed), seed_of("change", mode, seed)
         model = trained_on_crops(
             encoder,
             lambda pyramid: ChangeModel(pyramid, DifferenceHead(pyramid.channels)),
@@ -97,7 +96,7 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
             read,
             options,
             plan,
-            drawn_from,
+            weights_seed,
         )
         metrics: dict[str, Metric] = {
             "f1": BinaryF1Score(ignore_index=IGNORED),
@@ -119,7 +118,7 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
 def change_pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
     """Return a row of before, after, truth and prediction for some test images; changed is white, unknown grey."""
     rows = []
-    for sample in evenly(data.test, MOST_SHOWN):
+    for sample in spread_over(data.test, MOST_SHOWN):
         pair = _pair(data, sample, WHOLE)
         found = predicted_classes(model, pair.to(options.place), options.batch_size)
         truth = sample.target()

@@ -21,7 +21,7 @@ from fedsense_core.downstream.fitting import fit, weights_drawn_from
 from fedsense_core.downstream.grouping import GroupedConfusion
 from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.result import Mode, TaskResult
-from fedsense_core.downstream.samples import Array, Sample, TaskData
+from fedsense_core.downstream.samples import Array, Sample, TaskData, spread_over
 from fedsense_core.downstream.tiling import batched, drawn
 from fedsense_core.downstream.turning import TURNS, turned
 from fedsense_core.errors import FedSenseError, SiteError
@@ -146,9 +146,8 @@ def _result(work: _Work, mode: Mode, head: str) -> TaskResult:
 
 
 def _pictures(data: TaskData[int], predicted_M: Array) -> list[Row]:
-    chosen = np.unique(np.linspace(0, len(data.test) - 1, min(len(data.test), MOST_SHOWN)).astype(int))
     rows: list[Row] = []
-    for places in batched(chosen.tolist(), 6):
+    for places in batched(spread_over(range(len(data.test)), MOST_SHOWN), 6):
         tiles = []
         for i in places:
             sample, found = data.test[i], int(predicted_M[i])

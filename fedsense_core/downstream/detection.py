@@ -23,7 +23,7 @@ from fedsense_core.downstream.fcos import STRIDES, Detector
 from fedsense_core.downstream.fitting import fit, weights_drawn_from
 from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.result import Mode, TaskResult
-from fedsense_core.downstream.samples import Array, Boxes, Sample, TaskData
+from fedsense_core.downstream.samples import Array, Boxes, Sample, TaskData, spread_over
 from fedsense_core.downstream.segmentation import coloured
 from fedsense_core.downstream.tiling import batched, drawn, filled_up, random_window, splits, windows
 from fedsense_core.downstream.turning import TURNS, turned, turned_boxes
@@ -102,9 +102,8 @@ def detection_pictures(tiles: Sequence[Scored], bands: Sequence[str]) -> list[Ro
 
     All of them, most of which are unsure, would cover the image.
     """
-    chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), MOST_SHOWN)).astype(int))
     rows = []
-    for tile in (tiles[i] for i in chosen):
+    for tile in spread_over(tiles, MOST_SHOWN):
         (image,) = to_rgb(tile.x_CHW[None], bands)
         truth, surest = tile.truth, np.argsort(-tile.found.scores_d, kind="stable")[: len(tile.truth.classes_n)]
         found = tile.found.only(np.isin(np.arange(len(tile.found.scores_d)), surest))

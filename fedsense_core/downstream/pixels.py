@@ -5,7 +5,7 @@ Shapes: B batch, C channels of what a model sees, H x W pixels of an image, S si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,16 +59,16 @@ def trained_on_crops(
     read: Read,
     options: TaskOptions,
     plan: tuple[Mode, str, int],
-    seed: int,
+    weights_seed: int,
 ) -> PixelModel:
     """Return what ``build`` makes, trained on random crops of ``options.side`` pixels, else of the images' own side.
 
-    ``plan`` names mode, head and the number of the training; ``seed`` draws the new weights.
+    ``plan`` is mode, head and the number of the training; ``weights_seed`` draws the new weights.
     """
     mode, head, number = plan
     place, side = options.place, options.side or min(USUAL_SIDE, max(train[0].image().shape[1:]))
     # Dropped paths are drawn while training, so all of it is done inside.
-    with weights_drawn_from(seed):
+    with weights_drawn_from(weights_seed):
         pyramid = Pyramid(encoder, side, trained=mode == "fine-tuned")
         model = build(pyramid).to(place)
         generator = torch.Generator().manual_seed(seed_of("batches", number))
@@ -145,9 +145,3 @@ def scored_pixels(
             metric.update(torch.from_numpy(found)[None], torch.from_numpy(truth)[None])
         options.progress(what, number, len(test))
     return {name: float(metric.compute()) for name, metric in metrics.items()}, counted
-
-
-def evenly(samples: Sequence[Sample[Array]], most: int) -> Iterator[Sample[Array]]:
-    """Yield at most so many of the samples, evenly spread."""
-    for i in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), most)).astype(int)):
-        yield samples[i]

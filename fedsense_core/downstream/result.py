@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +79,10 @@ def load_results(path: Path) -> list[TaskResult]:
         with np.load(path, allow_pickle=False) as file:
             entries = json.loads(file["entries"].tobytes())
             return [_result(entry, i, file) for i, entry in enumerate(entries)]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise FedSenseError(f"{path} holds no results of `fedsense evaluate` ({error}); run it again") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        raise FedSenseError(
+            f"{path} holds no results of `fedsense evaluate` ({error}): delete it, and run again"
+        ) from error
 
 
 def _result(entry: dict[str, Any], place: int, file: Mapping[str, np.ndarray]) -> TaskResult:

@@ -5,6 +5,8 @@ Shapes: C bands, H x W pixels, n boxes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -45,6 +47,7 @@ class Boxes:
 
 
 Held = TypeVar("Held")
+Item = TypeVar("Item")
 Target = TypeVar("Target", int, Array, Boxes)
 
 
@@ -88,6 +91,13 @@ class TaskData(Generic[Target]):
         """Band names, in channel order."""
         return tuple(band.name for band in self.spectrum)
 
+    @property
+    def digest(self) -> str:
+        """Hex name of the images, as far as names, groups, classes, bands and statistics tell them apart."""
+        parts = [[(sample.name, sample.group) for sample in part] for part in (self.train, self.test)]
+        told = json.dumps([parts, self.classes, self.bands, self.mean.tolist(), self.std.tolist()])
+        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
     def standardise(self, image: Array) -> Tensor:
         """Return an image (C, H, W) as float32, standardised by the training part and clamped to ±6 deviations."""
         x_CHW = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
@@ -128,11 +138,8 @@ def measured(images: Sequence[Load]) -> tuple[Tensor, Tensor]:
 
     Of more than 1000 images, 1000 evenly spread ones are read. Pass the training part's alone.
     """
-    chosen = [
-        images[i] for i in np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_MEASURED)).astype(int))
-    ]
     count, total, squares = 0, np.zeros(0), np.zeros(0)
-    for load in chosen:
+    for load in spread_over(images, MOST_MEASURED):
         image = load()
         x_CP = image.reshape(len(image), -1).astype(np.float64)
         count += x_CP.shape[1]
@@ -142,6 +149,11 @@ def measured(images: Sequence[Load]) -> tuple[Tensor, Tensor]:
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < 1e-6] = 1.0
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+
+
+def spread_over(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many of the items, evenly spread."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).astype(int))]
 
 
 def held(value: Held) -> Callable[[], Held]:

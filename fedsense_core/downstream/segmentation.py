@@ -21,13 +21,12 @@ from fedsense_core.downstream.options import TaskOptions
 from fedsense_core.downstream.pixels import (
     PixelModel,
     Read,
-    evenly,
     predicted_classes,
     scored_pixels,
     trained_on_crops,
 )
 from fedsense_core.downstream.result import Mode, TaskResult
-from fedsense_core.downstream.samples import IGNORED, Array, TaskData
+from fedsense_core.downstream.samples import IGNORED, Array, TaskData, spread_over
 from fedsense_core.downstream.tiling import batched
 from fedsense_core.errors import SiteError
 from fedsense_core.reporting.canvas import COLOURS
@@ -63,7 +62,7 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
     classes = len(data.classes)
     steep = replace(options, learning_rate=options.learning_rate * RATES[head])
     for seed in range(options.seeds):
-        drawn_from = seed_of("segmentation", mode, head, seed)
+        weights_seed = seed_of("segmentation", mode, head, seed)
         model = trained_on_crops(
             encoder,
             lambda pyramid: PixelModel(pyramid, BUILD[head](pyramid.channels, classes)),
@@ -71,7 +70,7 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
             _reader(data),
             steep,
             (mode, head, seed),
-            drawn_from,
+            weights_seed,
         )
         metrics: dict[str, Metric] = {
             "mean-iou": MulticlassJaccardIndex(classes, ignore_index=IGNORED),
@@ -95,7 +94,7 @@ def _reader(data: TaskData[Array]) -> Read:
 
 def _pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
     rows = []
-    for sample in evenly(data.test, MOST_SHOWN):
+    for sample in spread_over(data.test, MOST_SHOWN):
         truth = sample.target()
         if (truth != IGNORED).mean() < LEAST_KNOWN:
             continue

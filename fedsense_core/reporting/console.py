@@ -100,6 +100,8 @@ def _headline(metrics: Mapping[str, Any], rounds: int, seconds_left: float | Non
 def _replies(metrics: Mapping[str, Any]) -> str:
     if "accepted" not in metrics:
         return ""
+    if not (metrics.get("asked", 1) or metrics.get("rejected")):
+        return "none: no client is asked"
     accepted, rejected = metrics["accepted"], metrics.get("rejected") or []
     names = f" ({', '.join(map(clean, accepted))})" if accepted else ""
     lines = [f"{len(accepted)} accepted{names}, {len(rejected)} rejected"]
@@ -112,11 +114,11 @@ def _notes(metrics: Mapping[str, Any]) -> str:
 
 
 def _loss(metrics: Mapping[str, Any]) -> str:
-    if metrics.get("loss") is None:
-        return ""
     parts = {"ssl": "ssl_loss", "alignment": "alignment_loss", "distillation": "distillation_loss"}
-    known = [f"{name} {number(metrics[key])}" for name, key in parts.items() if metrics.get(key) is not None]
-    return f"{number(metrics['loss'])}" + (f" ({', '.join(known)})" if known else "")
+    known = ", ".join(f"{name} {number(metrics[key])}" for name, key in parts.items() if metrics.get(key) is not None)
+    if metrics.get("loss") is None:  # no client was asked, or none was accepted
+        return known
+    return f"{number(metrics['loss'])}" + (f" ({known})" if known else "")
 
 
 def _bytes(metrics: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def loss(history: History) -> Curve | None:
         [
             ("ssl_loss", "self-supervised"),
             ("alignment_loss", "alignment"),
-            ("distillation_loss", "distillation (server)"),
+            ("distillation_loss", "public set (server)"),
         ]
     ):
         line(right, *series(history, key), index, name)
@@ -87,7 +87,7 @@ def probes(history: History) -> Curve | None:
 def bytes_sent(history: History) -> Curve | None:
     """Draw bytes up and down, by round and in all, against float32 models."""
     lines = [m for m in history if m.get("bytes_up") is not None and m["round"] > 0]
-    if not lines:
+    if not any(m["bytes_up"] or m.get("bytes_down") for m in lines):
         return None
     figure, (left, right) = panels("bytes in each round", "bytes in all")
     totals = []

@@ -75,11 +75,12 @@ class Config(Section):
     def _something_moves_the_model(self) -> Config:
         if self.aggregation.kind != "none":
             return self
-        if self.distillation.kind in ("none", "self"):
+        kind, public_weight = self.distillation.kind, self.distillation.public_weight
+        if kind == "none" or (kind == "self" and not public_weight):
             raise ConfigError(
-                "wrong configuration: aggregation.kind = 'none' leaves it to public imagery to move the model, but "
-                f"with distillation.kind = {self.distillation.kind!r} it learns nothing there. Use distillation.kind = "
-                "'ensemble', or aggregation.kind = 'mean'"
+                "wrong configuration: aggregation.kind = 'none' leaves it to distillation to move the model, "
+                f"and distillation.kind = {self.distillation.kind!r} brings nothing new. Use distillation.kind = "
+                "'ensemble' or 'public-ssl', or aggregation.kind = 'mean'"
             )
         if self.outer.kind != "fedavg":
             raise ConfigError(
@@ -129,6 +130,11 @@ class Config(Section):
         return self.run.rounds * self.train.local_steps
 
     @property
+    def asks_clients(self) -> bool:
+        """Whether anything that clients do reaches the model; where it does not, they are left alone."""
+        return self.aggregation.kind != "none" or self.distillation.asks_clients
+
+    @property
     def sends_models(self) -> bool:
         """True where full models travel both ways and the round is plain FedAvg, bit for bit."""
         return (
@@ -166,7 +172,7 @@ class Config(Section):
         """Whether clients carry a residual.
 
         Below half participation it would go stale between a client's rounds. Without aggregation no sum of updates
-        makes up for what was lost: what a client owes of one model would only blur the next one that it teaches with.
+        makes up for what was lost: what a client owes of one model would only blur the next one that it sends.
         """
         able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
         adds_up = self.aggregation.kind != "none" and self.federation.participation >= 0.5

@@ -43,8 +43,8 @@ class AggregationSection(Section):
     """How the clients' updates become one."""
 
     kind: Literal["mean", "l-dawa", "l-dawa-normalised", "none"] = "mean"
-    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``: the clients only
-    teach (FLESD)."""
+    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``: the mean is not
+    used, and distillation alone moves the model (FLESD, FedMKD, ``public-only``)."""
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
 
@@ -66,7 +66,7 @@ class DistillationSection(Section):
     kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
     """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: their
     features, weighted for each chip (FedMKD); ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the
-    mean as its own teacher) are controls."""
+    mean as its own teacher; set ``public_weight`` to 0) are controls."""
     steps: int = Field(20, ge=1)
     """Optimiser steps a round."""
     batch_size: int = Field(128, ge=4)

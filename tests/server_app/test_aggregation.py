@@ -187,16 +187,48 @@ def test_without_aggregation_the_clients_move_the_model_by_teaching_alone(
     assert fed.lines()[1]["distillation_loss"] > 0
 
 
-def test_with_the_public_set_alone_nothing_that_clients_do_counts(federation: Make) -> None:
-    one, other = (
-        federation(name, changes={"preset": "public-only", "train.proximal": proximal})
-        for name, proximal in (("one", 0.0), ("other", 10.0))
-    )
-    one.run()
-    other.run()
-    assert one.lines()[-1]["loss"] != other.lines()[-1]["loss"]  # clients trained otherwise
-    assert same_bits(one.state().weights, other.state().weights)
-    assert not same_bits(one.state().weights, TensorTable.of(model := build_model(one.config)).read(model))
+def test_the_public_set_alone_is_what_comes_after_the_mean_without_anybody(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = federation(changes={"preset": "public-only", "run.rounds": 3, "federation.quorum": 3})
+    starts: list[Tensor] = []
+    ends: list[Tensor] = []
+    monkeypatch.setattr(Distiller, "look", lambda *_: pytest.fail("there is nobody to teach"))
+    distil = Distiller.distil
+
+    def watched(self: Distiller, model: Any, table: TensorTable, teachers: Any, server_round: int) -> Any:
+        starts.append(table.read(model))
+        found = distil(self, model, table, teachers, server_round)
+        ends.append(found[0])
+        return found
+
+    monkeypatch.setattr(Distiller, "distil", watched)
+    alone.run()
+    assert [(line["asked"], line["bytes_up"], line["loss"]) for line in alone.lines()] == [(0, 0, None)] * 3
+    assert all(line["distillation_loss"] > 0 for line in alone.lines())
+    assert all(map(same_bits, starts[1:], ends[:-1])), "nothing else moves the model"
+    assert not same_bits(starts[0], ends[0])
+
+
+def test_the_public_set_alone_goes_on_where_it_was(federation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"preset": "public-only", "run.rounds": 3}
+    whole = federation("whole", changes=changes)
+    whole.run()
+    distil = Distiller.distil
+
+    def dies(self: Distiller, model: Any, table: TensorTable, teachers: Any, server_round: int) -> Any:
+        if server_round == 3:
+            raise KeyboardInterrupt
+        return distil(self, model, table, teachers, server_round)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Distiller, "distil", dies)
+        with pytest.raises(KeyboardInterrupt):
+            federation("killed", changes=changes).run()
+    again = federation("killed", changes=changes)
+    again.run()
+    assert same_bits(again.state().weights, whole.state().weights)
+    assert [line["round"] for line in again.lines()] == [1, 2, 3]
 
 
 def test_without_aggregation_something_else_must_move_the_model(federation: Make) -> None:

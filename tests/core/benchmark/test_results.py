@@ -120,6 +120,9 @@ def test_versions_of_the_code_are_counted_also_within_a_cell(tmp_path: Path, mat
 
 
 def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, summary: Summary) -> None:
+    (tmp_path / "plots").mkdir()
+    for name in ("9-Of_an_earlier_time.svg", "mine.svg"):
+        (tmp_path / "plots" / name).write_text("<svg/>", encoding="utf-8")
     table, figures, page, plots = write_results(tmp_path, summary)
     text, html = table.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
     assert "+10.00 [+10.00, +10.00]" in text
@@ -128,7 +131,8 @@ def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, 
     assert json.loads(figures.read_text(encoding="utf-8"))["title"] == "Made up"
     assert html.count("data:image/svg+xml") == 3 + 1 + 1
     assert all("<svg" in path.read_text(encoding="utf-8") for path in plots.iterdir())
-    assert len(list(plots.iterdir())) == 3 + 1 + 1
+    assert len(list(plots.iterdir())) == 3 + 1 + 1 + 1
+    assert (plots / "mine.svg").exists()
     assert "FedSense+" in html
     assert 'src="http' not in html
     assert "PROXY labels" in html

@@ -69,6 +69,26 @@ def test_an_interrupted_evaluation_keeps_the_heads_that_are_done(
     assert first.scores == whole[0].scores
 
 
+def test_other_images_or_a_damaged_file_continue_nothing(encoder: Path, tmp_path: Path) -> None:
+    chips = real_chips(9)
+    for i, chip in enumerate(chips[:8]):
+        write_image(tmp_path / "mine" / ("river", "forest")[i % 2] / f"{i}.png", chip)
+    words = (encoder, "--task", "classification", "--data", tmp_path / "mine", "--no-random", "--out", tmp_path / "o")
+    assert run(*words).exit_code == 0
+    write_image(tmp_path / "mine" / "river" / "8.png", chips[8])
+    changed = run(*words)
+    assert changed.exit_code == 2
+    assert "other settings (images)" in changed.output
+    (tmp_path / "mine" / "river" / "8.png").unlink()
+    results = tmp_path / "o" / "results.npz"
+    whole = bytearray(results.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    results.write_bytes(whole)
+    damaged = run(*words)
+    assert damaged.exit_code == 2
+    assert "delete it, and run again" in damaged.output
+
+
 def test_a_users_folder_and_no_control(encoder: Path, tmp_path: Path) -> None:
     for i, chip in enumerate(real_chips(8)):
         write_image(tmp_path / "mine" / ("river", "forest")[i % 2] / f"{i}.png", chip)

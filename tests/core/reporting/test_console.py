@@ -56,6 +56,13 @@ def test_round_in_which_everybody_failed_is_described():
     ]
 
 
+def test_round_without_clients_shows_what_the_server_learned(make_round):
+    metrics = make_round(3) | {"asked": 0, "accepted": [], "rejected": [], "loss": None, "ssl_loss": None}
+    block = describe_round(metrics | {"alignment_loss": None, "distillation_loss": 1.25}, 3)
+    assert "none: no client is asked" in block
+    assert "distillation 1.250" in block
+
+
 def test_names_chosen_by_clients_cannot_steer_the_terminal(make_round):
     line = make_round(1, [{"node": "\x1b[2Jsite", "reason": "a\nround 9/9"}])
     block = describe_round(line, 2)
