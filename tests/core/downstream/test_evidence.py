@@ -104,5 +104,5 @@ def test_results_come_back_from_the_disk_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
 def test_another_file_is_no_result(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "results.npz").write_bytes(content)
-    with pytest.raises(FedSenseError, match="run it again"):
+    with pytest.raises(FedSenseError, match="delete it, and run again"):
         load_results(tmp_path / "results.npz")
