@@ -136,10 +136,8 @@ def scored_pixels(
     """Return the value of each metric over all pixels of known truth, and how often each class was taken for which."""
     counted = GroupedConfusion([sample.group for sample in test], classes)
     for number, sample in enumerate(test, start=1):
-        found, truth = (
-            predicted_classes(model, read(sample, WHOLE).to(options.place), options.batch_size),
-            sample.target(),
-        )
+        truth = sample.target()
+        found = predicted_classes(model, read(sample, WHOLE).to(options.place), options.batch_size)
         counted.add(sample.group, truth.ravel(), found.ravel())
         for metric in metrics.values():
             metric.update(torch.from_numpy(found)[None], torch.from_numpy(truth)[None])
