@@ -18,6 +18,7 @@ from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import inner_optimiser
 from client_app.retention import OwnModels, blend, shifted_teacher, unshifted
 from fedsense_core.data import Batch
+from fedsense_core.device import full_float32
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
@@ -76,7 +77,10 @@ def train_locally(
     device = training.device
     totals = torch.zeros(2, dtype=torch.float64)
     examples = 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        full_float32(config.train.precision == "fp32"),
+    ):
         for step in range(config.train.local_steps):
             batch = next(batches).to(device)
             totals += torch.tensor(training.step(batch, step), dtype=torch.float64)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from fedsense_core.errors import ConfigError
@@ -19,3 +22,14 @@ def chosen_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}): give cpu, cuda or auto") from None
+
+
+@contextmanager
+def full_float32(wanted: bool = True) -> Iterator[None]:
+    """Keep torch from rounding what convolutions on CUDA read to the 10 bits of TF32, as it does by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and not wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -51,7 +51,8 @@ class TrainSection(Section):
     band_subset: float = Field(0.5, ge=0, le=1)
     """Probability that a batch shows only a random subset of its bands; wavelength stems only."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` is bf16 autocast on CUDA and fp32 on the CPU."""
+    """``auto`` is bf16 autocast on CUDA and fp32 on the CPU. ``fp32`` is float32 throughout, without the TF32 in which
+    torch would convolve on CUDA."""
 
 
 class GuidanceSection(Section):
