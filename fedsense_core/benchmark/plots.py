@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fedsense_core.benchmark.matrix import NO_WIRE
 from fedsense_core.benchmark.summary import Summary
-from fedsense_core.benchmark.tables import rows_beside
+from fedsense_core.benchmark.tables import comparison_title, rows_beside, spans_wires
 from fedsense_core.reporting.canvas import COLOURS, GREY, INK, MARKERS, Curve
 
 ROW_INCHES = 0.24
@@ -37,12 +37,12 @@ def _forest(summary: Summary, comparison: Summary) -> Curve:
             axes.plot([found["low"], found["high"]], [y, y], color=colour, lw=1.4)
             axes.plot([found["mean"] - found["error"], found["mean"] + found["error"]], [y, y], color=colour, lw=4)
         axes.plot(found["mean"], y, "o", color=colour, ms=6, mec="white")
-    several = len({row["wire"] for row in rows} - {NO_WIRE}) > 1
+    several = spans_wires(comparison)
     names = [f"{row['label']} @ {row['wire']}" if several and row["wire"] != NO_WIRE else row["label"] for row in rows]
     axes.set_yticks(range(len(rows)), [_plain(name) for name in names])
     return _curve(
         figure,
-        f"Each method less {comparison['label']} at wire {comparison['wire']}",
+        comparison_title(comparison),
         "Pooled over tasks, paired by seed. Thick: one standard error; thin: 95 % interval. Green is above by more "
         "than one standard error, orange below.",
         ", ".join(f"{row['label']} {row['pooled']['mean']:+.2f}" for row in reversed(rows)),

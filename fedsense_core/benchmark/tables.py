@@ -87,6 +87,17 @@ def _first(summary: Summary, wire: str) -> list[Summary]:
     return [one for one in summary["comparisons"] if one["wire"] == wire][:1]
 
 
+def comparison_title(comparison: Summary) -> str:
+    """Return what is compared, in words, unlike for the methods of one wire and those of all."""
+    everywhere = ", at every wire," if spans_wires(comparison) else ""
+    return f"Each method{everywhere} less {comparison['label']} at wire {comparison['wire']}"
+
+
+def spans_wires(comparison: Summary) -> bool:
+    """Return whether methods of several wires are compared with the one."""
+    return len({row["wire"] for row in comparison["rows"]} - {NO_WIRE}) > 1
+
+
 def _comparison(summary: Summary, comparison: Summary) -> str:
     names = list(summary["tasks"])
     heads = [
@@ -115,7 +126,7 @@ def _comparison(summary: Summary, comparison: Summary) -> str:
             ]
         )
     count = comparison["family"]
-    title = f"## Each method less {comparison['label']} at wire {comparison['wire']}"
+    title = f"## {comparison_title(comparison)}"
     return f"{title}\n\nPercentage points; {count} comparison{'s' * (count != 1)}.\n\n{_table(heads, lines)}"
 
 

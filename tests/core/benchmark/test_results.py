@@ -127,6 +127,12 @@ def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, 
     text, html = table.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
     assert "+10.00 [+10.00, +10.00]" in text
     assert "PROXY labels" in text
+    titles = [line for line in text.splitlines() if line.startswith("## Each")]
+    assert titles == [
+        "## Each method less fedavg at wire 32",
+        "## Each method less fedavg at wire 1",
+        "## Each method, at every wire, less FedSense+ at wire 1",
+    ]
     assert "7 comparisons" in text, "fedsense, plus, no distillation, centralised, random, and standalone twice"
     assert json.loads(figures.read_text(encoding="utf-8"))["title"] == "Made up"
     assert html.count("data:image/svg+xml") == 3 + 1 + 1
