@@ -25,6 +25,7 @@ from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
 from fedsense_core.ssl import Recipe, StepLoss
+from fedsense_core.ssl.sigreg import SigregStatistics
 from fedsense_core.tensors import TensorTable
 
 
@@ -58,6 +59,8 @@ class Outcome:
     own: OwnModels = field(default_factory=OwnModels)
     retained: float = 0.0
     """Share of the client's own model in its start, of the tensors that it keeps."""
+    statistics: SigregStatistics | None = None
+    """Of the embeddings of all batches, for the other clients' next round (``train.federated_sigreg``)."""
 
 
 def train_locally(
@@ -124,6 +127,7 @@ class _Training:
         self.proximal = Proximal(config.train.proximal, travelling, self.begin, table)
         self.momentum = GlobalMomentum(config, travelling, table, replica.momentum, start.steps_done)
         self.generator = torch.Generator().manual_seed(start.seed)
+        self.statistics: SigregStatistics | None = None
         model.train()
 
     def step(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
@@ -154,6 +158,7 @@ class _Training:
             shift_norm=float(self.offset.norm()),
             own=own,
             retained=self.blend.share,
+            statistics=self.statistics,
         )
 
     def _gradient(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
@@ -174,6 +179,8 @@ class _Training:
             return terms.total(self.config.alignment_weight)
 
         self.ascent.backward(loss, step)
+        if (new := seen[0].statistics) is not None:
+            self.statistics = new if self.statistics is None else self.statistics + new
         return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())
 
 

@@ -24,12 +24,14 @@ from fedsense_core.data.sensor_statistics import SensorStatistics
 from fedsense_core.durable import sha256, whole_folder
 from fedsense_core.errors import CheckpointError
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics
 from server_app.roster import Held
 
 FORMAT = 2
 """2 holds the predictor's coefficients."""
 FRAME = "frame."
 STATISTICS = "statistics."
+EMBEDDINGS = "embeddings."
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
 
 
@@ -58,6 +60,9 @@ class ServerState:
     """Rounds that changed the model."""
     statistics: dict[str, SensorStatistics] = field(default_factory=dict)
     """Of the imagery of each site that shares them, by name: a site that comes again is not counted twice."""
+    embeddings: dict[str, SigregStatistics] = field(default_factory=dict)
+    """Sums of the last round's embeddings by site (``train.federated_sigreg``): the next round's directions name them,
+    and no later one's."""
 
 
 class Manifest(BaseModel):
@@ -162,9 +167,19 @@ def _tensors(state: ServerState) -> dict[str, Tensor]:
     }
     named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
     for site, statistics in state.statistics.items():
-        named[STATISTICS + site] = torch.frombuffer(bytearray(statistics.to_bytes()), dtype=torch.uint8)
+        named[STATISTICS + site] = _as_tensor(statistics.to_bytes())
+    for site, sums in state.embeddings.items():
+        named[EMBEDDINGS + site] = _as_tensor(sums.to_bytes())
     # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
     return {name: value.detach().cpu().clone() for name, value in named.items() if value is not None}
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _as_embeddings(tensor: Tensor) -> SigregStatistics:
+    return SigregStatistics.from_bytes(tensor.numpy().tobytes(), (len(tensor) - 8) // (8 * KNOTS))
 
 
 def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
@@ -188,5 +203,10 @@ def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
             name.removeprefix(STATISTICS): SensorStatistics.from_bytes(tensor.numpy().tobytes())
             for name, tensor in tensors.items()
             if name.startswith(STATISTICS)
+        },
+        embeddings={
+            name.removeprefix(EMBEDDINGS): _as_embeddings(tensor)
+            for name, tensor in tensors.items()
+            if name.startswith(EMBEDDINGS)
         },
     )

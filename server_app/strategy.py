@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from itertools import chain
 from logging import DEBUG, INFO, WARNING
+from operator import add
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -87,7 +89,8 @@ class FedSense(Strategy):
         config = self.config
         radius = f", r = {config.guidance.radius:g}" if config.guidance.kind != "none" else ""
         inner = "" if config.train.optimiser == "adamw" else f", inner optimiser {config.train.optimiser}"
-        log(INFO, "\t├── preset %s, recipe %s%s", config.preset, config.train.recipe, inner)
+        recipe = config.train.recipe + (" with federated SIGReg" if config.train.federated_sigreg else "")
+        log(INFO, "\t├── preset %s, recipe %s%s", config.preset, recipe, inner)
         log(INFO, "\t├── %s: %s parameters travel", config.model.architecture, f"{self.table.numel:,}")
         log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment_weight)
         up = f"{_codec_text(self.codec)} {_feedback_text(config)}"
@@ -159,6 +162,7 @@ class FedSense(Strategy):
         if self.config.asks_clients and len(accepted) < self.config.federation.quorum:
             quorum = self.config.federation.quorum
             log(WARNING, "round %d: %d accepted, quorum %d: nothing changes", server_round, len(accepted), quorum)
+            self.state.embeddings = {}  # along directions that no round to come looks along
             return None, None
         began = time.monotonic()
         if self.config.asks_clients:
@@ -244,11 +248,17 @@ class FedSense(Strategy):
             radii=radii_L.numpy(),
             gammas=self._gammas(self._expected.replica).numpy(),
             frames=self.broadcaster.frames_for(held.version if held else None),
+            others=self._others(site),
         )
         self.record.asked += 1
         self.record.bytes_down += task.bytes_down
         ttl = self.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
+
+    def _others(self, site: str) -> bytes:
+        """Return the sums of all other sites' embeddings of the last round; empty where there are none."""
+        others = [sums for name, sums in sorted(self.state.embeddings.items()) if name != site]
+        return reduce(add, others).to_bytes() if others else b""
 
     def _admit(self, replies: Iterable[Message]) -> None:
         assert self._expected is not None
@@ -262,6 +272,7 @@ class FedSense(Strategy):
                 self._reject(judged)
             else:
                 seen.add(site)
+                self.record.bytes_up += len(judged.statistics.to_bytes()) if judged.statistics else 0
                 self.record.accepted.append(judged)
         deadline_s = self.config.federation.deadline_s
         for node in sorted(self._asked):
@@ -337,6 +348,7 @@ class FedSense(Strategy):
                 self._tell(one.site, one.note)
         self.admission.remember(accepted)
         self.state.norms = self.admission.norms
+        self.state.embeddings = {one.site: one.statistics for one in accepted if one.statistics}
         self.state.aggregated += 1
 
 

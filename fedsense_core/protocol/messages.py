@@ -46,11 +46,13 @@ class TrainTask:
     """γ_l, float32 (L,)."""
     frames: np.ndarray = field(repr=False)
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
+    others: bytes = field(default=b"", repr=False)
+    """Sums of the other clients' embeddings (``train.federated_sigreg``); empty where there are none."""
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that travel: frames, radii and coefficients of the predictor."""
-        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes)
+        """Bytes that travel: frames, radii, coefficients of the predictor, and sums of embeddings."""
+        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes) + len(self.others)
 
     def to_records(self) -> RecordDict:
         """Pack into one Array and one ConfigRecord."""
@@ -64,6 +66,7 @@ class TrainTask:
                 "config-digest": self.config_digest,
                 "radii": self.radii.astype("<f4").tobytes(),
                 "gammas": self.gammas.astype("<f4").tobytes(),
+                "others": self.others,
             }
         )
         return RecordDict({"broadcast": ArrayRecord({"frames": Array(self.frames)}), "task": task})
@@ -82,6 +85,7 @@ class TrainTask:
             radii=np.frombuffer(_bytes(task, "radii"), "<f4").copy(),
             gammas=np.frombuffer(_bytes(task, "gammas"), "<f4").copy(),
             frames=_array(content, "broadcast", "frames"),
+            others=_bytes(task, "others"),
         )
 
 
@@ -97,6 +101,8 @@ class TrainReply:
     frame: np.ndarray | None = field(default=None, repr=False)
     note: str = ""
     """What the coordinator should know of a round that went well otherwise; empty if nothing."""
+    sums: bytes = field(default=b"", repr=False)
+    """Sums of the client's embeddings (``train.federated_sigreg``), as ``SigregStatistics`` writes them."""
 
     @property
     def examples(self) -> float:
@@ -106,7 +112,7 @@ class TrainReply:
     def to_records(self) -> RecordDict:
         """Pack into at most one Array, a MetricRecord and a ConfigRecord."""
         words = {"reason": self.reason or "-", "note": self.note or "-"}
-        reply = ConfigRecord({"site": self.site, "status": self.status, **words})
+        reply = ConfigRecord({"site": self.site, "status": self.status, **words, "sums": self.sums})
         records = RecordDict({"reply": reply, "metrics": MetricRecord({k: float(v) for k, v in self.metrics.items()})})
         if self.frame is not None:
             records["update"] = ArrayRecord({"frame": Array(self.frame)})
@@ -122,12 +128,13 @@ class TrainReply:
             metrics = dict(message.content.metric_records["metrics"])
             site, status, reason = (_text(reply, key) for key in ("site", "status", "reason"))
             note = printable(_text(reply, "note"))[:MAX_NOTE] if "note" in reply else "-"
+            sums = _bytes(reply, "sums") if "sums" in reply else b""
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
             return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", printable(reason))
         frame = _array(message.content, "update", "frame")
-        return cls(site, "trained", printable(reason), _finite(metrics), frame, "" if note == "-" else note)
+        return cls(site, "trained", printable(reason), _finite(metrics), frame, "" if note == "-" else note, sums)
 
 
 @dataclass(frozen=True)

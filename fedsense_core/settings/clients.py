@@ -46,6 +46,9 @@ class TrainSection(Section):
     """λ: weight of the Gaussian regulariser; that of equal views is 1 - λ (lejepa)."""
     sigreg_directions: int = Field(256, ge=1)
     """Random directions along which the regulariser looks in each step (lejepa)."""
+    federated_sigreg: bool = False
+    """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients then send sums over
+    what they trained on, 136 bytes a direction, both ways."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of patches hidden from the encoder (mae)."""
     band_subset: float = Field(0.5, ge=0, le=1)

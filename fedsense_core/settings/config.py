@@ -119,6 +119,16 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_regulariser_to_share(self) -> Config:
+        if self.train.federated_sigreg and self.train.recipe != "lejepa":
+            raise ConfigError(
+                "wrong configuration: train.federated_sigreg = true shares what the regulariser of lejepa looks at, "
+                f"which train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'lejepa', or leave "
+                "train.federated_sigreg at false"
+            )
+        return self
+
     @property
     def conditioned(self) -> bool:
         """Whether one model reads any bands: kernels are made from what each band is."""

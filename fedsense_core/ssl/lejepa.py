@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from fedsense_core.data.augment import Augmentation
 from fedsense_core.models import PretrainingModel
 from fedsense_core.settings import TrainSection
+from fedsense_core.ssl.mixture import Mixture
 from fedsense_core.ssl.sigreg import random_directions, sigreg
 from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
 
-def lejepa_distance(z_VBD: Tensor, directions_MD: Tensor, weight: float) -> Tensor:
-    """Return (1 - λ) mean (z_v - mean_v z)² + λ mean_v SIGReg(z_v), of embeddings that are not normalised.
+def lejepa_distance(z_VBD: Tensor, regulariser: Callable[[Tensor], Tensor], weight: float) -> Tensor:
+    """Return (1 - λ) mean (z_v - mean_v z)² + λ mean_v R(z_v), of embeddings that are not normalised.
 
-    The first mean is over views, chips and the D coordinates too: SIGReg is a mean over directions, and so changes as
-    much for each coordinate. λ = 0.02 is published with these two means.
+    R, from (B, D) to a scalar, is SIGReg along some directions. The first mean is over views, chips and the D
+    coordinates too: SIGReg is a mean over directions, and so changes as much for each coordinate. λ = 0.02 is published
+    with these two means.
     """
     with torch.autocast(z_VBD.device.type, enabled=False):
         z_VBD = precise(z_VBD)
         apart = (z_VBD - z_VBD.mean(0)).square().mean()
         # View by view: views of one chip are no independent samples.
-        shape = torch.stack([sigreg(z_BD, directions_MD) for z_BD in z_VBD]).mean()
+        shape = torch.stack([regulariser(z_BD) for z_BD in z_VBD]).mean()
         return (1 - weight) * apart + weight * shape
 
 
@@ -35,9 +40,14 @@ def lejepa_loss(
     *,
     settings: TrainSection,
     align: Align,
+    mixture: Mixture | None = None,
 ) -> StepLoss:
-    """Return the loss of all views along directions drawn anew, and the alignment."""
+    """Return the loss of all views, and the alignment; the regulariser is the mixture's, where one is given."""
     views = look(model, x_BCHW, policy, generator, settings.views)
     z_VBD = torch.stack(views.projected)
-    directions_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
-    return StepLoss(lejepa_distance(z_VBD, directions_MD, settings.sigreg_weight), align(model, anchor, views))
+    if mixture is not None and mixture.others is not None:
+        loss = lejepa_distance(z_VBD, mixture.sigreg, settings.sigreg_weight)
+    else:
+        drawn_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
+        loss = lejepa_distance(z_VBD, partial(sigreg, directions_MD=drawn_MD), settings.sigreg_weight)
+    return StepLoss(loss, align(model, anchor, views), mixture.look(z_VBD) if mixture else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 KNOTS = 17
 REACH = 3.0
 """The characteristic functions are compared from -3 to 3; both are even in what is summed, so [0, 3] is enough."""
+ROUNDING = 1e-3
+"""Relative error by which sums in float32 may exceed their number of samples."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ class SigregStatistics:
         return SigregStatistics(
             self.cosines_MT + other.cosines_MT, self.sines_MT + other.sines_MT, self.count + other.count
         )
+
+    def to_bytes(self) -> bytes:
+        """Return the count as 8 bytes, then both sums as float32, little-endian: 8 + 8 M T bytes."""
+        sums = torch.stack([self.cosines_MT, self.sines_MT]).detach().cpu().float().numpy()
+        return b"".join((self.count.to_bytes(8, "little"), sums.astype("<f4").tobytes()))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, directions: int) -> SigregStatistics:
+        """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for what no embeddings could give."""
+        wanted = 8 + 8 * directions * KNOTS
+        if len(data) != wanted:
+            raise ValueError(f"sums of embeddings have {len(data)} bytes, expected {wanted}")
+        count = int.from_bytes(data[:8], "little")
+        sums = np.frombuffer(data, "<f4", offset=8).reshape(2, directions, KNOTS)
+        # Every sample adds a number from -1 to 1. Also false for NaN.
+        if count < 1 or not (np.abs(sums) <= count * (1 + ROUNDING)).all():
+            raise ValueError(f"sums of embeddings are not those of {count} samples")
+        cosines_MT, sines_MT = torch.from_numpy(sums.astype(np.float32))
+        return cls(cosines_MT, sines_MT, count)
 
 
 def random_directions(count: int, width: int, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedsense_core.data.augment import Augmentation, augment
 from fedsense_core.models import PretrainingModel
+from fedsense_core.ssl.sigreg import SigregStatistics
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class StepLoss:
     """Self-supervised loss, scalar."""
     alignment: Tensor
     """Distance to the universal encoder's representation, scalar; zero without an anchor."""
+    statistics: SigregStatistics | None = None
+    """What the other clients are to know of the batch's embeddings (lejepa, ``train.federated_sigreg``)."""
 
     def total(self, weight: float) -> Tensor:
         """Return ssl + weight * alignment."""

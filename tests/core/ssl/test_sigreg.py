@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -103,14 +104,16 @@ def test_lejepa_distance_worked_by_hand() -> None:
     # Two views of one chip, two coordinates: each is 1 from its mean along the first, 0 along the second.
     z = torch.tensor([[[1.0, 4.0]], [[3.0, 4.0]]], dtype=torch.float64)
     directions = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    along = partial(sigreg, directions_MD=directions)
     shape = (float(sigreg(z[0], directions)) + float(sigreg(z[1], directions))) / 2
-    assert float(lejepa_distance(z, directions, 0.25)) == pytest.approx(0.75 * 0.5 + 0.25 * shape, rel=1e-12)
-    assert float(lejepa_distance(z, directions, 0.0)) == pytest.approx(0.5, rel=1e-12)
+    assert float(lejepa_distance(z, along, 0.25)) == pytest.approx(0.75 * 0.5 + 0.25 * shape, rel=1e-12)
+    assert float(lejepa_distance(z, along, 0.0)) == pytest.approx(0.5, rel=1e-12)
 
 
 def test_lejepa_distance_looks_at_lengths() -> None:
-    z, directions = torch.randn(2, 64, 4, generator=generator()), random_directions(32, 4, generator(1))
-    assert float(lejepa_distance(3 * z, directions, 0.0)) == pytest.approx(9 * float(lejepa_distance(z, directions, 0)))
+    z = torch.randn(2, 64, 4, generator=generator())
+    along = partial(sigreg, directions_MD=random_directions(32, 4, generator(1)))
+    assert float(lejepa_distance(3 * z, along, 0.0)) == pytest.approx(9 * float(lejepa_distance(z, along, 0)))
 
 
 def test_lejepa_looks_at_as_many_views_and_directions_as_configured() -> None:
@@ -121,7 +124,7 @@ def test_lejepa_looks_at_as_many_views_and_directions_as_configured() -> None:
         loss = recipe(model, None, x, generator(1)).ssl
         views = [augment(x, recipe.policy, drawn) for _ in range(3)]
         z = torch.stack([model.project(view) for view in views])
-    expected = lejepa_distance(z, random_directions(5, 16, drawn), 0.3)
+    expected = lejepa_distance(z, partial(sigreg, directions_MD=random_directions(5, 16, drawn)), 0.3)
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
 
 

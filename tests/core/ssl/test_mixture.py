@@ -1,0 +1,121 @@
+"""Federated SIGReg: alone it is plain SIGReg, together the clients minimise that of all their embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from federation import tiny
+from torch import Tensor
+
+from fedsense_core.errors import ConfigError
+from fedsense_core.ssl.mixture import Mixture
+from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(directions: Tensor, own: Tensor, others: list[Tensor]) -> Mixture:
+    """Return what a client with the embeddings ``own`` knows where the others have those of ``others``."""
+    sums = [sigreg_statistics(z, directions) for z in others]
+    total = sums[0] if sums else None
+    for more in sums[1:]:
+        assert total is not None
+        total = total + more
+    return Mixture(directions, directions, len(own), total)
+
+
+def test_alone_it_is_plain_sigreg_bit_for_bit() -> None:
+    z, directions = torch.rand(9, 4, generator=generator(), requires_grad=True), random_directions(6, 4, generator(1))
+    alone = mixture(directions, z, []).sigreg(z)
+    (gradient,) = torch.autograd.grad(alone, z)
+    plain = sigreg(z, directions)
+    assert torch.equal(alone, plain)
+    assert torch.equal(gradient, torch.autograd.grad(plain, z)[0])
+
+
+def test_mean_of_the_clients_gradients_is_the_gradient_on_all_embeddings_at_once() -> None:
+    drawn, directions = generator(), random_directions(12, 3, generator(1)).double()
+    chips = [torch.randn(n, 5, generator=drawn, dtype=torch.float64) + n / 10 for n in (4, 7, 13)]
+    w = torch.randn(5, 3, generator=drawn, dtype=torch.float64, requires_grad=True)
+    total = sum(map(len, chips))
+    mean = torch.zeros_like(w)
+    for i, x in enumerate(chips):
+        others = [(y @ w).detach() for j, y in enumerate(chips) if j != i]
+        loss = mixture(directions, x, others).sigreg(x @ w) / len(x)  # the number of samples is a factor of SIGReg
+        mean += len(x) / total * torch.autograd.grad(loss, w)[0]
+    (together,) = torch.autograd.grad(sigreg(torch.cat(chips) @ w, directions) / total, w)
+    assert torch.allclose(mean, together, rtol=1e-11, atol=0)
+    alone = torch.zeros_like(w)
+    for x in chips:
+        alone += len(x) / total * torch.autograd.grad(sigreg(x @ w, directions) / len(x), w)[0]
+    assert not torch.allclose(alone, together, rtol=0.05, atol=0)
+
+
+def test_value_is_that_of_all_embeddings_at_once() -> None:
+    directions = random_directions(12, 3, generator(1))
+    parts = [torch.randn(n, 3, generator=generator(n)) + 1 for n in (5, 11)]
+    value = float(mixture(directions, parts[0], parts[1:]).sigreg(parts[0]))
+    assert value == pytest.approx(5 / 16 * float(sigreg(torch.cat(parts), directions)), rel=1e-5)
+
+
+def test_client_with_half_of_a_gaussian_is_left_alone_where_another_has_the_other_half() -> None:
+    z, directions = torch.randn(2000, 3, generator=generator()), random_directions(64, 3, generator(1))
+    halves = [z[z[:, 0] > 0], z[z[:, 0] <= 0]]
+    plain = float(sigreg(halves[0], directions))
+    together = float(mixture(directions, halves[0], halves[1:]).sigreg(halves[0]))
+    assert together < 2 < 50 < plain
+
+
+def test_bytes_give_the_same_sums_and_cost_136_a_direction() -> None:
+    directions = random_directions(6, 4, generator(1))
+    sums = sigreg_statistics(torch.randn(9, 4, generator=generator()), directions)
+    data = sums.to_bytes()
+    assert len(data) == 8 + 136 * 6
+    again = SigregStatistics.from_bytes(data, 6)
+    assert again.count == 9
+    assert torch.equal(again.cosines_MT, sums.cosines_MT)
+    assert torch.equal(again.sines_MT, sums.sines_MT)
+
+
+def _sums(value: float, count: int) -> bytes:
+    full = torch.full((6, KNOTS), value)
+    return SigregStatistics(full, full, count).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "0 bytes, expected 824"),
+        (_sums(0.0, 9)[:-4], "820 bytes"),
+        (_sums(0.0, 0), "not those of 0 samples"),
+        (_sums(9.1, 9), "not those of 9 samples"),
+        (_sums(-9.1, 9), "not those"),
+        (_sums(math.nan, 9), "not those"),
+        (_sums(math.inf, 9), "not those"),
+    ],
+    ids=["empty", "short", "of-nothing", "too-large", "too-small", "nan", "infinite"],
+)
+def test_sums_that_no_embeddings_have_are_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        SigregStatistics.from_bytes(data, 6)
+
+
+def test_each_round_looks_along_the_directions_that_the_last_one_announced() -> None:
+    config = tiny(train__recipe="lejepa", train__federated_sigreg=True)
+    first, second = (Mixture.of(config, number, None) for number in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.next_directions_MD, second.directions_MD)
+    assert not torch.equal(first.directions_MD, second.directions_MD)
+    assert first.directions_MD.shape == (256, 16)
+    assert first.own_count == 2 * 4 * 4  # steps, chips, views
+
+
+def test_only_lejepa_has_a_regulariser_to_share() -> None:
+    with pytest.raises(ConfigError, match=r"train.recipe = 'simclr' does not have"):
+        tiny(train__federated_sigreg=True)
+    assert Mixture.of(tiny(train__recipe="lejepa"), 1, None) is None

@@ -1,0 +1,120 @@
+"""Sums of embeddings over a whole run: who gets whose, what is refused, and what a stop may not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+
+import pytest
+from federation import SITES, Federation, same_bits
+from flwr.app import Message
+
+from fedsense_core.protocol.messages import TrainReply, TrainTask
+from fedsense_core.ssl.sigreg import SigregStatistics
+
+Make = Callable[..., Federation]
+LEJEPA = {"train.recipe": "lejepa", "train.views": 2, "train.sigreg_directions": 8, "federation.deadline_s": 0.5}
+SHARED = LEJEPA | {"train.federated_sigreg": True}
+BYTES = 8 + 136 * 8
+
+
+def _sums(data: bytes) -> SigregStatistics:
+    return SigregStatistics.from_bytes(data, 8)
+
+
+def test_each_site_gets_the_sums_of_the_others_of_the_round_before(federation: Make) -> None:
+    asked: dict[tuple[int, str], bytes] = {}
+    sent: dict[tuple[int, str], bytes] = {}
+
+    def note(task: Message, reply: Message | None) -> Message | None:
+        assert reply is not None
+        content = TrainTask.from_records(task.content)
+        answer = TrainReply.from_message(reply)
+        asked[content.round, answer.site], sent[content.round, answer.site] = content.others, answer.sums
+        return reply
+
+    fed = federation(changes=SHARED | {"run.rounds": 3})
+    fed.grid.faults = {(number, fed.node(site)): note for number in (1, 2, 3) for site in SITES}
+    fed.run()
+    assert all(asked[1, site] == b"" for site in SITES)
+    for number in (2, 3):
+        for site in SITES:
+            others = [_sums(sent[number - 1, other]) for other in SITES if other != site]
+            assert asked[number, site] == reduce(add, others).to_bytes()
+            assert _sums(sent[number, site]).count == 2 * 4 * 2  # steps, chips, views
+    plain = federation("plain", changes=LEJEPA | {"run.rounds": 3})
+    plain.run()
+    for one, other in zip(fed.lines(), plain.lines(), strict=True):
+        assert one["bytes_up"] - other["bytes_up"] == 3 * BYTES
+        assert one["bytes_down"] - other["bytes_down"] == (3 * BYTES if one["round"] > 1 else 0)
+    assert not same_bits(fed.state().weights, plain.state().weights)
+
+
+def test_alone_a_site_trains_as_with_plain_lejepa(federation: Make) -> None:
+    only = {"run.rounds": 3, "federation.only": "alpha", "federation.min_clients": 1}
+    runs = [federation(name, changes=changes | only) for name, changes in (("shared", SHARED), ("plain", LEJEPA))]
+    for fed in runs:
+        fed.run()
+    assert same_bits(runs[0].state().weights, runs[1].state().weights)
+
+
+def test_killed_run_continues_to_the_same_bits(federation: Make) -> None:
+    whole = federation("whole", changes=SHARED)
+    whole.run()
+
+    def die(task: Message, reply: Message | None) -> Message:
+        raise KeyboardInterrupt
+
+    killed = federation("killed", changes=SHARED)
+    killed.grid.faults = {(3, killed.node("gamma")): die}
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    again = federation("killed", changes=SHARED, first_node=900)
+    again.run()
+    assert same_bits(again.state().weights, whole.state().weights)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda sums: b"", "have 0 bytes"),
+        (lambda sums: sums[:8] + b"\xff" * (len(sums) - 8), "not those of"),
+        (lambda sums: (10**6).to_bytes(8, "little") + sums[8:], "1000000 samples, its examples have 16 views"),
+    ],
+    ids=["missing", "nan", "too-many"],
+)
+def test_sums_that_cannot_be_leave_the_reply_out(
+    federation: Make, spoil: Callable[[bytes], bytes], problem: str
+) -> None:
+    def hostile(task: Message, reply: Message | None) -> Message | None:
+        assert reply is not None
+        record = reply.content.config_records["reply"]
+        sums = record["sums"]
+        assert isinstance(sums, bytes)
+        record["sums"] = spoil(sums)
+        return reply
+
+    fed = federation("hostile", changes=SHARED | {"run.rounds": 2})
+    fed.grid.faults = {(1, fed.node("beta")): hostile}
+    fed.run()
+    (rejected,) = fed.lines()[0]["rejected"]
+    assert rejected["node"] == "beta"
+    assert problem in rejected["reason"]
+    silent = federation("silent", changes=SHARED | {"run.rounds": 2})
+    silent.grid.faults = {(1, silent.node("beta")): lambda task, reply: None}
+    silent.run()
+    assert same_bits(fed.state().weights, silent.state().weights)
+
+
+def test_sums_of_a_round_below_the_quorum_are_forgotten(federation: Make) -> None:
+    fed = federation(changes=SHARED | {"run.rounds": 3, "federation.quorum": 3})
+    asked: list[bytes] = []
+
+    def note(task: Message, reply: Message | None) -> Message | None:
+        asked.append(TrainTask.from_records(task.content).others)
+        return reply
+
+    fed.grid.faults = {(2, fed.node("beta")): lambda task, reply: None, (3, fed.node("alpha")): note}
+    fed.run()
+    assert asked == [b""]
