@@ -59,8 +59,8 @@ class Outcome:
     own: OwnModels = field(default_factory=OwnModels)
     retained: float = 0.0
     """Share of the client's own model in its start, of the tensors that it keeps."""
-    statistics: SigregStatistics | None = None
-    """Of the embeddings of all batches, for the other clients' next round (``train.federated_sigreg``)."""
+    sums: SigregStatistics | None = None
+    """Over the embeddings of all batches, for the other clients' next round (``train.federated_sigreg``)."""
 
 
 def train_locally(
@@ -127,7 +127,7 @@ class _Training:
         self.proximal = Proximal(config.train.proximal, travelling, self.begin, table)
         self.momentum = GlobalMomentum(config, travelling, table, replica.momentum, start.steps_done)
         self.generator = torch.Generator().manual_seed(start.seed)
-        self.statistics: SigregStatistics | None = None
+        self.sums: SigregStatistics | None = None
         model.train()
 
     def step(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
@@ -158,7 +158,7 @@ class _Training:
             shift_norm=float(self.offset.norm()),
             own=own,
             retained=self.blend.share,
-            statistics=self.statistics,
+            sums=self.sums,
         )
 
     def _gradient(self, batch: Batch | Tensor, step: int) -> tuple[float, float]:
@@ -179,8 +179,8 @@ class _Training:
             return terms.total(self.config.alignment_weight)
 
         self.ascent.backward(loss, step)
-        if (new := seen[0].statistics) is not None:
-            self.statistics = new if self.statistics is None else self.statistics + new
+        if (new := seen[0].sums) is not None:
+            self.sums = new if self.sums is None else self.sums + new
         return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())
 
 

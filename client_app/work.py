@@ -30,7 +30,7 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.mixture import Mixture
+from fedsense_core.ssl.mixture import FederatedSigreg
 from fedsense_core.ssl.sigreg import SigregStatistics
 from fedsense_core.tensors import TensorTable
 
@@ -103,7 +103,7 @@ class Worker:
         }
         if self.config.retention.kind != "none":
             metrics["retained"] = outcome.retained
-        sums = outcome.statistics.to_bytes() if outcome.statistics else b""
+        sums = outcome.sums.to_bytes() if outcome.sums else b""
         return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note, sums=sums)
 
     def _receive(self, slot: Slot | None) -> Replica:
@@ -125,16 +125,16 @@ class Worker:
             optimiser=slot.optimiser if slot else {},
             own=slot.own if slot else OwnModels(),
         )
-        recipe = build_recipe(self.config, self._mixture())
+        recipe = build_recipe(self.config, self._federated_sigreg())
         with self._feed() as batches:
             outcome = train_locally(self.config, self.model, self.table, recipe, batches, start)
             self.waited_s = batches.waited_s
         return outcome
 
-    def _mixture(self) -> Mixture | None:
-        sums, train = self.task.others, self.config.train
-        others = SigregStatistics.from_bytes(sums, train.sigreg_directions) if sums else None
-        return Mixture.of(self.config, self.task.round, others)
+    def _federated_sigreg(self) -> FederatedSigreg | None:
+        sums, directions = self.task.others, self.config.train.sigreg_directions
+        others = SigregStatistics.from_bytes(sums, directions) if sums else None
+        return FederatedSigreg.of(self.config, self.task.round, others)
 
     def _feed(self) -> Feed:
         generator = torch.Generator().manual_seed(self._seed("batches"))

@@ -60,8 +60,8 @@ class Accepted:
     """The client's own words, or nothing."""
     expected: Expected = field(repr=False)
     path: Path = field(repr=False)
-    statistics: SigregStatistics | None = field(default=None, repr=False)
-    """Of the client's embeddings (``train.federated_sigreg``)."""
+    sums: SigregStatistics | None = field(default=None, repr=False)
+    """Over the client's embeddings (``train.federated_sigreg``)."""
 
     def value(self) -> Tensor:
         """Decode Δ̂ (N,); for full models, the model."""
@@ -116,7 +116,7 @@ class Admission:
         if site in seen:
             raise FrameError("a second reply to the same round")
         self._check_examples(reply.examples)
-        statistics = self._statistics(reply)
+        sums = self._sums(reply)
         header, payload = unpack(reply.frame)
         _check_header(header, expected)
         if self._scratch is None or len(self._scratch) != expected.stream.table.numel:
@@ -125,22 +125,22 @@ class Admission:
         self.spool.mkdir(parents=True, exist_ok=True)
         path = self.spool / f"{safe_name(site)}-{len(seen)}.frame"
         reply.frame.tofile(path)
-        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, statistics)
+        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, sums)
 
     def _check_examples(self, examples: float) -> None:
         if not 0 < examples <= self.most_examples:
             most = self.most_examples
             raise FrameError(f"claims {examples:g} examples, must be above 0 and at most {most}, what a round can use")
 
-    def _statistics(self, reply: TrainReply) -> SigregStatistics | None:
+    def _sums(self, reply: TrainReply) -> SigregStatistics | None:
         """Return the sums of embeddings that a reply must have where the run asks for them: of all views it made."""
         if not self.train.federated_sigreg:
             return None
-        statistics = SigregStatistics.from_bytes(reply.sums, self.train.sigreg_directions)
+        sums = SigregStatistics.from_bytes(reply.sums, self.train.sigreg_directions)
         views = reply.examples * self.train.views
-        if statistics.count != views:
-            raise FrameError(f"sums of embeddings are of {statistics.count} samples, its examples have {views:g} views")
-        return statistics
+        if sums.count != views:
+            raise FrameError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
+        return sums
 
     def _check_norm(self, value: Tensor, expected: Expected) -> float:
         update = value.sub_(expected.replica.weights) if expected.kind == FrameKind.MODEL else value

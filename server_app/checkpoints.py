@@ -31,7 +31,7 @@ FORMAT = 2
 """2 holds the predictor's coefficients."""
 FRAME = "frame."
 STATISTICS = "statistics."
-EMBEDDINGS = "embeddings."
+EMBEDDING_SUMS = "embedding-sums."
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
 
 
@@ -60,8 +60,8 @@ class ServerState:
     """Rounds that changed the model."""
     statistics: dict[str, SensorStatistics] = field(default_factory=dict)
     """Of the imagery of each site that shares them, by name: a site that comes again is not counted twice."""
-    embeddings: dict[str, SigregStatistics] = field(default_factory=dict)
-    """Sums of the last round's embeddings by site (``train.federated_sigreg``): the next round's directions name them,
+    embedding_sums: dict[str, SigregStatistics] = field(default_factory=dict)
+    """Over the last round's embeddings, by site (``train.federated_sigreg``): the next round's directions name them,
     and no later one's."""
 
 
@@ -168,8 +168,8 @@ def _tensors(state: ServerState) -> dict[str, Tensor]:
     named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
     for site, statistics in state.statistics.items():
         named[STATISTICS + site] = _as_tensor(statistics.to_bytes())
-    for site, sums in state.embeddings.items():
-        named[EMBEDDINGS + site] = _as_tensor(sums.to_bytes())
+    for site, sums in state.embedding_sums.items():
+        named[EMBEDDING_SUMS + site] = _as_tensor(sums.to_bytes())
     # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
     return {name: value.detach().cpu().clone() for name, value in named.items() if value is not None}
 
@@ -178,7 +178,7 @@ def _as_tensor(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _as_embeddings(tensor: Tensor) -> SigregStatistics:
+def _as_sums(tensor: Tensor) -> SigregStatistics:
     return SigregStatistics.from_bytes(tensor.numpy().tobytes(), (len(tensor) - 8) // (8 * KNOTS))
 
 
@@ -204,9 +204,9 @@ def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
             for name, tensor in tensors.items()
             if name.startswith(STATISTICS)
         },
-        embeddings={
-            name.removeprefix(EMBEDDINGS): _as_embeddings(tensor)
+        embedding_sums={
+            name.removeprefix(EMBEDDING_SUMS): _as_sums(tensor)
             for name, tensor in tensors.items()
-            if name.startswith(EMBEDDINGS)
+            if name.startswith(EMBEDDING_SUMS)
         },
     )

@@ -24,7 +24,7 @@ from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind
-from fedsense_core.protocol.messages import TrainTask, array_bytes
+from fedsense_core.protocol.messages import TrainTask, bytes_up
 from fedsense_core.protocol.predictor import coefficients, momentum_weight, prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
@@ -162,7 +162,7 @@ class FedSense(Strategy):
         if self.config.asks_clients and len(accepted) < self.config.federation.quorum:
             quorum = self.config.federation.quorum
             log(WARNING, "round %d: %d accepted, quorum %d: nothing changes", server_round, len(accepted), quorum)
-            self.state.embeddings = {}  # along directions that no round to come looks along
+            self.state.embedding_sums = {}  # along directions that no round to come looks along
             return None, None
         began = time.monotonic()
         if self.config.asks_clients:
@@ -257,7 +257,7 @@ class FedSense(Strategy):
 
     def _others(self, site: str) -> bytes:
         """Return the sums of all other sites' embeddings of the last round; empty where there are none."""
-        others = [sums for name, sums in sorted(self.state.embeddings.items()) if name != site]
+        others = [sums for name, sums in sorted(self.state.embedding_sums.items()) if name != site]
         return reduce(add, others).to_bytes() if others else b""
 
     def _admit(self, replies: Iterable[Message]) -> None:
@@ -266,13 +266,12 @@ class FedSense(Strategy):
         for message in replies:
             node = message.metadata.src_node_id if self._pulled_for is None else self._pulled_for
             site = self._site(node)
-            self.record.bytes_up += array_bytes(message)
+            self.record.bytes_up += bytes_up(message)
             judged = self.admission.admit(message, site, self._expected, seen)
             if isinstance(judged, Rejected):
                 self._reject(judged)
             else:
                 seen.add(site)
-                self.record.bytes_up += len(judged.statistics.to_bytes()) if judged.statistics else 0
                 self.record.accepted.append(judged)
         deadline_s = self.config.federation.deadline_s
         for node in sorted(self._asked):
@@ -348,7 +347,7 @@ class FedSense(Strategy):
                 self._tell(one.site, one.note)
         self.admission.remember(accepted)
         self.state.norms = self.admission.norms
-        self.state.embeddings = {one.site: one.statistics for one in accepted if one.statistics}
+        self.state.embedding_sums = {one.site: one.sums for one in accepted if one.sums}
         self.state.aggregated += 1
 
 

@@ -204,11 +204,14 @@ def hello_run_id(message: Message) -> int:
     return _int(message.content.config_records["request"], "run-id")
 
 
-def array_bytes(message: Message) -> int:
-    """Return the bytes of all Arrays of a message, whoever sent it and whatever is in them."""
+def bytes_up(message: Message) -> int:
+    """Return the bytes of all Arrays and of the sums of a reply, whoever sent it and whatever is in them."""
     if message.has_error():
         return 0
-    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+    records = message.content
+    sums = records.config_records["reply"].get("sums", b"") if "reply" in records.config_records else b""
+    arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
+    return arrays + (len(sums) if isinstance(sums, bytes) else 0)
 
 
 def _array(content: RecordDict, record: str, key: str) -> np.ndarray:

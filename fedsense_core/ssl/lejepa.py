@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsense_core.data.augment import Augmentation
 from fedsense_core.models import PretrainingModel
 from fedsense_core.settings import TrainSection
-from fedsense_core.ssl.mixture import Mixture
+from fedsense_core.ssl.mixture import FederatedSigreg
 from fedsense_core.ssl.sigreg import random_directions, sigreg
 from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
@@ -40,14 +40,14 @@ def lejepa_loss(
     *,
     settings: TrainSection,
     align: Align,
-    mixture: Mixture | None = None,
+    federated: FederatedSigreg | None = None,
 ) -> StepLoss:
-    """Return the loss of all views, and the alignment; the regulariser is the mixture's, where one is given."""
+    """Return the loss of all views, the alignment, and what other clients are to know; alone, directions are drawn."""
     views = look(model, x_BCHW, policy, generator, settings.views)
     z_VBD = torch.stack(views.projected)
-    if mixture is not None and mixture.others is not None:
-        loss = lejepa_distance(z_VBD, mixture.sigreg, settings.sigreg_weight)
+    if federated is not None and federated.mixture is not None:
+        loss = lejepa_distance(z_VBD, federated.mixture.sigreg, settings.sigreg_weight)
     else:
         drawn_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
         loss = lejepa_distance(z_VBD, partial(sigreg, directions_MD=drawn_MD), settings.sigreg_weight)
-    return StepLoss(loss, align(model, anchor, views), mixture.look(z_VBD) if mixture else None)
+    return StepLoss(loss, align(model, anchor, views), federated.look(z_VBD) if federated else None)

@@ -21,57 +21,62 @@ from fedsense_core.ssl.step import precise
 
 @dataclass(frozen=True)
 class Mixture:
-    """What one client knows in one round of all clients' embeddings, and what it is to find out for the next one."""
+    """What stands for all clients' embeddings in one client's loss: its batch, and what the others sent."""
 
     directions_MD: Tensor
-    """Of this round: along them the others looked, too."""
-    next_directions_MD: Tensor
-    """Of the next round: along them this client looks for the others."""
+    """Along which the others looked."""
+    others: SigregStatistics
+    """Sums of the other clients' embeddings, of the last round."""
     own_count: int
     """Embeddings that this client makes in a round: its part of the mixture."""
-    others: SigregStatistics | None = None
-    """Sums of the other clients' embeddings, of the last round; None where no other client sent any."""
+
+    @property
+    def share(self) -> float:
+        """Return this client's part of all embeddings, in (0, 1)."""
+        return self.own_count / (self.own_count + self.others.count)
+
+    def sigreg(self, z_BD: Tensor) -> Tensor:
+        """Return SIGReg (scalar) of s φ̂(batch) + (1-s) φ̂(others), s the share, with B as the number of samples.
+
+        The gradient is taken by φ̂(batch) without the factor s. So, where each batch is all that a client has, the mean
+        of the clients' gradients, each by its share, is the gradient of SIGReg on all embeddings at once.
+        """
+        batch = sigreg_statistics(z_BD, self.directions_MD.to(z_BD.device))
+        cosines_MT = self._mixed(batch.cosines_MT, self.others.cosines_MT.to(z_BD), batch.count)
+        sines_MT = self._mixed(batch.sines_MT, self.others.sines_MT.to(z_BD), batch.count)
+        return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
+
+    def _mixed(self, batch_MT: Tensor, others_MT: Tensor, count: int) -> Tensor:
+        """Return sums whose value is the mixture's and whose gradient is the batch's own."""
+        theirs_MT = others_MT / self.others.count * count
+        mixed_MT = self.share * batch_MT.detach() + (1 - self.share) * theirs_MT
+        return mixed_MT + (batch_MT - batch_MT.detach())
+
+
+@dataclass(frozen=True)
+class FederatedSigreg:
+    """One client's part in one round: the mixture that it trains by, and what it finds out for the next round."""
+
+    mixture: Mixture | None
+    """None where no other client sent sums: then plain SIGReg it is."""
+    next_directions_MD: Tensor
+    """Of the next round."""
 
     @classmethod
-    def of(cls, config: Config, server_round: int, others: SigregStatistics | None) -> Mixture | None:
+    def of(cls, config: Config, server_round: int, others: SigregStatistics | None) -> FederatedSigreg | None:
         """Return that of a round; None where ``train.federated_sigreg`` is off."""
         train = config.train
         if not train.federated_sigreg:
             return None
-        now, later = (_directions(config, number) for number in (server_round, server_round + 1))
-        return cls(now, later, train.local_steps * train.batch_size * train.views, others)
-
-    @property
-    def share(self) -> float:
-        """Return this client's part of all embeddings, in (0, 1]."""
-        return 1.0 if self.others is None else self.own_count / (self.own_count + self.others.count)
-
-    def sigreg(self, z_BD: Tensor) -> Tensor:
-        """Return SIGReg (scalar) of the mixture that the batch stands for, with B as the number of samples.
-
-        Its gradient is that of the mixture's loss by the batch's *mean* characteristic function: the mean of the
-        clients' gradients, each by its share, is the gradient on all their embeddings at once. Alone it is plain
-        SIGReg, bit for bit.
-        """
-        batch = sigreg_statistics(z_BD, self.directions_MD.to(z_BD.device))
-        if self.others is None:
-            return sigreg_from(batch)
-        cosines_MT = self._mixed(batch.cosines_MT, self.others.cosines_MT.to(z_BD), batch.count)
-        sines_MT = self._mixed(batch.sines_MT, self.others.sines_MT.to(z_BD), batch.count)
-        return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
+        own_count = train.local_steps * train.batch_size * train.views
+        mixture = Mixture(_directions(config, server_round), others, own_count) if others else None
+        return cls(mixture, _directions(config, server_round + 1))
 
     def look(self, z_VBD: Tensor) -> SigregStatistics:
         """Return the sums over all views of a batch along the next round's directions, without gradient."""
         with torch.autocast(z_VBD.device.type, enabled=False):
             z_ND = precise(z_VBD.detach()).flatten(0, 1)
             return sigreg_statistics(z_ND, self.next_directions_MD.to(z_ND.device))
-
-    def _mixed(self, batch_MT: Tensor, others_MT: Tensor, count: int) -> Tensor:
-        """Return sums whose value is the mixture's and whose gradient is the batch's own."""
-        assert self.others is not None
-        theirs_MT = others_MT / self.others.count * count
-        mixed_MT = self.share * batch_MT.detach() + (1 - self.share) * theirs_MT
-        return mixed_MT + (batch_MT - batch_MT.detach())
 
 
 def _directions(config: Config, server_round: int) -> Tensor:

@@ -20,7 +20,7 @@ from fedsense_core.ssl.alignment import cross_distillation, representation_dista
 from fedsense_core.ssl.byol import byol_loss
 from fedsense_core.ssl.lejepa import lejepa_loss
 from fedsense_core.ssl.mae import mae_loss
-from fedsense_core.ssl.mixture import Mixture
+from fedsense_core.ssl.mixture import FederatedSigreg
 from fedsense_core.ssl.simclr import simclr_loss
 from fedsense_core.ssl.step import Align, StepLoss
 
@@ -68,8 +68,8 @@ class Recipe:
         return self.loss(model, anchor, pixels, self.policy, generator, **extra)
 
 
-def build_recipe(config: Config, mixture: Mixture | None = None) -> Recipe:
-    """Return the recipe that the configuration names; ``mixture`` is what lejepa knows of other clients."""
+def build_recipe(config: Config, federated: FederatedSigreg | None = None) -> Recipe:
+    """Return the recipe that the configuration names; ``federated`` is what lejepa knows of other clients."""
     subset = config.train.band_subset if config.conditioned else 0.0
     recipe, align = config.train.recipe, _alignment(config)
     if recipe == "mae":
@@ -78,7 +78,7 @@ def build_recipe(config: Config, mixture: Mixture | None = None) -> Recipe:
     if recipe == "byol":
         return Recipe(policy, partial(byol_loss, align=align), subset, taught=True)
     if recipe == "lejepa":
-        return Recipe(policy, partial(lejepa_loss, settings=config.train, align=align, mixture=mixture), subset)
+        return Recipe(policy, partial(lejepa_loss, settings=config.train, align=align, federated=federated), subset)
     return Recipe(policy, partial(simclr_loss, temperature=config.train.temperature, align=align), subset)
 
 

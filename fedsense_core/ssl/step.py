@@ -24,7 +24,7 @@ class StepLoss:
     """Self-supervised loss, scalar."""
     alignment: Tensor
     """Distance to the universal encoder's representation, scalar; zero without an anchor."""
-    statistics: SigregStatistics | None = None
+    sums: SigregStatistics | None = None
     """What the other clients are to know of the batch's embeddings (lejepa, ``train.federated_sigreg``)."""
 
     def total(self, weight: float) -> Tensor:

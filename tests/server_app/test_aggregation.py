@@ -58,6 +58,12 @@ def replies(*models: list[float], kind: FrameKind = FrameKind.MODEL) -> list[Any
     return [Reply(torch.tensor(model) - base, kind) for model in models]
 
 
+def test_mean_of_fedavg_by_hand_counts_examples() -> None:
+    few, many = Reply(torch.tensor([4.0, -8.0]), examples=1.0), Reply(torch.tensor([8.0, 0.0]), examples=3.0)
+    seen: list[Any] = [few, many]
+    assert weighted_mean(seen).tolist() == [0.25 * 4 + 0.75 * 8, 0.25 * -8]
+
+
 # Cosines to the start: tensor a 1 and 0, tensor b 0 and -1, tensor c has no angle, because it starts from zero.
 FIRST = [3.0, 4.0, 0.0, 2.0, 6.0, 0.0]
 SECOND = [4.0, -3.0, -1.0, 0.0, 0.0, 2.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from federation import MASKED_VIT, tiny
 from fedsense_core.data import Batch, shipped_card
 from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.seeds import seed_of
 from fedsense_core.settings import OuterSection
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
@@ -31,6 +33,37 @@ def test_loss_is_zero_where_the_student_has_the_teachers_structure() -> None:
     target = similarities(z, 0.1).softmax(dim=1)
     assert float(similarity_loss(z, target, 0.1)) == pytest.approx(0, abs=1e-6)
     assert float(similarity_loss(features(1), target, 0.1)) > 0.1
+
+
+def test_target_and_loss_by_hand() -> None:
+    # Two teachers of three chips, at τ_T = 1; the second counts three times as much as the first.
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    second = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    one, _, _ = distiller(distillation__teacher_temperature=1.0)
+    target = one._target([Teacher(1.0, first), Teacher(3.0, second)], torch.arange(3))
+    near, far = math.e / (math.e + 1), 1 / (math.e + 1)  # a chip like it at similarity 1, another at 0
+    assert target[0].tolist() == pytest.approx([0, near / 4 + 3 * far / 4, far / 4 + 3 * near / 4])
+    assert target[1].tolist() == pytest.approx([near / 4 + 3 / 8, 0, far / 4 + 3 / 8])
+    # A student that finds all chips alike has rows of halves: KL(p ‖ ½) = log 2 + Σ p log p.
+    alike = torch.ones(3, 1)
+    rows = [row[row > 0].tolist() for row in target]
+    expected = sum(math.log(2) + sum(p * math.log(p) for p in row) for row in rows) / 3
+    assert float(similarity_loss(alike, target, 0.5)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_plain_self_supervision_is_one_step_of_adam_on_the_recipes_own_loss() -> None:
+    steps = {"distillation__kind": "public-ssl", "distillation__steps": 1, "distillation__batch_size": 40}
+    one, model, table = distiller(**steps)
+    before, seed = table.read(model), seed_of(one.config.run.seed, "distil", 1, 0)
+    (batch,), _ = one._pick(next(one._rows(1)))
+    model.train().zero_grad()
+    one.recipe(model, None, batch, torch.Generator().manual_seed(seed)).ssl.backward()  # type: ignore[no-untyped-call]
+    gradient = torch.cat([dict(model.named_parameters())[spec.name].grad.flatten() for spec in table.specs])
+    after, _ = one.distil(model, table, [], 1)
+    # The first step of Adam has both moments at the gradient's own: g / (|g| + ε).
+    expected = before - one._rate(1) * gradient / (gradient.abs() + 1e-8)
+    assert torch.allclose(after, expected, atol=1e-6)
+    assert not torch.allclose(after, before, atol=1e-4)
 
 
 def test_rotated_teacher_teaches_the_same() -> None:

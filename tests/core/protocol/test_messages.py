@@ -11,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from local_grid import over_the_wire
 
 from fedsense_core.errors import FrameError
-from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask, array_bytes
+from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask, bytes_up
 
 FRAME = np.arange(200, dtype=np.uint8)
 
@@ -27,24 +27,34 @@ def message(content: RecordDict) -> Message:
 
 def test_task_survives_the_wire() -> None:
     radii, gammas = np.array([0.5, 0.0], np.float32), np.array([0.25, 1.0], np.float32)
-    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME)
+    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME, b"sums")
     back = TrainTask.from_records(message(task.to_records()).content)
     assert (back.run_id, back.round, back.version, back.acknowledged) == (1 << 61, 3, 4, 2)
     assert back.radii.tolist() == [0.5, 0.0]
     assert back.gammas.tolist() == [0.25, 1.0]
     assert np.array_equal(back.frames, FRAME)
-    assert back.bytes_down == 216
+    assert back.others == b"sums"
+    assert back.bytes_down == 216 + 4
 
 
 def test_reply_survives_the_wire() -> None:
-    sent = message(TrainReply("a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME).to_records())
+    sent = message(
+        TrainReply("a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME, sums=b"sums").to_records()
+    )
     reply = TrainReply.from_message(sent)
     assert reply.site == "a"
     assert reply.examples == 8
     assert reply.note == ""
     assert reply.frame is not None
     assert np.array_equal(reply.frame, FRAME)
-    assert array_bytes(sent) == 200 + 128  # .npy header
+    assert reply.sums == b"sums"
+    assert bytes_up(sent) == 200 + 128 + 4  # with the .npy header and the sums
+
+
+def test_bytes_of_a_reply_are_counted_whoever_sent_it() -> None:
+    assert bytes_up(message(RecordDict())) == 0
+    assert bytes_up(message(RecordDict({"reply": ConfigRecord({"sums": "no bytes"})}))) == 0
+    assert bytes_up(message(RecordDict({"reply": ConfigRecord({"sums": b"12345"})}))) == 5
 
 
 def test_hello_survives_the_wire_with_and_without_a_problem() -> None:

@@ -1,17 +1,24 @@
-"""Federated SIGReg: alone it is plain SIGReg, together the clients minimise that of all their embeddings."""
+"""Federated SIGReg: together the clients minimise that of all their embeddings, whatever each alone looks like."""
 
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 
 import pytest
 import torch
 from federation import tiny
 from torch import Tensor
 
+from client_app.training import Start, train_locally
 from fedsense_core.errors import ConfigError
-from fedsense_core.ssl.mixture import Mixture
+from fedsense_core.models import build_model
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.mixture import FederatedSigreg, Mixture
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
+from fedsense_core.tensors import TensorTable
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -20,21 +27,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def mixture(directions: Tensor, own: Tensor, others: list[Tensor]) -> Mixture:
     """Return what a client with the embeddings ``own`` knows where the others have those of ``others``."""
-    sums = [sigreg_statistics(z, directions) for z in others]
-    total = sums[0] if sums else None
-    for more in sums[1:]:
-        assert total is not None
-        total = total + more
-    return Mixture(directions, directions, len(own), total)
-
-
-def test_alone_it_is_plain_sigreg_bit_for_bit() -> None:
-    z, directions = torch.rand(9, 4, generator=generator(), requires_grad=True), random_directions(6, 4, generator(1))
-    alone = mixture(directions, z, []).sigreg(z)
-    (gradient,) = torch.autograd.grad(alone, z)
-    plain = sigreg(z, directions)
-    assert torch.equal(alone, plain)
-    assert torch.equal(gradient, torch.autograd.grad(plain, z)[0])
+    return Mixture(directions, reduce(add, (sigreg_statistics(z, directions) for z in others)), len(own))
 
 
 def test_mean_of_the_clients_gradients_is_the_gradient_on_all_embeddings_at_once() -> None:
@@ -106,16 +99,39 @@ def test_sums_that_no_embeddings_have_are_refused(data: bytes, problem: str) -> 
 
 def test_each_round_looks_along_the_directions_that_the_last_one_announced() -> None:
     config = tiny(train__recipe="lejepa", train__federated_sigreg=True)
-    first, second = (Mixture.of(config, number, None) for number in (1, 2))
+    others = sigreg_statistics(torch.zeros(32, 16), torch.zeros(256, 16))
+    first, second = (FederatedSigreg.of(config, number, others) for number in (1, 2))
     assert first is not None
+    assert first.mixture is not None
     assert second is not None
-    assert torch.equal(first.next_directions_MD, second.directions_MD)
-    assert not torch.equal(first.directions_MD, second.directions_MD)
-    assert first.directions_MD.shape == (256, 16)
-    assert first.own_count == 2 * 4 * 4  # steps, chips, views
+    assert second.mixture is not None
+    assert torch.equal(first.next_directions_MD, second.mixture.directions_MD)
+    assert not torch.equal(first.mixture.directions_MD, second.mixture.directions_MD)
+    assert first.next_directions_MD.shape == (256, 16)
+    assert first.mixture.share == 0.5  # 2 steps of 4 chips of 4 views, as many as the others
+
+
+def test_sums_are_over_every_view_of_every_step_once_even_where_steps_look_twice() -> None:
+    config = tiny(
+        train__recipe="lejepa",
+        train__federated_sigreg=True,
+        train__sigreg_directions=8,
+        guidance__kind="sam",
+        guidance__scale="absolute",
+        guidance__radius=0.05,
+    )
+    model = build_model(config)
+    table = TensorTable.of(model)
+    federated = FederatedSigreg.of(config, 1, None)
+    start = Start(1, Replica.first(table.read(model)), torch.full((len(table),), 0.05), seed=3)
+    chips = iter(torch.randn(2, 4, 3, 16, 16, generator=generator()))
+    outcome = train_locally(config, model, table, build_recipe(config, federated), chips, start)
+    assert outcome.sums is not None
+    assert outcome.sums.count == 2 * 4 * 4
+    assert (outcome.sums.cosines_MT[:, 0] == 32).all()  # cos(0) of each
 
 
 def test_only_lejepa_has_a_regulariser_to_share() -> None:
     with pytest.raises(ConfigError, match=r"train.recipe = 'simclr' does not have"):
         tiny(train__federated_sigreg=True)
-    assert Mixture.of(tiny(train__recipe="lejepa"), 1, None) is None
+    assert FederatedSigreg.of(tiny(train__recipe="lejepa"), 1, None) is None
