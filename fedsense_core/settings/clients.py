@@ -45,7 +45,8 @@ class TrainSection(Section):
     sigreg_weight: float = Field(0.02, ge=0, le=1)
     """λ: weight of the Gaussian regulariser; that of equal views is 1 - λ (lejepa)."""
     sigreg_directions: int = Field(256, ge=1)
-    """Random directions along which the regulariser looks in each step (lejepa)."""
+    """Random directions along which the regulariser looks (lejepa): new ones in each step, in
+    each round if it is federated."""
     federated_sigreg: bool = False
     """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients then send sums over
     what they trained on, 136 bytes a direction, both ways."""
