@@ -30,8 +30,7 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.mixture import FederatedSigreg
-from fedsense_core.ssl.sigreg import SigregStatistics
+from fedsense_core.ssl.mixture import FederatedSigreg, Offset
 from fedsense_core.tensors import TensorTable
 
 
@@ -132,9 +131,9 @@ class Worker:
         return outcome
 
     def _federated_sigreg(self) -> FederatedSigreg | None:
-        sums, directions = self.task.others, self.config.train.sigreg_directions
-        others = SigregStatistics.from_bytes(sums, directions) if sums else None
-        return FederatedSigreg.of(self.config, self.task.round, others)
+        data, directions = self.task.offset, self.config.train.sigreg_directions
+        offset = Offset.from_bytes(data, directions) if data else None
+        return FederatedSigreg.of(self.config, self.task.round, offset)
 
     def _feed(self) -> Feed:
         generator = torch.Generator().manual_seed(self._seed("batches"))

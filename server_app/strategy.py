@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
 from itertools import chain
 from logging import DEBUG, INFO, WARNING
-from operator import add
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -30,6 +28,7 @@ from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.settings import SCALED_CODECS, Config
 from fedsense_core.source import source_digest
+from fedsense_core.ssl.mixture import Offset
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
 from server_app.aggregation import layerwise_mean, model_of, spread_of, weighted_mean, weights_of
@@ -248,17 +247,19 @@ class FedSense(Strategy):
             radii=radii_L.numpy(),
             gammas=self._gammas(self._expected.replica).numpy(),
             frames=self.broadcaster.frames_for(held.version if held else None),
-            others=self._others(site),
+            offset=self._offset(site),
         )
         self.record.asked += 1
         self.record.bytes_down += task.bytes_down
         ttl = self.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
 
-    def _others(self, site: str) -> bytes:
-        """Return the sums of all other sites' embeddings of the last round; empty where there are none."""
-        others = [sums for name, sums in sorted(self.state.embedding_sums.items()) if name != site]
-        return reduce(add, others).to_bytes() if others else b""
+    def _offset(self, site: str) -> bytes:
+        """Return how far all embeddings of the last round were from a site's own; empty where it had none, or alone."""
+        sums = self.state.embedding_sums
+        if site not in sums or len(sums) < 2:
+            return b""
+        return Offset.between([sums[name] for name in sorted(sums)], sums[site]).to_bytes()
 
     def _admit(self, replies: Iterable[Message]) -> None:
         assert self._expected is not None

@@ -46,13 +46,13 @@ class TrainTask:
     """γ_l, float32 (L,)."""
     frames: np.ndarray = field(repr=False)
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
-    others: bytes = field(default=b"", repr=False)
-    """Sums of the other clients' embeddings (``train.federated_sigreg``); empty where there are none."""
+    offset: bytes = field(default=b"", repr=False)
+    """How far all clients' embeddings were from this one's (``train.federated_sigreg``); empty where unknown."""
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that travel: frames, radii, coefficients of the predictor, and sums of embeddings."""
-        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes) + len(self.others)
+        """Bytes that travel: frames, radii, coefficients of the predictor, and the offset."""
+        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes) + len(self.offset)
 
     def to_records(self) -> RecordDict:
         """Pack into one Array and one ConfigRecord."""
@@ -66,7 +66,7 @@ class TrainTask:
                 "config-digest": self.config_digest,
                 "radii": self.radii.astype("<f4").tobytes(),
                 "gammas": self.gammas.astype("<f4").tobytes(),
-                "others": self.others,
+                "offset": self.offset,
             }
         )
         return RecordDict({"broadcast": ArrayRecord({"frames": Array(self.frames)}), "task": task})
@@ -85,7 +85,7 @@ class TrainTask:
             radii=np.frombuffer(_bytes(task, "radii"), "<f4").copy(),
             gammas=np.frombuffer(_bytes(task, "gammas"), "<f4").copy(),
             frames=_array(content, "broadcast", "frames"),
-            others=_bytes(task, "others"),
+            offset=_bytes(task, "offset"),
         )
 
 

@@ -49,7 +49,7 @@ class TrainSection(Section):
     each round if it is federated."""
     federated_sigreg: bool = False
     """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients then send sums over
-    what they trained on, 136 bytes a direction, both ways."""
+    what they trained on and get how far all were from them, 136 bytes a direction each way."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of patches hidden from the encoder (mae)."""
     band_subset: float = Field(0.5, ge=0, le=1)

@@ -45,8 +45,8 @@ def lejepa_loss(
     """Return the loss of all views, the alignment, and what other clients are to know; alone, directions are drawn."""
     views = look(model, x_BCHW, policy, generator, settings.views)
     z_VBD = torch.stack(views.projected)
-    if federated is not None and federated.mixture is not None:
-        loss = lejepa_distance(z_VBD, federated.mixture.sigreg, settings.sigreg_weight)
+    if federated is not None and federated.offset is not None:
+        loss = lejepa_distance(z_VBD, federated.sigreg, settings.sigreg_weight)
     else:
         drawn_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
         loss = lejepa_distance(z_VBD, partial(sigreg, directions_MD=drawn_MD), settings.sigreg_weight)

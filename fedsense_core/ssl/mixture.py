@@ -2,75 +2,91 @@
 
 A client that sees one kind of land would otherwise be told to spread it over the whole space. Ours: LeJEPA (arXiv
 2511.08544) knows one place. Clients send sums (`SigregStatistics`) of what they trained on, along directions that run
-and round name; the next round compares each batch together with the others' sums. Shapes: B batch, V views, D width of
-an embedding, M directions, T knots.
+and round name; the next round corrects each batch by how far the mixture was from its client, as SCAFFOLD (arXiv
+1910.06378) corrects gradients. Shapes: B batch, V views, D width of an embedding, M directions, T knots.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
-from fedsense_core.ssl.sigreg import SigregStatistics, random_directions, sigreg_from, sigreg_statistics
+from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg_from, sigreg_statistics
 from fedsense_core.ssl.step import precise
+
+LARGEST = 2.0
+"""A difference of two means of cosines, or of sines, is no larger."""
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """What stands for all clients' embeddings in one client's loss: its batch, and what the others sent."""
+class Offset:
+    """How far the mixture of all clients was from one of them: φ̂(all) - φ̂(own), characteristic functions."""
 
-    directions_MD: Tensor
-    """Along which the others looked."""
-    others: SigregStatistics
-    """Sums of the other clients' embeddings, of the last round."""
-    own_count: int
-    """Embeddings that this client makes in a round: its part of the mixture."""
+    cosines_MT: Tensor
+    """Real part."""
+    sines_MT: Tensor
+    """Imaginary part."""
 
-    @property
-    def share(self) -> float:
-        """Return this client's part of all embeddings, in (0, 1)."""
-        return self.own_count / (self.own_count + self.others.count)
+    @classmethod
+    def between(cls, every: Sequence[SigregStatistics], own: SigregStatistics) -> Offset:
+        """Return that of the client whose sums are ``own``; ``every`` has those of all clients, this one too."""
+        whole = reduce(add, every)
+        cosines_MT = whole.cosines_MT / whole.count - own.cosines_MT / own.count
+        return cls(cosines_MT, whole.sines_MT / whole.count - own.sines_MT / own.count)
 
-    def sigreg(self, z_BD: Tensor) -> Tensor:
-        """Return SIGReg (scalar) of s φ̂(batch) + (1-s) φ̂(others), s the share, with B as the number of samples.
+    def to_bytes(self) -> bytes:
+        """Return both parts as float32, little-endian: 8 M T bytes."""
+        return torch.stack([self.cosines_MT, self.sines_MT]).float().numpy().astype("<f4").tobytes()
 
-        The gradient is taken by φ̂(batch) without the factor s. So, where each batch is all that a client has, the mean
-        of the clients' gradients, each by its share, is the gradient of SIGReg on all embeddings at once.
-        """
-        batch = sigreg_statistics(z_BD, self.directions_MD.to(z_BD.device))
-        cosines_MT = self._mixed(batch.cosines_MT, self.others.cosines_MT.to(z_BD), batch.count)
-        sines_MT = self._mixed(batch.sines_MT, self.others.sines_MT.to(z_BD), batch.count)
-        return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
-
-    def _mixed(self, batch_MT: Tensor, others_MT: Tensor, count: int) -> Tensor:
-        """Return sums whose value is the mixture's and whose gradient is the batch's own."""
-        theirs_MT = others_MT / self.others.count * count
-        mixed_MT = self.share * batch_MT.detach() + (1 - self.share) * theirs_MT
-        return mixed_MT + (batch_MT - batch_MT.detach())
+    @classmethod
+    def from_bytes(cls, data: bytes, directions: int) -> Offset:
+        """Read what `to_bytes` wrote. Raises ValueError for what is no difference of characteristic functions."""
+        if len(data) != 8 * directions * KNOTS:
+            raise ValueError(f"an offset of embeddings has {len(data)} bytes, expected {8 * directions * KNOTS}")
+        parts = np.frombuffer(data, "<f4").reshape(2, directions, KNOTS).astype(np.float32)
+        if not (np.abs(parts) <= LARGEST).all():  # also false for NaN
+            raise ValueError(f"an offset of embeddings has numbers beyond {LARGEST:g}")
+        return cls(*torch.from_numpy(parts))
 
 
 @dataclass(frozen=True)
 class FederatedSigreg:
-    """One client's part in one round: the mixture that it trains by, and what it finds out for the next round."""
+    """One client's part in one round: what it trains by, and what it finds out for the next round."""
 
-    mixture: Mixture | None
-    """None where no other client sent sums: then plain SIGReg it is."""
+    directions_MD: Tensor
+    """Of this round, which the last one announced."""
+    offset: Offset | None
+    """None in the first round, and after one in which this client or all others were missing: then plain SIGReg."""
     next_directions_MD: Tensor
     """Of the next round."""
 
     @classmethod
-    def of(cls, config: Config, server_round: int, others: SigregStatistics | None) -> FederatedSigreg | None:
+    def of(cls, config: Config, server_round: int, offset: Offset | None) -> FederatedSigreg | None:
         """Return that of a round; None where ``train.federated_sigreg`` is off."""
-        train = config.train
-        if not train.federated_sigreg:
+        if not config.train.federated_sigreg:
             return None
-        own_count = train.local_steps * train.batch_size * train.views
-        mixture = Mixture(_directions(config, server_round), others, own_count) if others else None
-        return cls(mixture, _directions(config, server_round + 1))
+        return cls(_directions(config, server_round), offset, _directions(config, server_round + 1))
+
+    def sigreg(self, z_BD: Tensor) -> Tensor:
+        """Return SIGReg (scalar) of φ̂(batch) + φ̂(all) - φ̂(own), the latter two as they were in the last round.
+
+        Where each batch is all that a client has, and the offset not old, that is φ̂(all): the mean of the clients'
+        gradients, each by its share, is the gradient of SIGReg on all embeddings at once.
+        """
+        batch = sigreg_statistics(z_BD, self.directions_MD.to(z_BD.device))
+        if self.offset is None:
+            return sigreg_from(batch)
+        cosines_MT = batch.cosines_MT + batch.count * self.offset.cosines_MT.to(z_BD)
+        sines_MT = batch.sines_MT + batch.count * self.offset.sines_MT.to(z_BD)
+        return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
 
     def look(self, z_VBD: Tensor) -> SigregStatistics:
         """Return the sums over all views of a batch along the next round's directions, without gradient."""

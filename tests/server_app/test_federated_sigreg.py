@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
-from operator import add
 
 import pytest
 from federation import SITES, Federation, same_bits
 from flwr.app import Message
 
 from fedsense_core.protocol.messages import TrainReply, TrainTask
+from fedsense_core.ssl.mixture import Offset
 from fedsense_core.ssl.sigreg import SigregStatistics
 
 Make = Callable[..., Federation]
@@ -24,7 +23,7 @@ def _sums(data: bytes) -> SigregStatistics:
 
 
 @pytest.mark.parametrize("participation", [1.0, 0.67], ids=["all", "two-of-three"])
-def test_each_site_gets_the_sums_of_the_others_of_the_round_before(federation: Make, participation: float) -> None:
+def test_each_site_gets_how_far_all_were_from_it_in_the_round_before(federation: Make, participation: float) -> None:
     share = {"run.rounds": 3, "federation.participation": participation}
     asked: dict[tuple[int, str], bytes] = {}
     sent: dict[tuple[int, str], bytes] = {}
@@ -33,7 +32,7 @@ def test_each_site_gets_the_sums_of_the_others_of_the_round_before(federation: M
         assert reply is not None
         content = TrainTask.from_records(task.content)
         answer = TrainReply.from_message(reply)
-        asked[content.round, answer.site], sent[content.round, answer.site] = content.others, answer.sums
+        asked[content.round, answer.site], sent[content.round, answer.site] = content.offset, answer.sums
         return reply
 
     fed = federation(changes=SHARED | share)
@@ -42,13 +41,15 @@ def test_each_site_gets_the_sums_of_the_others_of_the_round_before(federation: M
     assert len(asked) == (9 if participation == 1 else 6)
     for number, site in asked:
         assert _sums(sent[number, site]).count == 2 * 4 * 2  # steps, chips, views
-        others = [_sums(sent[number - 1, other]) for other in SITES if other != site and (number - 1, other) in sent]
-        assert asked[number, site] == (reduce(add, others).to_bytes() if others else b"")
+        before = {other: _sums(sent[number - 1, other]) for other in SITES if (number - 1, other) in sent}
+        expected = Offset.between(list(before.values()), before[site]).to_bytes() if site in before else b""
+        assert asked[number, site] == expected
     plain = federation("plain", changes=LEJEPA | share)
     plain.run()
     for one, other in zip(fed.lines(), plain.lines(), strict=True):
         assert one["bytes_up"] - other["bytes_up"] == len(one["accepted"]) * BYTES
-        assert one["bytes_down"] - other["bytes_down"] == (len(one["accepted"]) * BYTES if one["round"] > 1 else 0)
+        offsets = [asked[one["round"], site] for site in one["accepted"]]
+        assert one["bytes_down"] - other["bytes_down"] == sum(map(len, offsets))
     assert not same_bits(fed.state().weights, plain.state().weights)
 
 
@@ -113,7 +114,7 @@ def test_sums_of_a_round_below_the_quorum_are_forgotten(federation: Make) -> Non
     asked: list[bytes] = []
 
     def note(task: Message, reply: Message | None) -> Message | None:
-        asked.append(TrainTask.from_records(task.content).others)
+        asked.append(TrainTask.from_records(task.content).offset)
         return reply
 
     fed.grid.faults = {(2, fed.node("beta")): lambda task, reply: None, (3, fed.node("alpha")): note}

@@ -33,7 +33,7 @@ def test_task_survives_the_wire() -> None:
     assert back.radii.tolist() == [0.5, 0.0]
     assert back.gammas.tolist() == [0.25, 1.0]
     assert np.array_equal(back.frames, FRAME)
-    assert back.others == b"sums"
+    assert back.offset == b"sums"
     assert back.bytes_down == 216 + 4
 
 

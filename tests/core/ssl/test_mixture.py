@@ -6,6 +6,7 @@ import math
 from functools import reduce
 from operator import add
 
+import numpy as np
 import pytest
 import torch
 from federation import tiny
@@ -16,7 +17,7 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.mixture import FederatedSigreg, Mixture
+from fedsense_core.ssl.mixture import FederatedSigreg, Offset
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
 from fedsense_core.tensors import TensorTable
 
@@ -25,9 +26,20 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def mixture(directions: Tensor, own: Tensor, others: list[Tensor]) -> Mixture:
-    """Return what a client with the embeddings ``own`` knows where the others have those of ``others``."""
-    return Mixture(directions, reduce(add, (sigreg_statistics(z, directions) for z in others)), len(own))
+def part(directions: Tensor, parts: list[Tensor], i: int) -> FederatedSigreg:
+    """Return what client ``i`` trains by where the clients' embeddings are ``parts``, and none of it is old."""
+    sums = [sigreg_statistics(z.detach(), directions) for z in parts]
+    return FederatedSigreg(directions, Offset.between(sums, sums[i]), directions)
+
+
+def test_among_equals_and_alone_it_is_plain_sigreg_bit_for_bit() -> None:
+    z, directions = torch.rand(9, 4, generator=generator(), requires_grad=True), random_directions(6, 4, generator(1))
+    plain = sigreg(z, directions)
+    (expected,) = torch.autograd.grad(plain, z)
+    for one in (part(directions, [z], 0), part(directions, [z, z], 0), FederatedSigreg(directions, None, directions)):
+        loss = one.sigreg(z)
+        assert torch.equal(loss, plain)
+        assert torch.equal(torch.autograd.grad(loss, z)[0], expected)
 
 
 def test_mean_of_the_clients_gradients_is_the_gradient_on_all_embeddings_at_once() -> None:
@@ -35,23 +47,21 @@ def test_mean_of_the_clients_gradients_is_the_gradient_on_all_embeddings_at_once
     chips = [torch.randn(n, 5, generator=drawn, dtype=torch.float64) + n / 10 for n in (4, 7, 13)]
     w = torch.randn(5, 3, generator=drawn, dtype=torch.float64, requires_grad=True)
     total = sum(map(len, chips))
-    mean = torch.zeros_like(w)
+    mean, alone = torch.zeros_like(w), torch.zeros_like(w)
     for i, x in enumerate(chips):
-        others = [(y @ w).detach() for j, y in enumerate(chips) if j != i]
-        loss = mixture(directions, x, others).sigreg(x @ w) / len(x)  # the number of samples is a factor of SIGReg
+        # The number of samples is a factor of SIGReg.
+        loss = part(directions, [y @ w for y in chips], i).sigreg(x @ w) / len(x)
         mean += len(x) / total * torch.autograd.grad(loss, w)[0]
+        alone += len(x) / total * torch.autograd.grad(sigreg(x @ w, directions) / len(x), w)[0]
     (together,) = torch.autograd.grad(sigreg(torch.cat(chips) @ w, directions) / total, w)
     assert torch.allclose(mean, together, rtol=1e-11, atol=0)
-    alone = torch.zeros_like(w)
-    for x in chips:
-        alone += len(x) / total * torch.autograd.grad(sigreg(x @ w, directions) / len(x), w)[0]
     assert not torch.allclose(alone, together, rtol=0.05, atol=0)
 
 
 def test_value_is_that_of_all_embeddings_at_once() -> None:
     directions = random_directions(12, 3, generator(1))
     parts = [torch.randn(n, 3, generator=generator(n)) + 1 for n in (5, 11)]
-    value = float(mixture(directions, parts[0], parts[1:]).sigreg(parts[0]))
+    value = float(part(directions, parts, 0).sigreg(parts[0]))
     assert value == pytest.approx(5 / 16 * float(sigreg(torch.cat(parts), directions)), rel=1e-5)
 
 
@@ -59,8 +69,42 @@ def test_client_with_half_of_a_gaussian_is_left_alone_where_another_has_the_othe
     z, directions = torch.randn(2000, 3, generator=generator()), random_directions(64, 3, generator(1))
     halves = [z[z[:, 0] > 0], z[z[:, 0] <= 0]]
     plain = float(sigreg(halves[0], directions))
-    together = float(mixture(directions, halves[0], halves[1:]).sigreg(halves[0]))
-    assert together < 2 < 50 < plain
+    assert float(part(directions, halves, 0).sigreg(halves[0])) < 2 < 50 < plain
+
+
+def _federated(chips: list[Tensor], shared: bool) -> float:
+    """Train z = x W + b by SIGReg alone, 10 steps of each client between means, and return SIGReg of all embeddings."""
+    width = chips[0].shape[1]
+    w, bias, drawn = 0.1 * torch.eye(width), torch.zeros(width), generator(3)
+    offsets: list[Offset | None] = [None] * len(chips)
+    directions = random_directions(16, width, drawn)
+    for step in range(60):
+        later = random_directions(16, width, drawn)
+        ends, sums = [], []
+        for x, offset in zip(chips, offsets, strict=True):
+            own, shift = w.clone().requires_grad_(), bias.clone().requires_grad_()
+            optimiser = torch.optim.Adam([own, shift], lr=0.05 * 0.95**step)
+            one, seen = FederatedSigreg(directions, offset, later), []
+            for _ in range(10):
+                z = x @ own + shift
+                optimiser.zero_grad()
+                (one.sigreg(z) / len(x)).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                seen.append(one.look(z[None]))
+            ends.append((own.detach(), shift.detach()))
+            sums.append(reduce(add, seen))
+        w, bias = (torch.stack(parts).mean(0) for parts in zip(*ends, strict=True))
+        offsets = [Offset.between(sums, mine) if shared else None for mine in sums]
+        directions = later
+    return float(sigreg(torch.cat(chips) @ w + bias, random_directions(256, width, generator(4))))
+
+
+def test_with_offsets_a_round_old_clients_with_a_slice_each_make_the_whole_gaussian() -> None:
+    whole = torch.randn(300, 3, generator=generator())
+    slices = list((whole[whole[:, 0].argsort()] @ torch.tensor([[2.0, 1, 0], [0, 1, 0], [0, 0, 0.5]]) + 1).split(100))
+    together = _federated(slices, shared=True)
+    assert together < 2  # 1.05 in the mean for a Gaussian
+    assert _federated(slices, shared=False) > 5 * together
 
 
 def test_bytes_give_the_same_sums_and_cost_136_a_direction() -> None:
@@ -72,6 +116,25 @@ def test_bytes_give_the_same_sums_and_cost_136_a_direction() -> None:
     assert again.count == 9
     assert torch.equal(again.cosines_MT, sums.cosines_MT)
     assert torch.equal(again.sines_MT, sums.sines_MT)
+
+
+def test_an_offset_survives_its_bytes_and_costs_136_a_direction() -> None:
+    directions = random_directions(6, 4, generator(1))
+    sums = [sigreg_statistics(torch.randn(n, 4, generator=generator(n)), directions) for n in (5, 9)]
+    offset = Offset.between(sums, sums[0])
+    data = offset.to_bytes()
+    assert len(data) == 136 * 6
+    again = Offset.from_bytes(data, 6)
+    assert torch.equal(again.cosines_MT, offset.cosines_MT)
+    assert torch.equal(again.sines_MT, offset.sines_MT)
+
+
+@pytest.mark.parametrize(
+    "data", [b"1234", b"\xff" * 816, np.full(204, 2.1, "<f4").tobytes()], ids=["short", "nan", "far"]
+)
+def test_what_is_no_offset_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="an offset of embeddings has"):
+        Offset.from_bytes(data, 6)
 
 
 def _sums(value: float, count: int) -> bytes:
@@ -99,16 +162,12 @@ def test_sums_that_no_embeddings_have_are_refused(data: bytes, problem: str) -> 
 
 def test_each_round_looks_along_the_directions_that_the_last_one_announced() -> None:
     config = tiny(train__recipe="lejepa", train__federated_sigreg=True)
-    others = sigreg_statistics(torch.zeros(32, 16), torch.zeros(256, 16))
-    first, second = (FederatedSigreg.of(config, number, others) for number in (1, 2))
+    first, second = (FederatedSigreg.of(config, number, None) for number in (1, 2))
     assert first is not None
-    assert first.mixture is not None
     assert second is not None
-    assert second.mixture is not None
-    assert torch.equal(first.next_directions_MD, second.mixture.directions_MD)
-    assert not torch.equal(first.mixture.directions_MD, second.mixture.directions_MD)
-    assert first.next_directions_MD.shape == (256, 16)
-    assert first.mixture.share == 0.5  # 2 steps of 4 chips of 4 views, as many as the others
+    assert torch.equal(first.next_directions_MD, second.directions_MD)
+    assert not torch.equal(first.directions_MD, second.directions_MD)
+    assert first.directions_MD.shape == (256, 16)
 
 
 def test_sums_are_over_every_view_of_every_step_once_even_where_steps_look_twice() -> None:
