@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
-from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg_from, sigreg_statistics
+from fedsense_core.ssl.sigreg import (
+    SigregStatistics,
+    pack_parts,
+    random_directions,
+    sigreg_from,
+    sigreg_statistics,
+    unpack_parts,
+)
 from fedsense_core.ssl.step import precise
 
 LARGEST = 2.0
@@ -43,18 +49,13 @@ class Offset:
         return cls(cosines_MT, whole.sines_MT / whole.count - own.sines_MT / own.count)
 
     def to_bytes(self) -> bytes:
-        """Return both parts as float32, little-endian: 8 M T bytes."""
-        return torch.stack([self.cosines_MT, self.sines_MT]).float().numpy().astype("<f4").tobytes()
+        """Return 8 M T bytes."""
+        return pack_parts(self.cosines_MT, self.sines_MT)
 
     @classmethod
     def from_bytes(cls, data: bytes, directions: int) -> Offset:
         """Read what `to_bytes` wrote. Raises ValueError for what is no difference of characteristic functions."""
-        if len(data) != 8 * directions * KNOTS:
-            raise ValueError(f"an offset of embeddings has {len(data)} bytes, expected {8 * directions * KNOTS}")
-        parts = np.frombuffer(data, "<f4").reshape(2, directions, KNOTS).astype(np.float32)
-        if not (np.abs(parts) <= LARGEST).all():  # also false for NaN
-            raise ValueError(f"an offset of embeddings has numbers beyond {LARGEST:g}")
-        return cls(*torch.from_numpy(parts))
+        return cls(*unpack_parts(data, directions, LARGEST, "offsets of embeddings"))
 
 
 @dataclass(frozen=True)

@@ -38,22 +38,35 @@ class SigregStatistics:
 
     def to_bytes(self) -> bytes:
         """Return the count as 8 bytes, then both sums as float32, little-endian: 8 + 8 M T bytes."""
-        sums = torch.stack([self.cosines_MT, self.sines_MT]).detach().cpu().float().numpy()
-        return b"".join((self.count.to_bytes(8, "little"), sums.astype("<f4").tobytes()))
+        return self.count.to_bytes(8, "little") + pack_parts(self.cosines_MT, self.sines_MT)
 
     @classmethod
     def from_bytes(cls, data: bytes, directions: int) -> SigregStatistics:
         """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for what no embeddings could give."""
-        wanted = 8 + 8 * directions * KNOTS
-        if len(data) != wanted:
-            raise ValueError(f"sums of embeddings have {len(data)} bytes, expected {wanted}")
         count = int.from_bytes(data[:8], "little")
-        sums = np.frombuffer(data, "<f4", offset=8).reshape(2, directions, KNOTS)
-        # Every sample adds a number from -1 to 1. Also false for NaN.
-        if count < 1 or not (np.abs(sums) <= count * (1 + ROUNDING)).all():
-            raise ValueError(f"sums of embeddings are not those of {count} samples")
-        cosines_MT, sines_MT = torch.from_numpy(sums.astype(np.float32))
-        return cls(cosines_MT, sines_MT, count)
+        # Every sample adds a number from -1 to 1.
+        parts = unpack_parts(data[8:], directions, count * (1 + ROUNDING), "sums of embeddings")
+        if count < 1:
+            raise ValueError("sums of embeddings are of no sample")
+        return cls(*parts, count)
+
+
+def pack_parts(cosines_MT: Tensor, sines_MT: Tensor) -> bytes:
+    """Return both as float32, little-endian: 8 M T bytes."""
+    parts: np.ndarray = torch.stack([cosines_MT, sines_MT]).detach().cpu().float().numpy()
+    return parts.astype("<f4").tobytes()
+
+
+def unpack_parts(data: bytes, directions: int, largest: float, what: str) -> tuple[Tensor, Tensor]:
+    """Read what `pack_parts` wrote, whoever sent it. Raises ValueError for another length and for larger numbers."""
+    wanted = 8 * directions * KNOTS
+    if len(data) != wanted:
+        raise ValueError(f"{what} have {len(data)} bytes of numbers, expected {wanted}")
+    parts = np.frombuffer(data, "<f4").reshape(2, directions, KNOTS).astype(np.float32)
+    if not (np.abs(parts) <= largest).all():  # also false for NaN
+        raise ValueError(f"{what} have numbers beyond {largest:g}")
+    cosines_MT, sines_MT = torch.from_numpy(parts)
+    return cosines_MT, sines_MT
 
 
 def random_directions(count: int, width: int, generator: torch.Generator) -> Tensor:

@@ -80,8 +80,8 @@ def test_killed_run_continues_to_the_same_bits(federation: Make) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda sums: b"", "have 0 bytes"),
-        (lambda sums: sums[:8] + b"\xff" * (len(sums) - 8), "not those of"),
+        (lambda sums: b"", "have 0 bytes of numbers"),
+        (lambda sums: sums[:8] + b"\xff" * (len(sums) - 8), "have numbers beyond 16"),
         (lambda sums: (10**6).to_bytes(8, "little") + sums[8:], "1000000 samples, its examples have 16 views"),
     ],
     ids=["missing", "nan", "too-many"],

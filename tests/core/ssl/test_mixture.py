@@ -133,7 +133,7 @@ def test_an_offset_survives_its_bytes_and_costs_136_a_direction() -> None:
     "data", [b"1234", b"\xff" * 816, np.full(204, 2.1, "<f4").tobytes()], ids=["short", "nan", "far"]
 )
 def test_what_is_no_offset_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="an offset of embeddings has"):
+    with pytest.raises(ValueError, match="offsets of embeddings have"):
         Offset.from_bytes(data, 6)
 
 
@@ -145,13 +145,13 @@ def _sums(value: float, count: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "0 bytes, expected 824"),
-        (_sums(0.0, 9)[:-4], "820 bytes"),
-        (_sums(0.0, 0), "not those of 0 samples"),
-        (_sums(9.1, 9), "not those of 9 samples"),
-        (_sums(-9.1, 9), "not those"),
-        (_sums(math.nan, 9), "not those"),
-        (_sums(math.inf, 9), "not those"),
+        (b"", "0 bytes of numbers, expected 816"),
+        (_sums(0.0, 9)[:-4], "812 bytes"),
+        (_sums(0.0, 0), "of no sample"),
+        (_sums(9.1, 9), "beyond 9"),
+        (_sums(-9.1, 9), "beyond"),
+        (_sums(math.nan, 9), "beyond"),
+        (_sums(math.inf, 9), "beyond"),
     ],
     ids=["empty", "short", "of-nothing", "too-large", "too-small", "nan", "infinite"],
 )
