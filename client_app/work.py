@@ -30,7 +30,7 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.settings import Config
 from fedsense_core.source import source_digest
 from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.mixture import FederatedSigreg, Offset
+from fedsense_core.ssl.federated import FederatedSigreg, Offset
 from fedsense_core.tensors import TensorTable
 
 

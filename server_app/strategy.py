@@ -28,7 +28,7 @@ from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.settings import SCALED_CODECS, Config
 from fedsense_core.source import source_digest
-from fedsense_core.ssl.mixture import Offset
+from fedsense_core.ssl.federated import Offset
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
 from server_app.aggregation import layerwise_mean, model_of, spread_of, weighted_mean, weights_of

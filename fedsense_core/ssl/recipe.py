@@ -18,9 +18,9 @@ from fedsense_core.models import PretrainingModel
 from fedsense_core.settings import Config
 from fedsense_core.ssl.alignment import cross_distillation, representation_distance
 from fedsense_core.ssl.byol import byol_loss
+from fedsense_core.ssl.federated import FederatedSigreg
 from fedsense_core.ssl.lejepa import lejepa_loss
 from fedsense_core.ssl.mae import mae_loss
-from fedsense_core.ssl.mixture import FederatedSigreg
 from fedsense_core.ssl.simclr import simclr_loss
 from fedsense_core.ssl.step import Align, StepLoss
 

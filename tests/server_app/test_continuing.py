@@ -26,8 +26,9 @@ FP32 = {"preset": "fedavg"}
         {"preset": "fedsense-plus"},
         {"outer.kind": "nesterov", "downlink.codec": "none"},
         {"federation.participation": 0.67, "federation.min_clients": 1},
+        {"train.recipe": "lejepa", "train.views": 2, "train.federated_sigreg": True},
     ],
-    ids=["fedsense", "fedavg", "fedsense-plus", "nesterov", "partial"],
+    ids=["fedsense", "fedavg", "fedsense-plus", "nesterov", "partial", "federated-sigreg"],
 )
 def test_killed_run_continues_to_the_same_bits(federation: Make, changes: dict[str, object]) -> None:
     whole = federation("whole", changes=changes)

@@ -1,4 +1,4 @@
-"""Sums of embeddings over a whole run: who gets whose, what is refused, and what a stop may not change."""
+"""Sums of embeddings over a whole run: who gets which offset, what is refused, and what is forgotten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from federation import SITES, Federation, same_bits
 from flwr.app import Message
 
 from fedsense_core.protocol.messages import TrainReply, TrainTask
-from fedsense_core.ssl.mixture import Offset
+from fedsense_core.ssl.federated import Offset
 from fedsense_core.ssl.sigreg import SigregStatistics
 
 Make = Callable[..., Federation]
@@ -59,22 +59,6 @@ def test_alone_a_site_trains_as_with_plain_lejepa(federation: Make) -> None:
     for fed in runs:
         fed.run()
     assert same_bits(runs[0].state().weights, runs[1].state().weights)
-
-
-def test_killed_run_continues_to_the_same_bits(federation: Make) -> None:
-    whole = federation("whole", changes=SHARED)
-    whole.run()
-
-    def die(task: Message, reply: Message | None) -> Message:
-        raise KeyboardInterrupt
-
-    killed = federation("killed", changes=SHARED)
-    killed.grid.faults = {(3, killed.node("gamma")): die}
-    with pytest.raises(KeyboardInterrupt):
-        killed.run()
-    again = federation("killed", changes=SHARED, first_node=900)
-    again.run()
-    assert same_bits(again.state().weights, whole.state().weights)
 
 
 @pytest.mark.parametrize(

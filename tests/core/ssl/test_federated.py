@@ -17,7 +17,7 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.mixture import FederatedSigreg, Offset
+from fedsense_core.ssl.federated import FederatedSigreg, Offset
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
 from fedsense_core.tensors import TensorTable
 
