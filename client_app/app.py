@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app import work
+from client_app import round as work
 from fedsense_core.protocol.messages import TrainTask, hello_run_id
 
 app = ClientApp()

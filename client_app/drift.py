@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fedsense_core.config import Config
 from fedsense_core.schedule import learning_rate
-from fedsense_core.settings import Config
 from fedsense_core.tensors import TensorTable
 
 

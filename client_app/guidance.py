@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedsense_core.settings import GuidanceSection
+from fedsense_core.config import GuidanceSection
 from fedsense_core.tensors import TensorTable, vector_norm
 
 Loss = Callable[[], Tensor]

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from client_app.retention import OwnModels
-from fedsense_core.durable import sha256, whole_folder
+from client_app.personalisation import OwnModels
+from fedsense_core.atomic_io import sha256, whole_folder
 from fedsense_core.protocol.replica import Replica
 
 KEEP_DAYS = 30

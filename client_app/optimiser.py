@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from client_app.muon import Muon
-from fedsense_core.settings import TrainSection
+from fedsense_core.config import TrainSection
 from fedsense_core.tensors import SMALL_NAMES
 
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from client_app.drift import GlobalMomentum, Proximal
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import inner_optimiser
-from client_app.retention import OwnModels, blend, shifted_teacher, unshifted
+from client_app.personalisation import OwnModels, blend, shifted_teacher, unshifted
+from fedsense_core.config import Config
 from fedsense_core.data import Batch
 from fedsense_core.device import full_float32
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
-from fedsense_core.settings import Config
 from fedsense_core.ssl import Recipe, StepLoss
 from fedsense_core.ssl.sigreg import SigregStatistics
 from fedsense_core.tensors import TensorTable

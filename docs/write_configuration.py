@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fedsense_core.config import flower_defaults, known_keys
-from fedsense_core.presets import PLAIN, PRESETS, SOURCES
-from fedsense_core.settings import FREE_KEYS, Config, Section
+from fedsense_core.config import FREE_KEYS, Config, Section, flower_defaults, known_keys
+from fedsense_core.config.presets import PLAIN, PRESETS, SOURCES
 
 ROOT = Path(__file__).parent.parent
 CITATION = re.compile(r"DESIGN, section \d+")
@@ -36,7 +35,7 @@ Every setting of a run has a dotted key. `fedsense settings` prints the list, `f
 
 Four layers; a later one wins.
 
-1. The defaults in `fedsense_core/settings/`, shown below.
+1. The defaults in `fedsense_core/config/`, shown below.
 2. The `[fedsense]` tables of [`flower.toml`](../flower.toml). The file travels with the app, so server and clients read
    the same bytes.
 3. The preset. A key that a preset sets cannot be changed in `flower.toml`, only in layer 4.

@@ -20,8 +20,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fedsense_core.data.sensors import Band, shipped_card
-from fedsense_core.durable import sha256, whole_folder
+from fedsense_core.atomic_io import sha256, whole_folder
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import encoder_for
 from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedsense_core.settings import Config
+from fedsense_core.config import Config
 
 
 def learning_rate(config: Config, step: int) -> float:

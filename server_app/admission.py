@@ -16,14 +16,14 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedsense_core.codecs import Codec
+from fedsense_core.config import Config
 from fedsense_core.errors import FrameError, Rejected
-from fedsense_core.places import safe_name
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, printable
-from fedsense_core.protocol.predictor import restore
+from fedsense_core.protocol.prediction import restore
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.settings import Config
+from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.ssl.sigreg import SigregStatistics
 from fedsense_core.tensors import vector_norm
 

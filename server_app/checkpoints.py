@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedsense_core.data.sensor_statistics import SensorStatistics
-from fedsense_core.durable import sha256, whole_folder
+from fedsense_core.atomic_io import sha256, whole_folder
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.errors import CheckpointError
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics
-from server_app.roster import Held
+from server_app.clients import Held
 
 FORMAT = 2
 """2 holds the predictor's coefficients."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsense_core.errors import Rejected
 from server_app.admission import Accepted
-from server_app.aggregation import weights_of
+from server_app.aggregation.mean import weights_of
 
 
 @dataclass

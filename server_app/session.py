@@ -12,23 +12,24 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from fedsense_core.atomic_io import only_one
+from fedsense_core.config import FREE_KEYS, Config
 from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, load_site, shipped_card
-from fedsense_core.data.sensor_statistics import SensorStatistics
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.device import chosen_device
-from fedsense_core.durable import only_one
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.places import labelled_folder, open_site, public_file, run_folder
-from fedsense_core.reporting import RoundPrinter, RunFolder
-from fedsense_core.reporting.report import write_report
-from fedsense_core.settings import FREE_KEYS, Config
+from fedsense_core.run_folder import RunFolder
+from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, run_folder
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
+from fedsense_core.tools.reporting.report import write_report
+from fedsense_core.tools.reporting.run_pictures import draw
 from server_app.admission import Admission
+from server_app.callbacks import Recorder
 from server_app.checkpoints import Checkpoints, ServerState
-from server_app.distillation import Distiller
-from server_app.pictures import draw
-from server_app.recorder import Recorder
+from server_app.distillation.distiller import Distiller
+from server_app.printer import RoundPrinter
 from server_app.strategy import FedSense
 
 

@@ -18,28 +18,28 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from fedsense_core.codecs import Codec, codec_of, compiled
+from fedsense_core.config import SCALED_CODECS, Config
 from fedsense_core.errors import FedSenseError, Rejected
+from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.protocol.messages import TrainTask, bytes_up
-from fedsense_core.protocol.predictor import coefficients, momentum_weight, prediction
+from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.settings import SCALED_CODECS, Config
-from fedsense_core.source import source_digest
 from fedsense_core.ssl.federated import Offset
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
-from server_app.aggregation import layerwise_mean, model_of, spread_of, weighted_mean, weights_of
+from server_app.aggregation.mean import layerwise_mean, model_of, spread_of, weighted_mean, weights_of
 from server_app.checkpoints import ServerState
-from server_app.distillation import Distiller
-from server_app.exchange import Answer, Exchange
-from server_app.gathering import Gathering
-from server_app.guidance import radii, ramp
-from server_app.outer import OuterOptimiser
+from server_app.clients import Roster
+from server_app.cohort import Gathering
+from server_app.distillation.distiller import Distiller
+from server_app.outer_optimiser import OuterOptimiser
+from server_app.radius import radii, ramp
 from server_app.record import RoundRecord, mean_metrics
-from server_app.roster import Roster
+from server_app.transport import Answer, Exchange
 
 TRAVELLING = "weights"
 """Key of the flat vector in the ArrayRecord that Flower's strategy interface passes around."""

@@ -16,9 +16,8 @@ import torch
 from local_grid import Fault, LocalGrid
 
 from client_app.app import app
-from fedsense_core.config import resolve
-from fedsense_core.reporting import RunFolder
-from fedsense_core.settings import Config
+from fedsense_core.config import Config, resolve
+from fedsense_core.run_folder import RunFolder
 from server_app.checkpoints import Checkpoints, ServerState
 from server_app.session import run_session
 

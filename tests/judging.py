@@ -1,6 +1,6 @@
 """A server that awaits one reply, and a trial that hands it mutated frames: what it may answer, and in which time.
 
-Shared by the tests and by ``docs/results/fuzz_frames.py``.
+Shared by the tests and by ``docs/experiments/fuzz_frames.py``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fedsense_core.data import sample_folder, shipped_card
-from fedsense_core.downstream.samples import Sample, TaskData, held, measured
 from fedsense_core.encoder import export_encoder
+from fedsense_core.tools.downstream.samples import Sample, TaskData, held, measured
 
 Array = np.ndarray[Any, Any]
 RGB = ("red", "green", "blue")

@@ -1,6 +1,6 @@
 """What judging a large frame costs: how far resident memory rises above where it stood, and how long it takes.
 
-Shared by the tests and by ``docs/results/fuzz_frames.py``. Linux alone can set a process's high-water mark back.
+Shared by the tests and by ``docs/experiments/fuzz_frames.py``. Linux alone can set a process's high-water mark back.
 """
 
 from __future__ import annotations

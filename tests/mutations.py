@@ -1,7 +1,8 @@
 """Frames as broken or hostile senders make them: an accepted frame, changed in one of many ways.
 
-Shared by the tests and by ``docs/results/fuzz_frames.py``. A mutation is a function of an accepted frame and a seeded
-generator. It may seal what it changed, that is, give it a checksum that fits: anybody can compute one.
+Shared by the tests and by ``docs/experiments/fuzz_frames.py``. A mutation is a function of an
+accepted frame and a seeded generator. It may seal what it changed, that is, give it a checksum that
+fits: anybody can compute one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ BOMBS["<f4"] = np.concatenate(
     [BOMBS["<f4"], np.nextafter(LIMITS, np.float32(0)), np.nextafter(LIMITS, np.float32(np.inf))]
 )
 BOMBS["<u2"] = (BOMBS["<f4"].view("<u4") >> 16).astype("<u2")
-"""Numbers at, just inside and just outside every limit, by dtype; `<u2` stands for the upper halves of floats."""
+"""Numbers at, just inside and just outside every limit, by dtype; `<u2` stands for the upper halves
+of floats."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Original:
 
     @cached_property
     def words(self) -> dict[str, Words]:
-        """Return the numbers in the payload: scales of tensors and blocks, fp16 values; or just values."""
+        """Return the numbers in the payload: scales of tensors and blocks, fp16 values; or just
+        values."""
         size = len(self.frame) - HEADER_BYTES
         if self.codec.name in PLAIN:
             return {"values": Words(0, size // 4, "<f4") if self.codec.name == "none" else Words(0, size // 2, "<u2")}
@@ -102,7 +105,8 @@ Mutation = Callable[[Original, np.random.Generator], Mutated]
 
 
 def sealed(fields: dict[str, int | bytes], payload: bytes | bytearray) -> Mutated:
-    """Return a frame with these raw header fields and this payload, whatever they say, and a checksum that fits."""
+    """Return a frame with these raw header fields and this payload, whatever they say, and a
+    checksum that fits."""
     head = FIELDS.pack(*fields.values())
     return Mutated(b"".join([head, checksum(head, memoryview(payload)), payload]), sealed=True)
 
@@ -121,7 +125,8 @@ def flip(data: bytearray, rng: np.random.Generator, low: int, high: int) -> None
 
 
 def stretch(size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return begin and end of a stretch of at most a quarter of ``size`` bytes, short ones as likely as long ones."""
+    """Return begin and end of a stretch of at most a quarter of ``size`` bytes, short ones as
+    likely as long ones."""
     length = int(2 ** rng.uniform(0, np.log2(max(2, size // 4))))
     start = int(rng.integers(size - length + 1))
     return start, start + length
@@ -210,7 +215,8 @@ def bomb(original: Original, rng: np.random.Generator, *, words: str) -> Mutated
 
 
 def flipped_codes(original: Original, rng: np.random.Generator) -> Mutated:
-    """Change nothing but codes, or the low bits of plain numbers: a right frame of another update."""
+    """Change nothing but codes, or the low bits of plain numbers: a right frame of another
+    update."""
     payload = bytearray(original.payload)
     if original.code_bytes:
         flip(payload, rng, 0, original.code_bytes)
@@ -234,7 +240,8 @@ def other_frame(original: Original, rng: np.random.Generator) -> Mutated:
 
 
 def other_payload(original: Original, rng: np.random.Generator) -> Mutated:
-    """Put the payload of another frame under the right header, with its length told truly or not."""
+    """Put the payload of another frame under the right header, with its length told truly or
+    not."""
     payloads = [other[HEADER_BYTES:] for other in original.others if other[HEADER_BYTES:] != original.payload]
     payload = payloads[int(rng.integers(len(payloads)))]
     told = original.fields if rng.integers(2) else original.fields | {"payload": len(payload)}
@@ -254,7 +261,8 @@ def empty(original: Original, rng: np.random.Generator) -> Mutated:
 
 
 def other_array(original: Original, rng: np.random.Generator) -> Mutated:
-    """Send the right bytes in an array of another type or shape, or behind a header that lies about them."""
+    """Send the right bytes in an array of another type or shape, or behind a header that lies about
+    them."""
     arrays = other_arrays(original.frame)
     choice = int(rng.integers(len(arrays) + 1))
     if choice < len(arrays):
@@ -296,7 +304,8 @@ MUTATIONS: dict[str, Mutation] = {
 
 
 def mutations_of(original: Original) -> dict[str, Mutation]:
-    """Return the mutations that can be done to a frame: plain numbers have neither scales nor codes."""
+    """Return the mutations that can be done to a frame: plain numbers have neither scales nor
+    codes."""
     absent = set() if original.code_bytes else {"tensor scale bomb", "block scale bomb", "codes random"}
     return {name: mutation for name, mutation in MUTATIONS.items() if name not in absent}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.published import Float8, Int8, Qsgd, Sign, Ternary
+from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary
 from fedsense_core.codecs.topk import TopK
 from fedsense_core.codecs.unrotated import UnrotatedCodec
 from fedsense_core.tensors import TensorTable

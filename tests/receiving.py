@@ -1,6 +1,6 @@
 """A client that is handed mutated broadcasts: it may refuse them, ask for a snapshot or hold a replica, nothing else.
 
-Shared by the tests and by ``docs/results/fuzz_frames.py``.
+Shared by the tests and by ``docs/experiments/fuzz_frames.py``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 
 from fedsense_core.errors import ConfigError, FedSenseError
 
-SCRIPTS = Path(__file__).parent.parent / "docs" / "results"
+SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"
 
 
 @pytest.fixture

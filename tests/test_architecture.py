@@ -23,7 +23,7 @@ FORBIDDEN_NEIGHBOURS = {
     "client_app": {"server_app"},
     "fedsense_core": {"server_app", "client_app"},
 }
-MAY_KNOW_FLOWER = ("server_app/", "client_app/", "fedsense_core/protocol/messages.py", "fedsense_core/cli/")
+MAY_KNOW_FLOWER = ("server_app/", "client_app/", "fedsense_core/protocol/messages.py", "fedsense_core/tools/")
 LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.save", "os.system"}

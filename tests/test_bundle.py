@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsense_core.cli.app_folder import PACKAGES, assemble
 from fedsense_core.config import FROM_PRESET, known_keys, resolve
+from fedsense_core.tools.runner.app_folder import PACKAGES, assemble
 
 ROOT = Path(__file__).parent.parent
 FLOWER_LIMIT = 10 * 2**20

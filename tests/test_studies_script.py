@@ -11,13 +11,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from fedsense_core.benchmark.cells import Cell, cells_of
-from fedsense_core.config import resolve
+from fedsense_core.config import Config, resolve
 from fedsense_core.data import load_site, open_chips, sample_sites
-from fedsense_core.data.partition import client_sizes
-from fedsense_core.settings import Config
+from fedsense_core.data.partition.partition import client_sizes
+from fedsense_core.tools.benchmark.trials import Cell, cells_of
 
-SCRIPTS = Path(__file__).parent.parent / "docs" / "results"
+SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"
 CODED = {f"uplink.{key}" for key in ("codec", "bits", "feedback")} | {"downlink.codec"}
 CHANGING = {
     "skew": {"partition.alpha"},

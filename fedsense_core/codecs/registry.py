@@ -7,15 +7,15 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary
 from fedsense_core.codecs.codebooks import HALF_CODEBOOKS
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.plain import Bfloat16, Float32
-from fedsense_core.codecs.published import Float8, Int8, Qsgd, Sign, Ternary
 from fedsense_core.codecs.topk import TopK
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.codecs.trellis_books import STATE_BITS, TRELLIS_BITS
+from fedsense_core.config import CodecSection
 from fedsense_core.errors import ConfigError, FrameError, nearest
-from fedsense_core.settings import CodecSection
 from fedsense_core.tensors import TensorTable
 
 

@@ -30,7 +30,7 @@ DISTORTION = {
     10: (1.0, 0.2722, 0.0726, 0.0191, 0.0051),
     12: (1.0, 0.2685, 0.0703, 0.0183, 0.0048),
 }
-"""Measured normalised squared error by state bits, then by bits (``docs/results/train_trellis.py``)."""
+"""Measured normalised squared error by state bits, then by bits (``docs/experiments/train_trellis.py``)."""
 
 
 @dataclass(frozen=True)

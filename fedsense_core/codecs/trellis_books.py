@@ -1,4 +1,4 @@
-"""What each state of a trellis stands for: tables refined on normal numbers by ``docs/results/train_trellis.py``.
+"""What each state of a trellis stands for: tables refined on normal numbers by ``docs/experiments/train_trellis.py``.
 
 Constants, not computed at import, because both sides must hold the same bits. Each number is an fp16, and the
 complement of a state stands for the negative number, so half a table in base64 is all there is. Changing one is a new

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-import fedsense_core.whole_pyarrow  # noqa: F401
+import fedsense_core.pyarrow_workaround  # noqa: F401
 from fedsense_core.errors import FedSenseError, SiteError
 from fedsense_core.evaluation.scores import Scores, score
 

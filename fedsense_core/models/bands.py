@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsense_core.data.sensors import Band, Polarisation
+from fedsense_core.data.sites.sensors import Band, Polarisation
 from fedsense_core.errors import ConfigError
 
 PERIODS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)

@@ -13,11 +13,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fedsense_core.data.sensors import Band
+from fedsense_core.config import Config
+from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.models.bands import USUAL_BANDS, condition, encoder_for, read_bands
 from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
-from fedsense_core.settings import Config
 
 BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

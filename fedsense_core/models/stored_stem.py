@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fedsense_core.data.sensors import Band, shipped_card
-from fedsense_core.durable import sha256
+from fedsense_core.atomic_io import sha256
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import BandConv2d, band_stem
 

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedsense_core.data.sensor_statistics import SensorStatistics
-from fedsense_core.data.site import SITE_NAME
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import FrameError
 
 Status = Literal["trained", "needs-snapshot", "refused"]

@@ -16,8 +16,8 @@ from operator import add
 import torch
 from torch import Tensor
 
+from fedsense_core.config import Config
 from fedsense_core.seeds import seed_of
-from fedsense_core.settings import Config
 from fedsense_core.ssl.sigreg import (
     SigregStatistics,
     pack_parts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsense_core.data.augment import Augmentation, augment
+from fedsense_core.data.batches.augment import Augmentation, augment
 from fedsense_core.models import PretrainingModel
 from fedsense_core.ssl.step import StepLoss
 

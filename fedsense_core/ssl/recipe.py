@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedsense_core.data.augment import Augmentation
-from fedsense_core.data.batches import Batch, drop_band_subset
+from fedsense_core.config import Config
+from fedsense_core.data.batches.augment import Augmentation
+from fedsense_core.data.batches.batch import Batch, drop_band_subset
 from fedsense_core.models import PretrainingModel
-from fedsense_core.settings import Config
 from fedsense_core.ssl.alignment import cross_distillation, representation_distance
 from fedsense_core.ssl.byol import byol_loss
 from fedsense_core.ssl.federated import FederatedSigreg

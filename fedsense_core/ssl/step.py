@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsense_core.data.augment import Augmentation, augment
+from fedsense_core.data.batches.augment import Augmentation, augment
 from fedsense_core.models import PretrainingModel
 from fedsense_core.ssl.sigreg import SigregStatistics
 

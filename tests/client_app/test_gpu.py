@@ -13,7 +13,7 @@ import pytest
 import torch
 from federation import Federation, tiny
 
-from client_app.retention import OwnModels
+from client_app.personalisation import OwnModels
 from client_app.training import Start, train_locally
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica

@@ -13,15 +13,14 @@ from torch import Tensor
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import inner_optimiser
 from client_app.training import Start, train_locally
-from fedsense_core.config import resolve
-from fedsense_core.data.augment import Augmentation
+from fedsense_core.config import Config, GuidanceSection, resolve
+from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.settings import Config, GuidanceSection
 from fedsense_core.ssl import Recipe, StepLoss, build_recipe
 from fedsense_core.tensors import TensorTable
-from server_app.guidance import radii, ramp
+from server_app.radius import radii, ramp
 
 STEPS = 6
 SHARP = {

@@ -10,21 +10,21 @@ import pytest
 import torch
 from federation import tiny
 
-from client_app import work
-from client_app.feedback import Uplink
+from client_app import round as work
+from client_app.identity import Place
 from client_app.memory import ClientMemory, Slot
-from client_app.place import Place
+from client_app.round import Worker
 from client_app.training import Outcome
-from client_app.work import Worker
+from client_app.uplink.feedback import Uplink
 from fedsense_core.codecs import get_codec
+from fedsense_core.config import Config
+from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind, unpack
 from fedsense_core.protocol.messages import TrainTask
-from fedsense_core.protocol.predictor import prediction
+from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.settings import Config
-from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Expected
 

@@ -12,13 +12,12 @@ from flwr.app import Message
 from torch import Tensor
 
 from client_app.memory import ClientMemory, Slot
-from client_app.retention import OwnModels, blend, divergence
+from client_app.personalisation import OwnModels, blend, divergence
 from client_app.training import Outcome, Start, train_locally
-from fedsense_core.config import resolve
+from fedsense_core.config import Config, RetentionSection, resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.settings import Config, RetentionSection
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
 

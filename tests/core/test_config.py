@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedsense_core.config import flower_defaults, known_keys, resolve
+from fedsense_core.config import FREE_KEYS, flower_defaults, known_keys, resolve
+from fedsense_core.config.presets import PRESETS
 from fedsense_core.errors import ConfigError
-from fedsense_core.presets import PRESETS
-from fedsense_core.settings import FREE_KEYS
 
 
 def test_layers_override_each_other_in_their_order() -> None:

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from client_app.memory import ClientMemory
-from fedsense_core.cli.processes import free_port
-from fedsense_core.reporting import RunFolder
+from fedsense_core.run_folder import RunFolder
+from fedsense_core.tools.runner.processes import free_port
 
 pytestmark = pytest.mark.e2e
 

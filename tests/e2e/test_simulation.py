@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from fedsense_core.reporting import RunFolder
+from fedsense_core.run_folder import RunFolder
 
 pytestmark = pytest.mark.e2e
 

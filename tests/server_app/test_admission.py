@@ -19,7 +19,7 @@ from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Admission, Expected
-from server_app.aggregation import spread_of, weighted_mean
+from server_app.aggregation.mean import spread_of, weighted_mean
 
 
 @pytest.fixture(autouse=True)

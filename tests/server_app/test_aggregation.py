@@ -12,14 +12,14 @@ from federation import Federation, logged, same_bits
 from torch import Tensor
 
 import server_app.strategy as strategy_module
+from fedsense_core.config import OuterSection
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import build_model
 from fedsense_core.protocol.frame import FrameKind
-from fedsense_core.settings import OuterSection
 from fedsense_core.tensors import TensorTable
-from server_app.aggregation import cosine_of, layerwise_mean, model_of, weighted_mean
-from server_app.distillation import Distiller
-from server_app.outer import OuterOptimiser
+from server_app.aggregation.mean import cosine_of, layerwise_mean, model_of, weighted_mean
+from server_app.distillation.distiller import Distiller
+from server_app.outer_optimiser import OuterOptimiser
 
 Make = Callable[..., Federation]
 TABLE = TensorTable.from_shapes({"a": (2,), "b": (2,), "c": (2,)})

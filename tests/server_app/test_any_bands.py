@@ -16,14 +16,14 @@ from flwr.app import Message
 from fedsense_core import load_encoder
 from fedsense_core.config import resolve
 from fedsense_core.data import load_site, open_chips
-from fedsense_core.data.sensor_statistics import SensorStatistics
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import build_model
 from fedsense_core.protocol.messages import Hello
-from fedsense_core.source import source_digest
 from fedsense_core.tensors import TensorTable
-from server_app.exchange import Answer
-from server_app.gathering import Gathering
-from server_app.roster import Roster
+from server_app.clients import Roster
+from server_app.cohort import Gathering
+from server_app.transport import Answer
 
 SENSORS = {"alpha": ("aerial-rgb", 3), "beta": ("sentinel1-grd", 2), "gamma": ("landsat8-l1", 7)}
 ANY = {"data.bands": "all"}

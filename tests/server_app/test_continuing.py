@@ -9,7 +9,7 @@ import pytest
 from federation import SITES, Federation, same_bits
 from flwr.app import Message
 
-from fedsense_core.durable import only_one
+from fedsense_core.atomic_io import only_one
 from fedsense_core.errors import CheckpointError, FedSenseError
 from fedsense_core.models import build_model
 from fedsense_core.tensors import TensorTable

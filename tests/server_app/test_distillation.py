@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from federation import MASKED_VIT, tiny
 
+from fedsense_core.config import OuterSection
 from fedsense_core.data import Batch, shipped_card
 from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.seeds import seed_of
-from fedsense_core.settings import OuterSection
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
-from server_app.distillation import Distiller, Teacher, similarities, similarity_loss
-from server_app.outer import OuterOptimiser
+from server_app.distillation.distiller import Distiller, Teacher, similarities, similarity_loss
+from server_app.outer_optimiser import OuterOptimiser
 
 RGB_BANDS = tuple(shipped_card("rgb", "test").bands)
 

@@ -12,11 +12,18 @@ from federation import MASKED_VIT, TINY, Federation, tiny
 from torch import Tensor
 
 from fedsense_core.data import Batch, shipped_card
-from fedsense_core.data.augment import Augmentation
+from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.ssl import StepLoss, build_recipe
 from fedsense_core.tensors import TensorTable
-from server_app.distillation import Distiller, attention, contrast, ensemble_target, integrated, row_divergence
+from server_app.distillation.distiller import (
+    Distiller,
+    attention,
+    contrast,
+    ensemble_target,
+    integrated,
+    row_divergence,
+)
 
 CPU = torch.device("cpu")
 ENSEMBLE: dict[str, Any] = {"distillation__kind": "ensemble", "distillation__public_weight": 0.0}

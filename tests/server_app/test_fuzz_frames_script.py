@@ -10,7 +10,7 @@ from large_frames import RESET
 from mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "docs/results/fuzz_frames.py"
+SCRIPT = ROOT / "docs/experiments/fuzz_frames.py"
 IMPATIENT = """
 import runpy, sys
 script, tests, *arguments = sys.argv[1:]

@@ -1,6 +1,6 @@
 """Nothing in a frame is trusted: whatever arrives is rejected, or is an update that an honest client can have sent.
 
-Ten thousand mutated frames; ``docs/results/fuzz_frames.py`` does a million.
+Ten thousand mutated frames; ``docs/experiments/fuzz_frames.py`` does a million.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from client_app.memory import ClientMemory
 from fedsense_core.errors import ConfigError, FedSenseError
-from server_app import gathering
+from server_app import cohort as gathering
 
 Make = Callable[..., Federation]
 

@@ -9,8 +9,8 @@ import pytest
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
-from client_app import feedback
 from client_app.memory import ClientMemory
+from client_app.uplink import feedback
 from fedsense_core.codecs import get_codec
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import unbundle

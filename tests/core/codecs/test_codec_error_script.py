@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / "docs/results/codec_error.py"), *arguments],
+        [sys.executable, str(REPOSITORY / "docs/experiments/codec_error.py"), *arguments],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -25,7 +25,7 @@ from published_codecs import (
 )
 from torch import Tensor
 
-from fedsense_core.codecs.published import Float8, Int8, Qsgd, Sign, Ternary, float8_codes, float8_levels
+from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary, float8_codes, float8_levels
 from fedsense_core.codecs.topk import TopK, kept_of_block
 from fedsense_core.codecs.unrotated import UnrotatedCodec
 

@@ -26,7 +26,7 @@ from published_codecs import (
 )
 
 from fedsense_core.codecs import CODECS, codec_by_id, get_codec
-from fedsense_core.codecs.published import Float8, Int8, Qsgd, Sign, Ternary
+from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary
 from fedsense_core.codecs.topk import TopK
 from fedsense_core.codecs.unrotated import UnrotatedCodec, uniform
 from fedsense_core.errors import FrameError

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.data import Augmentation, augment
-from fedsense_core.data.augment import crop_matrices
-from fedsense_core.settings import Config, DataSection
+from fedsense_core.config import Config, DataSection
+from fedsense_core.data import Augmentation
+from fedsense_core.data.batches import augment
+from fedsense_core.data.batches.augment import crop_matrices
 from fedsense_core.ssl.recipe import contrastive_policy, geometric_policy
 
-SCRIPT = Path(__file__).parents[3] / "docs" / "results" / "augmentations.py"
+SCRIPT = Path(__file__).parents[3] / "docs" / "experiments" / "augmentations.py"
 STILL = Augmentation(
     32, min_scale=1, flips=False, turns=False, image_gain=0, band_gain=0, image_offset=0, band_offset=0, grey=0
 )

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsense_core.data import Chips, ReadLimits, cache, open_chips, open_sources, scenes, subjects
+from fedsense_core.data import Chips, ReadLimits, open_chips, open_sources
+from fedsense_core.data.chips import cache
+from fedsense_core.data.chips import sources as subjects
+from fedsense_core.data.raster import scenes
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -285,7 +288,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_unfinished(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedsense_core.data.segments.FileWriter.append", full)
+    monkeypatch.setattr("fedsense_core.data.chips.segments.FileWriter.append", full)
     with pytest.raises(SiteError, match=r"No space left on device.*free space"):
         open_chips(write_site(), RGB, 64, tmp_path / "cache")
     assert files(tmp_path / "cache") == {".lock"}
@@ -332,7 +335,7 @@ def test_processes_that_start_together_agree_and_do_the_work_once(
         write_tiff(f"{seed}.tif", image(height=512, width=512, seed=seed))
     site = write_site()
     program = (
-        "import sys, hashlib, pathlib; from fedsense_core.data import load_site, open_chips, scenes, subjects\n"
+        "import sys, hashlib, pathlib; from fedsense_core.data import load_site, open_chips; from fedsense_core.data.raster import scenes; from fedsense_core.data.chips import sources as subjects\n"
         "site = load_site(pathlib.Path(sys.argv[1])); cache = pathlib.Path(sys.argv[2]); seen = []\n"
         "plain = scenes.read_scene\n"
         "def noted(scene, *rest):\n    seen.append(scene)\n    return plain(scene, *rest)\n"

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from fedsense_core.data import Band, SensorCard, shipped_card
-from fedsense_core.data.cards import CARDS, MASKS
-from fedsense_core.data.site import MaskEntry
+from fedsense_core.data.sites.cards import CARDS, MASKS
+from fedsense_core.data.sites.site_file import MaskEntry
 from fedsense_core.errors import SiteError
 
 OPTICAL = sorted(name for name, card in CARDS.items() if card.get("kind") != "sar")

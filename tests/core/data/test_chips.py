@@ -9,8 +9,8 @@ import rasterio
 import torch
 
 from fedsense_core.data import Chips, ReadLimits, Site, Source, load_site, open_chips, open_sources, shipped_card
-from fedsense_core.data.holdings import DatasetRef
-from fedsense_core.data.rasters import Unreadable
+from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.sites.schema import DatasetRef
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -273,7 +273,7 @@ def test_images_of_a_dataset_are_cut_and_cached_like_scenes(
     pictures[2][0, :32] = 1
     pictures.append(image(height=40, width=64))
     images = OwnImages(pictures)
-    monkeypatch.setattr("fedsense_core.data.opening.open_dataset", lambda *_: images)
+    monkeypatch.setattr("fedsense_core.data.chips.opening.open_dataset", lambda *_: images)
     source = Source("rgb", shipped_card("rgb", ""), (), dataset=DatasetRef("own:Images"))
     site = Site("here", "", Path("/site.toml"), (source,), ReadLimits(min_valid=0.4))
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fedsense_core.data import load_site, shipped_card
-from fedsense_core.data.datasets import DatasetImages, open_dataset
-from fedsense_core.data.holdings import DatasetRef, Images
-from fedsense_core.data.rasters import Unreadable
+from fedsense_core.data.raster.datasets import DatasetImages, open_dataset
+from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.sites.schema import DatasetRef, Images
 from fedsense_core.errors import SiteError
 
 RGB = shipped_card("rgb", "test")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedsense_core.data import listing, load_site
-from fedsense_core.data.holdings import Source
+from fedsense_core.data import load_site
+from fedsense_core.data.sites import item_lists as listing
+from fedsense_core.data.sites.schema import Source
 from fedsense_core.errors import SiteError
 
 Load = Callable[..., Source]

@@ -13,11 +13,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from fedsense_core.config import PartitionSection
 from fedsense_core.data import Chips, load_site, open_chips
-from fedsense_core.data.archive import Archive, appearance, clusters, hilbert, survey
-from fedsense_core.data.partition import MIN_CHIPS, apportion, class_counts, client_sizes, describe, partition, skew
+from fedsense_core.data.partition.partition import (
+    MIN_CHIPS,
+    apportion,
+    class_counts,
+    client_sizes,
+    describe,
+    partition,
+    skew,
+)
+from fedsense_core.data.partition.pooled import Archive, appearance, clusters, hilbert, survey
 from fedsense_core.errors import ConfigError
-from fedsense_core.settings import PartitionSection
 
 KINDS = ("iid", "blocks", "sensor", "dirichlet")
 STRIDE = 64

@@ -14,9 +14,9 @@ import rasterio
 
 import fedsense_core
 from fedsense_core.data import load_labelled, load_site, open_chips, sample_folder, sample_labelled, sample_public
-from fedsense_core.data.sample import SAMPLE_VARIABLE, sample_sites
+from fedsense_core.data.sites.sample import SAMPLE_VARIABLE, sample_sites
 from fedsense_core.errors import SiteError
-from fedsense_core.sample.make_sample import LABELLED, MOSAICS
+from fedsense_core.tools.sample.make_sample import LABELLED, MOSAICS
 
 RGB = ("red", "green", "blue")
 TASKS = sample_folder() / "tasks"

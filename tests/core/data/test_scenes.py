@@ -17,8 +17,8 @@ from rasterio.warp import transform as reproject_points
 from rasterio.windows import Window
 
 from fedsense_core.data import Chips, Layer, ReadLimits, Scene, Site, Source, open_chips, shipped_card
-from fedsense_core.data.grids import Grid, Placement, bilinear, surrounding
-from fedsense_core.data.holdings import ChipGrid, MaskRule
+from fedsense_core.data.raster.grids import Grid, Placement, bilinear, surrounding
+from fedsense_core.data.sites.schema import ChipGrid, MaskRule
 from fedsense_core.errors import SiteError
 
 UTM = CRS.from_epsg(32633)

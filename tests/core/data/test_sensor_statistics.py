@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fedsense_core.data import Chips, load_site
-from fedsense_core.data.sensor_statistics import SensorStatistics
-from fedsense_core.data.statistics import Statistics
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.chips.statistics import Statistics
 
 S2 = "sentinel2-l2a"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedsense_core.config import PartitionSection
 from fedsense_core.data import Chips
-from fedsense_core.data.chips import joined
-from fedsense_core.data.shares import client_names, share_of
-from fedsense_core.settings import PartitionSection
+from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.partition.shares import client_names, share_of
 
 
 def chips(name: str, n: int) -> Chips:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsense_core.data import Site, load_site
-from fedsense_core.data.holdings import DatasetRef
+from fedsense_core.data.sites.schema import DatasetRef
 from fedsense_core.errors import SiteError
 
 SOURCE = '[[sources]]\npaths = ["*.tif"]\nsensor = "rgb"\n'

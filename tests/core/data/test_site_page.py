@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fedsense_core.data import load_site
-from fedsense_core.data.cards import CARDS
-from fedsense_core.data.sensors import SensorCard
-from fedsense_core.data.site import AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry
+from fedsense_core.data.sites.cards import CARDS
+from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.site_file import AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry
 
 PAGE = (Path(__file__).parents[3] / "docs" / "institutions.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
 
-from fedsense_core.data.statistics import Statistics, merged
+from fedsense_core.data.chips.statistics import Statistics, merged
 
 Pixels = NDArray[Any]
 INTEGERS = ("uint8", "int8", "uint16", "int16")

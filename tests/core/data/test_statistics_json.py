@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
 
-from fedsense_core.data.statistics import MAX_COUNT, Statistics
+from fedsense_core.data.chips.statistics import MAX_COUNT, Statistics
 
 Pixels = NDArray[Any]
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 
 from fedsense_core.data import Chips, Layer, ReadLimits, Scene, SensorCard, Site, Source, open_chips
-from fedsense_core.data.sensors import Band
-from fedsense_core.data.units import baseline_of
+from fedsense_core.data.raster.units import baseline_of
+from fedsense_core.data.sites.sensors import Band
 
 OPTICAL = {"bands": [Band(name="red", wavelength_um=0.66)], "gsd_m": 10.0}
 RADAR = {"bands": [Band(name="vv", polarisation="VV")], "gsd_m": 10.0, "kind": "sar"}

@@ -7,8 +7,8 @@ from collections import Counter, OrderedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.data.rasters import GDAL_OPTIONS
-from fedsense_core.data.windows import Axis, plan
+from fedsense_core.data.raster.rasters import GDAL_OPTIONS
+from fedsense_core.data.raster.windows import Axis, plan
 
 Lengths = st.integers(8, 900)
 Blocks = st.integers(1, 300)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedsense_core.config import resolve
-from fedsense_core.data.sensors import Band, shipped_card
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model, encoder_for, read_bands
 from fedsense_core.models.bands import (

@@ -13,7 +13,7 @@ import torch
 from federation import MASKED_VIT, tiny
 from torch import Tensor
 
-from fedsense_core.data.sensors import Band, shipped_card
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.encoder import export_encoder, load_encoder, standardise
 from fedsense_core.errors import CheckpointError, FedSenseError, SiteError
 from fedsense_core.models import PretrainingModel, build_model, encoder_args

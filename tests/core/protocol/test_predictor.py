@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedsense_core.protocol.predictor import coefficients, momentum_weight, prediction, restore
+from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction, restore
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "docs" / "results" / "predictor_error.py"))
+    return runpy.run_path(str(ROOT / "docs" / "experiments" / "predictor_error.py"))
 
 
 def lines_of(seed: int) -> list[dict[str, Any]]:

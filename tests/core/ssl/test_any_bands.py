@@ -10,8 +10,8 @@ import pytest
 import torch
 from federation import MASKED_CONV, MASKED_VIT, tiny
 
-from fedsense_core.data.batches import Batch, drop_band_subset
-from fedsense_core.data.sensors import Band, shipped_card
+from fedsense_core.data.batches.batch import Batch, drop_band_subset
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.models import build_model
 from fedsense_core.ssl import build_recipe
 

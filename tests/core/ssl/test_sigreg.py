@@ -10,7 +10,7 @@ import torch
 from federation import tiny
 from torch import Tensor
 
-from fedsense_core.data.augment import augment
+from fedsense_core.data.batches.augment import augment
 from fedsense_core.models import build_model
 from fedsense_core.ssl import build_recipe
 from fedsense_core.ssl.lejepa import lejepa_distance

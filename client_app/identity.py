@@ -1,0 +1,111 @@
+"""Where a client stands: its site files and its state folder, from Flower's node configuration.
+
+In a deployment ``--node-config 'site="/data/site.toml" state-dir="/var/lib/fedsense"'`` names both. In a simulation
+``partition-id`` picks one of the federation's site files, and state goes into the run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+
+from client_app.progress import CuttingLog
+from fedsense_core.config import Config
+from fedsense_core.data import Chips, load_site
+from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.errors import SiteError
+from fedsense_core.run_folder.paths import open_site, run_folder, safe_name, site_files
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One client's name and files."""
+
+    name: str
+    """Site name, or ``pooled`` where one client opens every site."""
+    sites: tuple[Path, ...]
+    state_dir: Path
+    client: int | None = None
+    """Number of the client whose share of all imagery this is, in a study; None where sites are not shared out."""
+
+    @classmethod
+    def of(cls, context: Context, config: Config) -> Place:
+        """Find this client's place. Raises SiteError where it has none."""
+        node = context.node_config
+        if "site" in node:
+            if config.federation.pooled:
+                raise SiteError("federation.pooled opens every site in one place: it works in a simulation only")
+            if config.partition.kind != "sites":
+                raise SiteError(
+                    f"partition.kind = {config.partition.kind!r} shares all imagery out anew: in a simulation only"
+                )
+            path = Path(str(node["site"])).expanduser()
+            state = Path(str(node.get("state-dir", Path.home() / ".fedsense" / "state"))).expanduser()
+            name = load_site(path).name
+            return cls(name, (path,), state / safe_name(name))
+        if "partition-id" not in node:
+            raise SiteError(
+                "this SuperNode names no site: start it with --node-config "
+                '\'site="/path/to/site.toml" state-dir="/path/to/state"\''
+            )
+        return cls._simulated(int(node["partition-id"]), config)
+
+    @classmethod
+    def _simulated(cls, partition: int, config: Config) -> Place:
+        files = site_files(config)
+        clients = run_folder(config) / "clients"
+        if config.federation.pooled:
+            if partition:
+                raise SiteError(
+                    "federation.pooled gives all imagery to the first SuperNode; this one has nothing to do"
+                )
+            return cls(POOLED, tuple(files), clients / POOLED)
+        if config.partition.kind != "sites":
+            names = client_names(config.partition)
+            if partition >= len(names):
+                raise SiteError(f"SuperNode {partition} has no share: partition.clients is {len(names)}")
+            return cls(names[partition], tuple(files), clients / names[partition], partition)
+        if partition >= len(files):
+            raise SiteError(f"SuperNode {partition} has no site file: the federation has {len(files)}")
+        name = load_site(files[partition]).name
+        return cls(name, (files[partition],), clients / safe_name(name))
+
+    def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
+        """Open the chips of every site of this place, each kind apart, from the cache where nothing changed."""
+        held = self._imagery(config)
+        if self.client is None:
+            return held
+        kinds = [chips for kinds in held for chips in kinds]
+        mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
+        # Together where the model sees no difference: a client's share of one site may be smaller than a batch.
+        alike: dict[object, list[Chips]] = {}
+        for chips in mine:
+            alike.setdefault(chips.spectrum if config.conditioned else chips.bands, []).append(chips)
+        return (tuple(joined(sets, self.name) for sets in alike.values()),)
+
+    def statistics(self, config: Config) -> SensorStatistics:
+        """Return those of the imagery, where the run asks for them and every site file here allows it; else none.
+
+        In a study the first client speaks for all: statistics are of whole sources, of which each has a share.
+        """
+        sites = [load_site(path) for path in self.sites]
+        agreed = config.data.share_statistics and all(site.share_statistics for site in sites)
+        if not agreed or self.client not in (None, 0):
+            return SensorStatistics()
+        return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
+
+    def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
+        """Return all chips of every site file, whether or not they are this client's alone."""
+        folders = [self.state_dir for _ in self.sites]
+        if self.client is not None:
+            folders = [self.state_dir.parent / safe_name(load_site(path).name) for path in self.sites]
+        return tuple(
+            open_site(path, config, folder / "chips", CuttingLog(self.name))
+            for path, folder in zip(self.sites, folders, strict=True)
+        )

@@ -1,0 +1,1 @@
+"""What a client sends back, stage by stage."""

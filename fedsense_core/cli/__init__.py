@@ -1,5 +1,0 @@
-"""The command line: ``fedsense run`` and what belongs to it."""
-
-from fedsense_core.cli.commands import app
-
-__all__ = ["app"]

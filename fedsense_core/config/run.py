@@ -1,0 +1,66 @@
+"""How long a run is, who takes part, and which replies count."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedsense_core.config.section import Section
+
+
+class RunSection(Section):
+    """How long the run is and where it is written."""
+
+    rounds: int = Field(8, ge=1)
+    """Rounds of federated training."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, batches, augmentations and codec rotations."""
+    folder: str = "auto"
+    """Run folder, an absolute path; ``auto`` is ``~/.fedsense/runs/<preset>-seed<seed>``."""
+    resume: Literal["auto", "never"] = "auto"
+    """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an existing folder."""
+    evaluate_every: int = Field(2, ge=0)
+    """Probe the encoder every E rounds and after the last; 0 never."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that stay on disk."""
+    keep_models: bool = True
+    """Keep the last round's global model and what each client made of it, for ``fedsense analyse``."""
+    report: bool = True
+    """Write report.html at the end."""
+
+
+class FederationSection(Section):
+    """Who takes part, and when a round counts."""
+
+    participation: float = Field(1.0, gt=0, le=1)
+    """Share of the available clients asked in each round."""
+    min_clients: int = Field(1, ge=1)
+    """Clients that must be connected before a round begins."""
+    quorum: int = Field(1, ge=1)
+    """Accepted replies below which the round changes nothing."""
+    wait_s: float = Field(600.0, ge=0)
+    """Seconds to wait for ``min_clients`` before giving up."""
+    deadline_s: float = Field(3600.0, gt=0)
+    """Seconds after which a round goes on without the replies that are missing."""
+    only: str = ""
+    """Name of the one site that trains (``standalone``); empty: everybody."""
+    pooled: bool = False
+    """One client opens every site file (``centralised``; simulation only)."""
+    sites: str = "sample"
+    """Simulation: folder of site files, one per SuperNode in name order; ``sample`` is the shipped federation."""
+    public: str = "sample"
+    """Site file of the public imagery, read by the server; ``sample`` is the shipped set."""
+    labelled: str = "sample"
+    """Folder of the labelled set for the probes, read by the server; ``sample`` is the shipped set, empty is none."""
+
+
+class AdmissionSection(Section):
+    """What a reply must satisfy to count."""
+
+    max_examples: int = Field(10_000_000, ge=1)
+    """Largest example count a client may claim for one round."""
+    norm_factor: float = Field(10.0, gt=1)
+    """Largest update norm relative to the median of those accepted in earlier rounds."""
+    first_round_max_norm: float = Field(1_000.0, gt=0)
+    """Largest update norm while nothing has been accepted yet."""

@@ -1,0 +1,86 @@
+"""What travels, and what the server makes of it: codecs, aggregation, outer optimiser, distillation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedsense_core.config.section import Section
+
+
+class CodecSection(Section):
+    """How a vector is coded."""
+
+    codec: Literal["none", "bf16", "eden", "trellis", "sign", "qsgd", "ternary", "topk", "float8", "int8"] = "eden"
+    """Codec name."""
+    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 1
+    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
+    state_bits: Literal[8, 10, 12] = 8
+    """trellis: bits of state; each one more halves the speed of encoding."""
+    waterfill: bool = False
+    """Deal the bits out over the tensors of each vector, where they remove the most error (eden, trellis)."""
+
+
+class UplinkSection(CodecSection):
+    """Client to server."""
+
+    feedback: bool = True
+    """Carry what the codec lost over to the next round; off below half participation, where it would be stale, and
+    without aggregation, where rounds do not add up."""
+    predictor: bool = False
+    """Code the update less γ_l m̂_l, the part of it that server and clients both expect from earlier rounds."""
+
+
+class DownlinkSection(CodecSection):
+    """Server to client."""
+
+    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 4
+    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
+
+
+class AggregationSection(Section):
+    """How the clients' updates become one."""
+
+    kind: Literal["mean", "l-dawa", "l-dawa-normalised", "none"] = "mean"
+    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``: the mean is not
+    used, and distillation alone moves the model (FLESD, FedMKD, ``public-only``)."""
+    plain_rounds: int = Field(2, ge=0)
+    """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
+
+
+class OuterSection(Section):
+    """What the server does with the mean update."""
+
+    kind: Literal["fedavg", "nesterov"] = "fedavg"
+    """``fedavg`` adds it; ``nesterov`` is the outer optimiser of DiLoCo (arXiv 2311.08105)."""
+    learning_rate: float = Field(0.7, gt=0)
+    """nesterov: step size."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """nesterov: momentum."""
+
+
+class DistillationSection(Section):
+    """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
+
+    kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
+    """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: their
+    features, weighted for each chip (FedMKD); ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the
+    mean as its own teacher; set ``public_weight`` to 0) are controls."""
+    steps: int = Field(20, ge=1)
+    """Optimiser steps a round."""
+    batch_size: int = Field(128, ge=4)
+    """Public chips in a batch."""
+    learning_rate_factor: float = Field(0.3, gt=0)
+    """Learning rate relative to the clients'."""
+    teacher_temperature: float = Field(0.07, gt=0)
+    """τ_T."""
+    student_temperature: float = Field(0.1, gt=0)
+    """τ_S."""
+    public_weight: float = Field(0.0, ge=0)
+    """λ_pub: weight of the self-supervised loss on the same public batch."""
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether the clients' encoders are teachers; the controls do without."""
+        return self.kind in ("similarity", "ensemble", "multi-teacher")

@@ -1,0 +1,197 @@
+"""The whole tree of settings of a run, and what follows from several of them together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import model_validator
+
+from fedsense_core.config.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
+from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
+from fedsense_core.config.section import Section
+from fedsense_core.config.server import (
+    AggregationSection,
+    DistillationSection,
+    DownlinkSection,
+    OuterSection,
+    UplinkSection,
+)
+from fedsense_core.errors import ConfigError
+
+SCALED_CODECS = ("eden", "trellis")
+"""Codecs with a second scale, which makes them unbiased where nothing carries over what they lose."""
+UNBIASED_CODECS = ("qsgd", "ternary")
+"""Codecs whose error may exceed what they code: with feedback they would owe more and more (Karimireddy et al.
+2019)."""
+FREE_KEYS = (
+    "run.folder",
+    "run.resume",
+    "run.report",
+    "run.keep_checkpoints",
+    "run.keep_models",
+    "federation.min_clients",
+    "federation.quorum",
+    "federation.wait_s",
+    "federation.deadline_s",
+)
+"""Settings that a continued run may change: where it is written, and whom it waits for."""
+
+
+class Config(Section):
+    """Everything a run is told."""
+
+    preset: str = "fedsense"
+    """Named method; see ``presets.py``."""
+    run: RunSection = RunSection()
+    federation: FederationSection = FederationSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    partition: PartitionSection = PartitionSection()
+    train: TrainSection = TrainSection()
+    guidance: GuidanceSection = GuidanceSection()
+    alignment: AlignmentSection = AlignmentSection()
+    retention: RetentionSection = RetentionSection()
+    uplink: UplinkSection = UplinkSection()
+    downlink: DownlinkSection = DownlinkSection()
+    aggregation: AggregationSection = AggregationSection()
+    outer: OuterSection = OuterSection()
+    distillation: DistillationSection = DistillationSection()
+    admission: AdmissionSection = AdmissionSection()
+
+    @model_validator(mode="after")
+    def _stem_reads_the_bands(self) -> Config:
+        if self.data.bands == "all" and self.model.stem == "plain":
+            # Not a ValueError: pydantic would wrap it and show the whole tree as the wrong value.
+            raise ConfigError(
+                "wrong configuration: model.stem = 'plain' reads one fixed list of bands, but data.bands = 'all' gives "
+                "other bands for each sensor. Name the bands, such as data.bands = 'red,green,blue', or leave "
+                "model.stem at 'auto'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_moves_the_model(self) -> Config:
+        if self.aggregation.kind != "none":
+            return self
+        kind, public_weight = self.distillation.kind, self.distillation.public_weight
+        if kind == "none" or (kind == "self" and not public_weight):
+            raise ConfigError(
+                "wrong configuration: aggregation.kind = 'none' leaves it to distillation to move the model, "
+                f"and distillation.kind = {self.distillation.kind!r} brings nothing new. Use distillation.kind = "
+                "'ensemble' or 'public-ssl', or aggregation.kind = 'mean'"
+            )
+        if self.outer.kind != "fedavg":
+            raise ConfigError(
+                f"wrong configuration: outer.kind = {self.outer.kind!r} steps along the mean of updates, which "
+                "aggregation.kind = 'none' does not make. Use outer.kind = 'fedavg', or aggregation.kind = 'mean'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_what_its_controls_change(self) -> Config:
+        guidance = self.guidance
+        if guidance.kind in ("sam", "sam-every-k") and (guidance.sign < 0 or guidance.direction == "random"):
+            raise ConfigError(
+                f"wrong configuration: guidance.kind = {guidance.kind!r} climbs along each client's own gradient, "
+                f"which guidance.sign = {guidance.sign} and guidance.direction = {guidance.direction!r} would not "
+                "change. Use guidance.kind = 'shift' or 'mixed', or leave them at 1 and 'momentum'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _two_views_to_relate(self) -> Config:
+        if self.alignment.kind == "cross" and self.train.recipe not in ("simclr", "byol"):
+            raise ConfigError(
+                f"wrong configuration: alignment.kind = 'cross' relates two views of a chip as FedX does, which "
+                f"train.recipe = {self.train.recipe!r} does not contrast. Use 'simclr' or 'byol', or alignment.kind = "
+                "'representation'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_predictor_to_retain(self) -> Config:
+        if self.retention.kind == "predictor" and self.train.recipe != "byol":
+            raise ConfigError(
+                f"wrong configuration: retention.kind = 'predictor' keeps the predictor of byol, which train.recipe = "
+                f"{self.train.recipe!r} does not have. Use train.recipe = 'byol', or retention.kind = 'average'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_regulariser_to_share(self) -> Config:
+        if self.train.federated_sigreg and self.train.recipe != "lejepa":
+            raise ConfigError(
+                "wrong configuration: train.federated_sigreg = true shares what the regulariser of lejepa looks at, "
+                f"which train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'lejepa', or leave "
+                "train.federated_sigreg at false"
+            )
+        return self
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether one model reads any bands: kernels are made from what each band is."""
+        return self.model.stem == "wavelength" or (self.model.stem == "auto" and self.data.bands == "all")
+
+    @property
+    def total_steps(self) -> int:
+        """Local steps of the whole run, over which the learning rate is scheduled."""
+        return self.run.rounds * self.train.local_steps
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether anything that clients do reaches the model; where it does not, they are left alone."""
+        return self.aggregation.kind != "none" or self.distillation.asks_clients
+
+    @property
+    def sends_models(self) -> bool:
+        """True where full models travel both ways and the round is plain FedAvg, bit for bit."""
+        return (
+            self.uplink.codec == self.downlink.codec == "none"
+            and self.guidance.kind != "shift"
+            and self.outer.kind == "fedavg"
+        )
+
+    @property
+    def alignment_weight(self) -> float:
+        """μ as used."""
+        if self.alignment.weight == "auto":
+            return 0.1 if self.train.recipe == "mae" else 0.5
+        return self.alignment.weight
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the recipe learns from a moving average of the model."""
+        return self.train.recipe == "byol"
+
+    @property
+    def momentum_in_use(self) -> float | None:
+        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that lag."""
+        guided = self.guidance.kind in ("shift", "mixed") or self.train.global_momentum > 0
+        in_use = guided or self.predictor_in_use
+        return self.guidance.momentum if in_use else None
+
+    @property
+    def predictor_in_use(self) -> bool:
+        """Whether updates are coded less their prediction; nothing is gained where no codec loses anything."""
+        return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
+
+    @property
+    def feedback_in_use(self) -> bool:
+        """Whether clients carry a residual.
+
+        Below half participation it would go stale between a client's rounds. Without aggregation no sum of updates
+        makes up for what was lost: what a client owes of one model would only blur the next one that it sends.
+        """
+        able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
+        adds_up = self.aggregation.kind != "none" and self.federation.participation >= 0.5
+        return self.uplink.feedback and able and adds_up
+
+    @property
+    def digest(self) -> str:
+        """Hex name of all settings but the free ones."""
+        settings = self.model_dump(mode="json")
+        for section, key in (name.split(".") for name in FREE_KEYS):
+            del settings[section][key]
+        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""Batches of chips, and views of them."""

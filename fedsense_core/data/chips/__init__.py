@@ -1,0 +1,1 @@
+"""Chips, where they are kept, and their statistics."""

@@ -1,0 +1,113 @@
+"""What the imagery of each sensor is like, band by band: merged over institutions that agree, and kept with the model.
+
+A sensor's bands are kept apart, because institutions hold different ones of them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.statistics import Statistics
+from fedsense_core.data.sites.cards import CARDS
+from fedsense_core.data.sites.schema import Site, Source
+from fedsense_core.data.sites.sensors import shipped_card
+
+MOST_BYTES = 64 << 20
+"""Largest text of statistics that is read from another party."""
+MOST_VALUES = 10_000
+"""Largest number of JSON values in it, a dozen a band: each may take a hundred times its text in memory."""
+
+
+@dataclass(frozen=True)
+class SensorStatistics:
+    """Statistics by shipped sensor card and band name, each of one band, in the card's stored units."""
+
+    sensors: Mapping[str, Mapping[str, Statistics]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sets: Iterable[Chips], sites: Iterable[Site] = ()) -> SensorStatistics:
+        """Return the statistics of chips that were cut from ``sites``.
+
+        Left out are cards written in place, whose names do not mean the same to all, and sensors of which a site holds
+        files in other units than the card's: their numbers would be merged with counts.
+        """
+        total, odd = cls(), {source.sensor for site in sites for source in site.sources if _has_own_units(source)}
+        for chips in sets:
+            for sensor, statistics in zip(chips.sensor, chips.statistics, strict=True):
+                if sensor in CARDS and sensor not in odd and statistics.count:
+                    bands = {name: statistics.band(i) for i, name in enumerate(chips.bands)}
+                    total = total.merge(cls({sensor: bands}))
+        return total
+
+    def merge(self, other: SensorStatistics) -> SensorStatistics:
+        """Return the statistics of the pixels of both; the same in any order and grouping, bit for bit."""
+        sensors = {name: dict(bands) for name, bands in self.sensors.items()}
+        for name, bands in other.sensors.items():
+            mine = sensors.setdefault(name, {})
+            for band, statistics in bands.items():
+                mine[band] = mine[band].merge(statistics) if band in mine else statistics
+        return SensorStatistics(sensors)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return by sensor the lists ``bands`` (in the card's order), ``mean``, ``std``, ``p2``, ``p98``, ``count``."""
+        return {name: _summary(name, self.sensors[name]) for name in sorted(self.sensors)}
+
+    def to_bytes(self) -> bytes:
+        """Return compressed JSON from which `from_bytes` makes an equal object; nothing at all for no statistics."""
+        if not self.sensors:
+            return b""
+        fields = {
+            name: {band: statistics.to_json() for band, statistics in sorted(bands.items())}
+            for name, bands in sorted(self.sensors.items())
+        }
+        return zlib.compress(json.dumps(fields, sort_keys=True).encode())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SensorStatistics:
+        """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for anything else."""
+        if not data:
+            return cls()
+        engine = zlib.decompressobj()
+        try:
+            text = engine.decompress(data, MOST_BYTES)
+            # Counted before they are made. Every value but the first comes after one of these.
+            if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} values")
+            fields = json.loads(text)
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise ValueError(f"statistics are not compressed JSON ({error})") from None
+        if not engine.eof or not isinstance(fields, dict) or not all(isinstance(one, dict) for one in fields.values()):
+            raise ValueError("statistics are a table of sensors and bands, no longer than they say")
+        return cls({str(name): _bands_of(str(name), bands) for name, bands in fields.items()})
+
+
+def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
+    if sensor not in CARDS:
+        raise ValueError(f"no sensor card has the name {sensor[:64]!r}")
+    known = shipped_card(sensor, "statistics").names
+    unknown = [band for band in fields if band not in known]
+    if unknown:
+        raise ValueError(f"{sensor} has no band {unknown[0][:64]!r}")
+    # Before they are unpacked: of 64 bands each, those of one hello would take gigabytes.
+    if any(isinstance(one, dict) and (one.get("bands") != 1 or not one.get("count")) for one in fields.values()):
+        raise ValueError(f"statistics of {sensor} must be of one band each, and of at least one pixel")
+    return {band: Statistics.from_json(one) for band, one in fields.items()}
+
+
+def _has_own_units(source: Source) -> bool:
+    if source.sensor not in CARDS:
+        return False
+    card = shipped_card(source.sensor, "statistics")
+    return (source.card.scale, source.card.offset) != (card.scale, card.offset)
+
+
+def _summary(sensor: str, bands: Mapping[str, Statistics]) -> dict[str, Any]:
+    names = [name for name in shipped_card(sensor, "statistics").names if name in bands]
+    each = [bands[name].summary() for name in names]
+    lists = {key: [one[key][0] for one in each] for key in ("mean", "std", "p2", "p98")}
+    return {"bands": names, **lists, "count": [one["count"] for one in each]}

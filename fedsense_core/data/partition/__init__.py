@@ -1,0 +1,1 @@
+"""Studies in simulation: how imagery is shared out among clients."""

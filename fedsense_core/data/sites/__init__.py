@@ -1,0 +1,1 @@
+"""What an institution says of its imagery: site files, sensor cards, lists of scenes."""

@@ -1,0 +1,139 @@
+"""Globs with placeholders: which files belong to one scene, and which band each of them holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.errors import SiteError, nearest
+
+PLACES = ("scene", "band")
+"""What may stand in braces."""
+_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*)\}|.", re.DOTALL)
+_AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a glob's placeholders stand for in one path; None where the glob has no such placeholder."""
+
+    scene: str | None = None
+    band: int | None = None
+    """0-based position of the band in the card."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component."""
+
+    glob: str
+
+    def __post_init__(self) -> None:
+        for place in re.findall(r"\{(\w*)\}", self.glob):
+            if place not in PLACES:
+                raise ValueError(
+                    f"{self.glob!r} has an unknown placeholder {{{place}}}.{nearest(place, list(PLACES))} "
+                    "There are {scene} and {band}; a brace that is part of a name is written [{]"
+                )
+        if "band" in self.places and "scene" not in self.places:
+            raise ValueError(f"{self.glob!r} has {{band}} but no {{scene}}, which says what files belong together")
+        try:
+            _expression(self.glob, "")
+        except re.error as error:
+            raise ValueError(f"{self.glob!r} is no glob ({error})") from error
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Names of the placeholders."""
+        return frozenset(place for place in PLACES if f"{{{place}}}" in self.glob)
+
+    @property
+    def plain(self) -> str:
+        """The glob with ``*`` in place of the placeholders."""
+        return re.sub(r"\{(?:scene|band)\}", "*", self.glob)
+
+    def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
+        """Return what the placeholders stand for in ``path``, or None where it does not fit.
+
+        ``labels`` maps names and codes of bands, in lower case, to positions. A band is matched whatever its case, the
+        longest label first; of the scenes that are then possible, the longest is taken.
+        """
+        if "band" not in self.places:
+            found = _expression(self.glob, "").fullmatch(path)
+            return Match(found.groupdict().get("scene")) if found else None
+        low = path.lower()
+        for label in sorted(labels, key=lambda name: (-len(name), labels[name])):
+            # The cheap look first: an archive has many files and a card many labels.
+            found = _expression(self.glob, label).fullmatch(path) if label in low else None
+            if found:
+                return Match(found["scene"], labels[label])
+        return None
+
+
+def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str, int]:
+    """Return names and codes, in lower case, of the card's ``bands`` with their positions.
+
+    Raises SiteError, beginning with ``where``, when two bands differ in nothing but case.
+    """
+    labels: dict[str, int] = {}
+    for i in bands:
+        for label in {card.bands[i].name, card.bands[i].code} - {""}:
+            if labels.setdefault(label.lower(), i) != i:
+                raise SiteError(f"{where}: the card has two bands {label!r} that {{band}} cannot tell apart.")
+    return labels
+
+
+def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where: str) -> Iterator[tuple[Path, Match]]:
+    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs begin at ``folder``.
+
+    Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with ``where``, for what is
+    no glob of this machine's disk.
+    """
+    for root, file in _matches(folder, pattern.plain, where):
+        if not pattern.places:
+            yield file.resolve(), Match()
+            continue
+        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels)
+        if match:
+            yield file.resolve(), match
+
+
+def _at_root(pattern: Pattern) -> Pattern:
+    path = Path(pattern.glob)
+    return Pattern((path.relative_to(path.anchor) if path.is_absolute() else path).as_posix())
+
+
+def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
+    """Resolve one glob on the real file system. GDAL's virtual file systems and URLs are no files here."""
+    if glob.startswith("/vsi") or "://" in glob or "\0" in glob:
+        raise SiteError(f"{where}: {glob!r} is no plain path; list files of this machine's disk.")
+    pattern = Path(glob)
+    root = Path(pattern.anchor) if pattern.is_absolute() else folder
+    try:
+        found = root.glob(str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else glob)
+        return [(root, file) for file in found if file.is_file()]
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise SiteError(f"{where}: {glob!r} cannot be searched: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _expression(glob: str, label: str) -> re.Pattern[str]:
+    """Return the regular expression of a glob whose ``{band}`` is ``label``."""
+    parts, known = [], False
+    for token in _TOKEN.finditer(glob):
+        text = token[0]
+        if token[1] == "scene":
+            parts.append("(?P=scene)" if known else "(?P<scene>[^/]+)")
+            known = True
+        elif token[1] == "band":
+            parts.append(f"(?i:{re.escape(label)})")
+        elif text[0] == "[" and text.strip("[!]"):
+            inside = re.sub(r"([\\\[\]&~|^])", r"\\\1", text[1:-1].removeprefix("!"))
+            parts.append(f"(?!/)[{'^' if text[1] == '!' else ''}{inside}]")
+        else:
+            parts.append(_AS_EXPRESSION.get(text) or re.escape(text))
+    return re.compile("".join(parts), re.DOTALL)

@@ -1,0 +1,375 @@
+"""The site file: one institution's holdings, in TOML, checked strictly before a single pixel is read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedsense_core.config import AsTuple
+from fedsense_core.data.sites.cards import MASKS
+from fedsense_core.data.sites.item_lists import read_digests
+from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.patterns import Pattern
+from fedsense_core.data.sites.scene_matching import FileSet, Holdings, check_masks, scenes_of_globs, scenes_of_lists
+from fedsense_core.data.sites.schema import ChipGrid, DatasetRef, MaskRule, Scene, Site, Source
+from fedsense_core.data.sites.sensors import FiniteFloat, SensorCard, shipped_card
+from fedsense_core.errors import SiteError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SITE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+"""A name that is safe as a folder, and that no clean-up maps onto another one."""
+SITE_FILE_BYTES = 1 << 20
+"""A site file is a page of text; anything larger is another file given by mistake."""
+CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""``module:Class``."""
+
+
+def _is_glob(text: str) -> str:
+    Pattern(text)
+    return text
+
+
+def _is_site_name(text: str) -> str:
+    if not SITE_NAME.fullmatch(text):
+        raise ValueError("must be 1 to 64 letters, digits, dots and hyphens, with a letter or digit at both ends")
+    return text
+
+
+def _is_class_name(text: str) -> str:
+    if not CLASS_NAME.fullmatch(text):
+        raise ValueError("must be a module and a class with a colon between, such as torchgeo.datasets:EuroSAT")
+    return text
+
+
+Glob = Annotated[str, AfterValidator(_is_glob)]
+"""Relative to the site file; ``*`` and ``?`` stay within a folder's name, ``**`` descends into folders."""
+
+
+class Table(BaseModel):
+    """A table of the site file: strict, and frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SensorChoice(Table):
+    """Which sensor card describes files, and in what they differ from it."""
+
+    sensor: str | SensorCard
+    """Name of a shipped card, or a card written in place."""
+    bands: list[str] | None = None
+    """The bands that these files hold, in their order, if not all of the card's."""
+    gsd_m: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """Ground sample distance of these files, if not the card's."""
+    scale: FiniteFloat | None = None
+    """Overrides the card's."""
+    offset: FiniteFloat | None = None
+    """Overrides the card's."""
+    nodata: FiniteFloat | None = None
+    """Overrides the card's."""
+
+    def card(self, where: str) -> SensorCard:
+        """Return the card of these files, overrides applied. Raises SiteError beginning with ``where``."""
+        card = self._named_card(where)
+        if self.bands is not None:
+            card = card.only(self.bands, f"{where}.bands")
+        return self._overridden(card, where)
+
+    def _named_card(self, where: str) -> SensorCard:
+        return shipped_card(self.sensor, f"{where}.sensor") if isinstance(self.sensor, str) else self.sensor
+
+    def _overridden(self, card: SensorCard, where: str) -> SensorCard:
+        changed = {key: getattr(self, key) for key in ("gsd_m", "scale", "offset", "nodata")}
+        # Through the validator, so that an override cannot build a card that a file could not.
+        whole = card.model_dump() | {key: value for key, value in changed.items() if value is not None}
+        try:
+            return SensorCard.model_validate(whole)
+        except ValidationError as error:
+            raise SiteError(f"{where}: {_first_fault(error, SensorCard)}") from error
+
+
+class FilesEntry(Table):
+    """Files that join the scenes of a source."""
+
+    paths: list[Glob] = []
+    """Globs with ``{scene}``, by which each file finds its scene."""
+    column: str = ""
+    """Instead of ``paths`` where the source has ``lists``: the column that names these files."""
+
+    @model_validator(mode="after")
+    def _finds_its_scenes(self) -> FilesEntry:
+        if bool(self.paths) == bool(self.column):
+            raise ValueError("needs either `paths` or, for a source with `lists`, `column`")
+        bare = [glob for glob in self.paths if "{scene}" not in glob]
+        if bare:
+            raise ValueError(f"paths: {bare[0]!r} needs {{scene}}, by which a file finds its scene")
+        return self
+
+
+class AlsoEntry(FilesEntry):
+    """One ``[[sources.also]]`` table: further bands of the same scenes, on a grid of their own."""
+
+    bands: Annotated[list[str], Field(min_length=1)]
+    """The bands that these files hold, in their order; with ``{band}`` in the globs, the bands to take."""
+
+
+class MaskEntry(FilesEntry):
+    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave out."""
+
+    kind: Literal["sentinel2-scl", "landsat-qa"] | None = None
+    """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL or Landsat's QA_PIXEL."""
+    drop: list[Annotated[int, Field(ge=-32768, le=65535)]] = []
+    """Classes to leave out, besides those of ``kind``."""
+    drop_bits: list[Annotated[int, Field(ge=0, le=15)]] = []
+    """Bits, 0 the lowest, any of which leaves a pixel out, besides those of ``kind``."""
+    required: bool = True
+    """Whether a scene without a mask is a mistake; else it is used without one."""
+
+    @model_validator(mode="after")
+    def _drops_something(self) -> MaskEntry:
+        if not (self.kind or self.drop or self.drop_bits):
+            raise ValueError(f"drops nothing: set `kind` ({', '.join(MASKS)}), `drop` or `drop_bits`")
+        if any("{band}" in glob for glob in self.paths):
+            raise ValueError("paths: a mask has no {band}; it is one file a scene")
+        return self
+
+    @property
+    def rule(self) -> MaskRule:
+        """What the reader is told."""
+        ready = MASKS[self.kind] if self.kind else {}
+        drop, bits = (
+            {*given, *ready.get(key, ())} for key, given in (("drop", self.drop), ("drop_bits", self.drop_bits))
+        )
+        return MaskRule(tuple(sorted(drop)), tuple(sorted(bits)))
+
+
+class SourceEntry(SensorChoice):
+    """One ``[[sources]]`` table: imagery that shares a sensor. Its images are in ``paths``, ``lists`` or a ``dataset``.
+
+    With ``also``, ``bands`` are those of the files of ``paths`` alone.
+    """
+
+    paths: list[Glob] = []
+    """Globs of image files. Those with the same ``{scene}`` are one scene; ``{band}`` is a band of the card."""
+    lists: list[Glob] = []
+    """Item lists that name the files: CSV, STAC items or item collections (.json), or Parquet."""
+    column: Annotated[str, Field(min_length=1)] = "path"
+    """Column of ``lists`` that names the image; dotted where fields lie in fields, as ``assets.visual.href``."""
+    dataset: Annotated[str, AfterValidator(_is_class_name)] | None = None
+    """``module:Class`` of a map-style dataset, such as ``torchgeo.datasets:EuroSAT``. It is imported and run."""
+    args: dict[str, Any] = {}
+    """Arguments of the dataset's class. A relative ``root`` begins at the site file."""
+    also: list[AlsoEntry] = []
+    """Files with further bands of the same scenes."""
+    mask: MaskEntry | None = None
+    """Rasters by which pixels are left out."""
+    gsd_range_m: Annotated[tuple[FiniteFloat, FiniteFloat], AsTuple] | None = None
+    """Scenes whose own pixels are smaller or larger, in metres, are skipped."""
+    digests: str | None = None
+    """File as `sha256sum` writes it. Files that differ from it, or are not in it, are skipped."""
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> SourceEntry:
+        given = [key for key in ("paths", "lists", "dataset") if getattr(self, key)]
+        if len(given) != 1:
+            said = " and ".join(f"`{key}`" for key in given) or "none"
+            raise ValueError(f"needs one of `paths`, `lists` and `dataset`, not {said}; write a source for each")
+        allowed = {"paths": _OF_FILES, "lists": {*_OF_FILES, "column"}, "dataset": {"args"}}[given[0]]
+        stray = sorted((self.model_fields_set & {*_OF_FILES, "column", "args"}) - allowed)
+        if stray:
+            raise ValueError(f"`{stray[0]}` does not go with `{given[0]}`")
+        for entry in (*self.also, *([self.mask] if self.mask else [])):
+            if bool(entry.column) != bool(self.lists):
+                raise ValueError(f"`also` and `mask` name files as the source does, with `{_NAMED_BY[given[0]]}`")
+        if any("scene" in Pattern(glob).places for glob in self.lists):
+            raise ValueError("`lists` have no placeholders: each row is a scene")
+        named = ["{scene}" in glob for glob in self.paths]
+        if not all(named) and (any(named) or self.also or self.mask):
+            raise ValueError("every glob of `paths` needs {scene} if one has it, or where there is `also` or `mask`")
+        if self.gsd_range_m and not 0 <= self.gsd_range_m[0] <= self.gsd_range_m[1]:
+            raise ValueError(f"gsd_range_m = {list(self.gsd_range_m)} must be two distances, the smaller one first")
+        return self
+
+    def card(self, where: str) -> SensorCard:
+        """Return the card of the scenes, with the bands of ``also`` last. Raises SiteError beginning with ``where``."""
+        named = self._named_card(where)
+        places = {f"{where}.bands": self.bands if self.bands is not None else named.names}
+        places |= {f"{where}.also[{i}].bands": entry.bands for i, entry in enumerate(self.also, start=1)}
+        held: dict[int, str] = {}
+        for place, bands in places.items():
+            for band, position in zip(bands, named.positions(bands, place), strict=True):
+                if position in held:
+                    raise SiteError(
+                        f"{place}: band {band!r} appears twice, first in {held[position].removeprefix(where + '.')}. "
+                        "List the bands of each file set once: `bands` of the source are those of `paths`."
+                    )
+                held[position] = place
+        return self._overridden(named.model_copy(update={"bands": [named.bands[i] for i in held]}), where)
+
+
+_OF_FILES = {"also", "mask", "gsd_range_m", "digests"}
+_NAMED_BY = {"paths": "paths", "lists": "column"}
+
+
+class ChipsEntry(Table):
+    """The table ``[chips]``: how chips lie in a scene; side by side unless it says otherwise."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of a chip's side that it has in common with the next chip."""
+    stride: Annotated[int, Field(ge=1)] | None = None
+    """Pixels from one chip to the next."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> ChipsEntry:
+        if self.overlap is not None and self.stride is not None:
+            raise ValueError("`overlap` and `stride` say the same thing twice; keep one")
+        return self
+
+    @property
+    def grid(self) -> ChipGrid:
+        """What the reader is told."""
+        return ChipGrid(self.overlap or 0.0, self.stride)
+
+
+class SiteFile(Table):
+    """The whole site file."""
+
+    name: Annotated[str, AfterValidator(_is_site_name)]
+    """Short name of the institution in logs and reports: letters, digits, dots and hyphens."""
+    description: str = ""
+    """One sentence for the report."""
+    sources: Annotated[list[SourceEntry], Field(min_length=1)]
+    """What the institution holds."""
+    share_statistics: bool = False
+    """Whether means and deviations of its bands may leave the machine, if a run asks for them."""
+    chips: ChipsEntry = ChipsEntry()
+    """How chips lie in a scene."""
+    limits: ReadLimits = ReadLimits()
+    """How much of it may be read."""
+
+
+def load_site(path: Path) -> Site:
+    """Read a site file and list its imagery. No image is opened, and no dataset imported.
+
+    Raises SiteError naming the file, the key, its value and the remedy.
+    """
+    path = Path(path).absolute()
+    entry = read_strict_toml(path, SiteFile)
+    sources = tuple(_source(path, f"{path}: sources[{i}]", source) for i, source in enumerate(entry.sources, start=1))
+    _check_each_file_once(path, sources)
+    return Site(entry.name, entry.description, path, sources, entry.limits, entry.chips.grid, entry.share_statistics)
+
+
+def read_strict_toml(path: Path, model: type[Model]) -> Model:
+    """Parse ``path`` as ``model``. Raises SiteError naming the file and the wrong key with the nearest right one."""
+    try:
+        if path.stat().st_size > SITE_FILE_BYTES:
+            raise SiteError(f"{path}: larger than {SITE_FILE_BYTES} bytes; this is not a site file.")
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SiteError(f"{path}: cannot be read ({error.strerror}). Give the path of a site file (TOML).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SiteError(f"{path}: is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SiteError(f"{path}: {_first_fault(error, model)}") from error
+
+
+def _source(path: Path, where: str, entry: SourceEntry) -> Source:
+    card = entry.card(where)
+    scenes = () if entry.dataset else _scenes(path.parent, where, entry, card)
+    return Source(
+        sensor=entry.sensor if isinstance(entry.sensor, str) else "custom",
+        card=card,
+        scenes=scenes,
+        mask=entry.mask.rule if entry.mask else None,
+        gsd_range_m=entry.gsd_range_m,
+        digests=_digests(path.parent / entry.digests, scenes, f"{where}.digests") if entry.digests else None,
+        baseline_offset=card.baseline_offset,
+        dataset=_dataset(path.parent, entry.dataset, entry.args) if entry.dataset else None,
+    )
+
+
+def _scenes(folder: Path, where: str, entry: SourceEntry, card: SensorCard) -> tuple[Scene, ...]:
+    last = len(card.bands) - sum(len(part.bands) for part in entry.also)
+    images = FileSet(where, tuple(entry.paths), entry.column, tuple(range(last)))
+    further = tuple(
+        FileSet(f"{where}.also[{i}]", tuple(part.paths), part.column, card.positions(part.bands, where))
+        for i, part in enumerate(entry.also, start=1)
+    )
+    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if entry.mask else None
+    held = Holdings(folder, card, images, further, mask)
+    scenes = scenes_of_lists(held, entry.lists) if entry.lists else scenes_of_globs(held)
+    if entry.mask and entry.mask.required:
+        check_masks(scenes, f"{where}.mask")
+    return scenes
+
+
+def _digests(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:
+    digests = read_digests(path, where)
+    files = [file for scene in scenes for file in scene.files]
+    if not any(file in digests for file in files):
+        raise SiteError(
+            f"{where}: {path}: lists none of the source's files, such as {files[0]}. Its paths begin at {path.parent}."
+        )
+    return digests
+
+
+def _dataset(folder: Path, target: str, args: dict[str, Any]) -> DatasetRef:
+    root = args.get("root")
+    return DatasetRef(target, args | {"root": str(folder / root)} if isinstance(root, str) else args)
+
+
+def _check_each_file_once(path: Path, sources: Sequence[Source]) -> None:
+    owner: dict[Path, int] = {}
+    for number, source in enumerate(sources, start=1):
+        for file in (layer.path for scene in source.scenes for layer in scene.layers):
+            if file in owner:
+                to = "two sources" if owner[file] != number else f"two scenes of sources[{number}]"
+                raise SiteError(f"{path}: {file} belongs to {to}. Make their globs or lists disjoint.")
+            owner[file] = number
+
+
+def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first mistake of a pydantic report as `key: what is wrong, and the nearest right key`."""
+    faults: list[Any] = list(error.errors(include_url=False, include_context=False))
+    # A union reports each alternative; the branch that was meant is the one whose complaint lies deepest.
+    fault = max(faults, key=lambda f: (f["type"] == "extra_forbidden", len(f["loc"])))
+    # pydantic names the branch of `sensor` among the keys, the card's with its validators around it.
+    where = [part for part in fault["loc"] if part != "str" and not str(part).rstrip("]").endswith("SensorCard")]
+    key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".") or "file"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r}.{_known_key(str(where[-1]), _tables(model, where))}"
+    if fault["type"] == "missing":
+        return f"the key {key!r} is missing."
+    said = fault["msg"].removeprefix("Value error, ")
+    shown = repr(fault["input"])
+    value = "" if isinstance(fault["input"], dict | list) or said.startswith(shown) else f" = {shown}"
+    return f"{key}{value}: {said}."
+
+
+def _tables(model: type[BaseModel], where: Sequence[Any]) -> list[type[BaseModel]]:
+    """Return the tables that lead to a key, outermost first."""
+    tables = [model]
+    for part in where:
+        field = tables[-1].model_fields.get(part) if isinstance(part, str) else None
+        inner = _table_in(field.annotation) if field else None
+        tables += [inner] if inner else []
+    return tables
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model inside a type such as ``list[Model]`` or ``str | Model``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _table_in(part))), None)
+
+
+def _known_key(wrong: str, tables: Sequence[type[BaseModel]]) -> str:
+    if any(wrong in table.model_fields for table in tables[:-1]):
+        return " It belongs to the table around this one: in TOML it must stand above the inner table's [header]."
+    return nearest(wrong, list(tables[-1].model_fields))

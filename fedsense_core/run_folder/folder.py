@@ -1,0 +1,229 @@
+"""What a run leaves behind: one folder with its configuration, its figures, its checkpoints and its report.
+
+``metrics.jsonl`` holds one JSON object a round, each line synced to disk before the next round begins. A process that
+is killed while writing leaves a torn last line, which readers
+pass over and the next line written replaces.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsense_core.atomic_io import sync, write_whole
+from fedsense_core.errors import CheckpointError
+
+Metrics = dict[str, Any]
+"""One line of ``metrics.jsonl``."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. Make one with ``create`` or ``open``."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration, JSON."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a round."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def encoder(self) -> Path:
+        """Folder of the exported encoder."""
+        return self.path / "encoder"
+
+    @property
+    def models(self) -> Path:
+        """Folder of the last round's models, for ``fedsense analyse``."""
+        return self.path / "models"
+
+    @property
+    def analysis_file(self) -> Path:
+        """What ``fedsense analyse`` measured, JSON."""
+        return self.path / "analysis.json"
+
+    @property
+    def pictures_file(self) -> Path:
+        """The pictures of the report, so that it can be written again where the imagery is not, JSON."""
+        return self.path / "pictures.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The report a person reads."""
+        return self.path / "report.html"
+
+    @property
+    def finished_file(self) -> Path:
+        """Exists once the run has ended."""
+        return self.path / "finished.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """True once ``finish`` was called."""
+        return self.finished_file.is_file()
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Return whether ``path`` holds a run, finished or not."""
+        return (Path(path) / "config.json").is_file()
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
+        """Start a run in ``path``, which must be new or empty. Raises CheckpointError when it is neither."""
+        run = cls(Path(path))
+        if run.is_finished:
+            raise CheckpointError(f"{path} holds a finished run: choose another run.folder, or move that one away.")
+        if cls.exists(path):
+            raise CheckpointError(
+                f'{path} holds an unfinished run: continue it with run.resume = "auto", or choose another run.folder.'
+            )
+        if run.path.exists() and not _is_empty(run.path):
+            raise CheckpointError(f"{path} is not an empty folder and holds no run: choose another run.folder.")
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        # Last, and whole or absent: a folder with config.json is a run.
+        write_json(run.config_file, config)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, config: Mapping[str, Any] | None = None, free: Collection[str] = ()) -> RunFolder:
+        """Open the run in ``path``: to read it, or, with ``config``, to continue it under that configuration.
+
+        ``free`` are dotted keys that may differ from those the run was started with, such as "run.resume". Raises
+        CheckpointError when there is no run, and, with ``config``, when it is finished or had other settings.
+        """
+        run = cls(Path(path))
+        if not cls.exists(path):
+            raise CheckpointError(f"{path} holds no run (no config.json): check the path, or start a new run there.")
+        if config is not None:
+            run._check_may_continue(config, free)
+        return run
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the resolved configuration. Raises CheckpointError when the file is damaged."""
+        try:
+            return dict(json.loads(self.config_file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.config_file} is damaged ({error}): choose another run.folder.") from error
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Add one line and wait until it is on disk. Numbers that are not finite are written as null."""
+        is_new = not self.metrics_file.exists()
+        self._drop_torn_line()
+        with self.metrics_file.open("ab") as file:
+            file.write(_encode(metrics))
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            sync(self.path)
+
+    def read_metrics(self) -> list[Metrics]:
+        """Return all whole lines, oldest first. Raises CheckpointError naming a line that is damaged."""
+        lines = self._whole_lines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            number = next(i for i, line in enumerate(lines, 1) if not _is_json(line))
+            raise CheckpointError(
+                f"line {number} of {self.metrics_file} is not JSON: restore the file, or delete that line."
+            ) from None
+
+    def truncate_after(self, round: int) -> None:
+        """Drop the lines of all rounds after ``round``: a resumed run writes them again."""
+        kept = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
+        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in kept))
+
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Mark the run as ended, so that nothing overwrites or continues it."""
+        write_json(self.finished_file, summary or {})
+
+    def _check_may_continue(self, config: Mapping[str, Any], free: Collection[str]) -> None:
+        if self.is_finished:
+            raise CheckpointError(f"{self.path} holds a finished run: choose another run.folder, or move it away.")
+        asked, started = _flat(json.loads(_encode(config))), _flat(self.read_config())
+        keys = (asked.keys() | started.keys()) - set(free)
+        if differing := sorted(key for key in keys if asked.get(key, ...) != started.get(key, ...)):
+            changes = ", ".join(f"{k} = {started.get(k)!r} then, {asked.get(k)!r} now" for k in differing[:5])
+            raise CheckpointError(
+                f"{self.path} was started with other settings ({changes}): use the same ones, or another run.folder."
+            )
+
+    def _whole_lines(self) -> list[bytes]:
+        content = self.metrics_file.read_bytes() if self.metrics_file.exists() else b""
+        return content.split(b"\n")[:-1]
+
+    def _drop_torn_line(self) -> None:
+        size = sum(len(line) + 1 for line in self._whole_lines())
+        if self.metrics_file.exists() and size != self.metrics_file.stat().st_size:
+            os.truncate(self.metrics_file, size)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` to a file, whole or not at all. Numbers that are not finite are written as null."""
+    write_whole(path, _encode(value, indent=2))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what `write_json` wrote, None where there is no file. Raises CheckpointError for a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it, or delete it and make it again.") from error
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether ``path`` is a folder with nothing in it but what a killed ``create`` may leave."""
+    if not path.is_dir():
+        return False
+    return all(
+        child.name == ".config.json.tmp"
+        or (child.name == "checkpoints" and child.is_dir() and not any(child.iterdir()))
+        for child in path.iterdir()
+    )
+
+
+def _encode(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    return (json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=True) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with NaN and infinities as None: JSON has no word for them and other readers refuse them."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,112 @@
+"""What an analysis needs to know of a run, and says of it beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedsense_core.config import Config
+from fedsense_core.data import Batch
+from fedsense_core.errors import CheckpointError
+from fedsense_core.run_folder.folder import RunFolder
+from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.tools.analysis.imagery import PUBLIC
+
+LOSS_SETTINGS = (
+    "recipe",
+    "batch_size",
+    "temperature",
+    "views",
+    "sigreg_weight",
+    "sigreg_directions",
+    "mask_ratio",
+    "band_subset",
+)
+"""Settings of ``train`` that make the loss what it is."""
+
+
+def config_of(run: RunFolder) -> Config:
+    """Return the configuration of a finished run. Raises CheckpointError for any other."""
+    if not run.is_finished:
+        raise CheckpointError(
+            f"{run.path} is not finished, and models are kept after the last round: let it end, or continue it with "
+            "the command that began it, and analyse it then."
+        )
+    try:
+        return Config.model_validate(run.read_config())
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise CheckpointError(
+            f"{run.config_file} holds settings that this release does not know ({wrong}): analyse the run with the "
+            "release that made it."
+        ) from None
+
+
+def models_of(run: RunFolder, config: Config) -> Path:
+    """Return the folder of the kept models. Raises CheckpointError, saying why, where there is none."""
+    if run.models.is_dir():
+        return run.models
+    why = (
+        "it was run with run.keep_models = false. Run it again with run.keep_models = true"
+        if not config.run.keep_models
+        else "they were removed, or it was run by an older release. Run it again"
+    )
+    raise CheckpointError(f"{run.path} has no models/ to analyse: {why}.")
+
+
+def about_run(config: Config, run: RunFolder, kept: KeptModels) -> dict[str, Any]:
+    """Return what was run."""
+    return {
+        "folder": run.path.name,
+        "preset": config.preset,
+        "seed": config.run.seed,
+        "rounds": config.run.rounds,
+        "architecture": config.model.architecture,
+        "parameters": kept.table.numel,
+        "clients": len(kept),
+        "config_digest": config.digest,
+    }
+
+
+def about_loss(config: Config, batches: Mapping[str, Sequence[Batch]], own: bool, per_client: int) -> dict[str, Any]:
+    """Return what makes the loss: figures compare where this is the same."""
+    settings = config.model_dump(mode="json")
+    return {
+        "imagery": "clients" if own else PUBLIC,
+        "institutions": list(batches),
+        "batches_each": per_client,
+        "train": {key: settings["train"][key] for key in LOSS_SETTINGS},
+        "data": settings["data"],
+    }
+
+
+def notes_of(config: Config, own: bool) -> list[str]:
+    """Return what a reader must know about the loss of this run, in sentences."""
+    notes = []
+    if not own:
+        notes.append("No client's imagery is in the run folder: the loss is over the public imagery.")
+    if config.needs_teacher:
+        notes.append("The global model is the teacher of its own loss, and stays the teacher wherever w goes.")
+    if config.model.local_parameters:
+        notes.append(
+            "Parameters that stay with the clients (model.local_parameters) have their initial values in every model."
+        )
+    return notes
+
+
+def rounds_of(run: RunFolder) -> list[dict[str, Any]]:
+    """Return drift and cosine of each round, means over clients, as the server measured them."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
+
+    return [
+        {"round": line["round"], **{key: mean([*(line.get(key) or {}).values()]) for key in ("drift", "cosine")}}
+        for line in run.read_metrics()
+        if line["round"] > 0
+    ]

@@ -1,0 +1,202 @@
+"""The commands. Each is a thin shell: options in, work elsewhere, a clear exit status out.
+
+Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site or folder), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fedsense_core.tools.cli.data_commands import data_app
+from fedsense_core.tools.cli.evaluate_command import evaluate
+from fedsense_core.tools.cli.terminal import clear_errors, console, errors, progress_bar
+
+app = typer.Typer(
+    name="fedsense",
+    help="Institutions pre-train one remote-sensing encoder together, without sharing imagery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app)
+app.command()(evaluate)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"fedsense {version('fedsense')}, flwr {version('flwr')}, torch {version('torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and stop.")
+    ] = False,
+) -> None:
+    """Institutions pre-train one remote-sensing encoder together, without sharing imagery."""
+
+
+@app.command()
+def run(
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", help="Method to run; `fedsense presets` lists them.")
+    ] = "fedsense",
+    sites: Annotated[
+        Path | None, typer.Option(help="Folder of site files, one per institution. Default: the shipped sample.")
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Site file of the coordinator's public imagery. Default: the shipped sample.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Folder of the labelled set for the probes. Default: the shipped sample.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/PRESET-seedSEED.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, repeatable; see `fedsense settings`."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A changed copy of flower.toml, for settings that are lists or tables.")
+    ] = None,
+    supernodes: Annotated[
+        int | None, typer.Option(min=1, help="Simulated SuperNodes. Default: one per site file.")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per client. Default: all are used.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="Share of a GPU per client. Default: all are used.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="simulation: Flower's own, with Ray and a SuperLink. in-process: all in one process, which starts at "
+            "once; for experiments, CI and notebooks, and no test of the network."
+        ),
+    ] = "simulation",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the in-process engine. Default: all cores.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower says.")] = False,
+) -> None:
+    """Simulate a federation on this machine, from imagery to encoder and report.
+
+    An unfinished run in the run folder is continued after its last whole round.
+    """
+    from fedsense_core.tools.runner.running import Display, run_jobs
+
+    given = {
+        "run.rounds": rounds,
+        "run.seed": seed,
+        "federation.sites": sites,
+        "federation.public": public,
+        "federation.labelled": labelled,
+    }
+    with clear_errors():
+        from fedsense_core.tools.runner.planning import Request, parse_settings, plan
+
+        pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
+        request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config, engine, threads)
+        jobs = plan(request)
+    raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
+    """Say where the report of a run is; write it from the metrics where it is missing or older than they are.
+
+    It shows the pictures that came with the run's own end, which need the imagery; before it there are none.
+    """
+    with clear_errors():
+        from fedsense_core.run_folder import RunFolder
+        from fedsense_core.tools.reporting.report import write_report
+
+        run = RunFolder.open(folder.expanduser().absolute())
+        sources = [path.stat().st_mtime for path in (run.metrics_file, run.analysis_file) if path.exists()]
+        if not run.report_file.exists() or run.report_file.stat().st_mtime < max(sources, default=0.0):
+            write_report(run, None)
+        console.print(escape(str(run.report_file)))
+
+
+@app.command()
+def analyse(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    batches: Annotated[int, typer.Option(min=1, help="Batches of each client.")] = 1,
+    ascents: Annotated[int, typer.Option(min=1, help="Ascent steps of the SAM sharpness.")] = 1,
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius of the SAM sharpness, relative to ‖w‖, repeatable. Default: 0.001, 0.003, 0.01."),
+    ] = None,
+    absolute: Annotated[bool, typer.Option("--absolute", help="The radii are distances, not relative.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write in place of RUN/analysis.json; no report then.")
+    ] = None,
+) -> None:
+    """Measure how flat the global model is, and how far from it and from one another the clients' are.
+
+    Hessian, sharpness, loss barriers and likeness of encoders, in analysis.json and in the report.
+    """
+    with clear_errors():
+        from fedsense_core.tools.analysis import AnalysisOptions
+        from fedsense_core.tools.cli import analyse_command as analysing
+
+        radii = tuple(sorted(radius or AnalysisOptions.radii))
+        options = AnalysisOptions(batches, radii, absolute, ascents, device=device)
+        with progress_bar("measuring", "passes") as progress:
+            analysis = analysing.analyse(folder.expanduser().absolute(), out, options, progress)
+        analysing.show(analysis, console)
+
+
+@app.command()
+def benchmark(
+    matrix: Annotated[Path, typer.Argument(metavar="MATRIX.toml", help="Methods, wires, seeds and tasks.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for cells, tables and plots.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time. Default: what the file says.")] = None,
+    limit_minutes: Annotated[float, typer.Option(min=0, help="When to stop; the same command goes on.")] = 150.0,
+    only: Annotated[str, typer.Option(help="Glob of cells, such as 'fedavg@*' or '*/seed0'.")] = "*",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="What {NAME} stands for in paths of the file, repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is to be done.")] = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Make tables and plots anew, run nothing.")
+    ] = False,
+) -> None:
+    """Run every cell of a matrix that is not done, and compare the methods: tables, plots, intervals.
+
+    Exit status: 0 all done, 1 some cells failed, 3 time is up and cells are left.
+    """
+    with clear_errors():
+        from fedsense_core.tools.cli import benchmark_command as benchmarking
+
+        choices = benchmarking.Choices(jobs, limit_minutes, only, benchmarking.parse_data(data or []))
+        opened = benchmarking.Benchmark.open(matrix, out, choices)
+        if dry_run:
+            benchmarking.show_plan(opened, console)
+        elif tables_only:
+            benchmarking.write_tables(opened, console)
+        else:
+            raise typer.Exit(benchmarking.run_benchmark(opened, console))
+
+
+@app.command()
+def presets() -> None:
+    """List the methods and the switches that make them."""
+    from fedsense_core.tools.cli.listings import presets_table
+
+    console.print(presets_table())
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its default and its meaning."""
+    from fedsense_core.tools.cli.listings import settings_table
+
+    with clear_errors():
+        console.print(settings_table())

@@ -1,0 +1,88 @@
+"""``fedsense data``: an institution's own imagery, before it takes part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fedsense_core.tools.cli.terminal import clear_errors, console, progress_bar
+
+data_app = typer.Typer(
+    name="data",
+    help="Describe your imagery in a site file, check it, and look at it.",
+    no_args_is_help=True,
+)
+
+SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="Site file (TOML) of your institution.")]
+
+
+@data_app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of rasters; its subfolders are searched.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write. It is never overwritten.")] = Path(
+        "site.toml"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the site in the federation. Default: that of the folder.")
+    ] = None,
+) -> None:
+    """Draft a site file from the rasters in a folder.
+
+    Only headers are read. Sensors are guessed from names, bands and types; the draft gives the reason of each guess
+    beside it, and says what only you can know.
+    """
+    from fedsense_core.tools.onboarding.drafting import describe, draft_site
+
+    with clear_errors():
+        with progress_bar("looking", "files") as progress:
+            draft = draft_site(folder.expanduser(), out.expanduser(), name, progress)
+        console.print(describe(draft))
+
+
+@data_app.command()
+def check(
+    site: SiteFile,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands of the run, such as red,green,blue, or all. Default: the shipped settings'."),
+    ] = None,
+    chip_size: Annotated[
+        int | None, typer.Option(help="Side of chips in the run, pixels. Default: the shipped settings'.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="State folder of your SuperNode: keep the chips there for training.")
+    ] = None,
+) -> None:
+    """Say in one page what will be trained on, and what is wrong.
+
+    Reads the site file and its imagery as training does: files used and skipped, chips, valid pixels, bands, and values
+    that contradict the sensor card.
+    """
+    from fedsense_core.tools.onboarding.checking import check_site
+
+    with clear_errors(), progress_bar("cutting", "scenes") as progress:
+        page = check_site(site.expanduser(), bands, chip_size, state.expanduser() if state else None, progress)
+    console.print(page.body, soft_wrap=False)
+    console.print(page.verdict)
+
+
+@data_app.command()
+def preview(
+    site: SiteFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("preview.png"),
+    chips: Annotated[int, typer.Option(min=1, max=32, help="Chips of each source.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed shows other chips.")] = 0,
+) -> None:
+    """Write a picture of random chips of each source.
+
+    True colour where there are red, green and blue; else the picture says which bands it shows.
+    """
+    from fedsense_core.tools.onboarding.previewing import write_preview
+
+    with clear_errors():
+        with progress_bar("cutting", "scenes") as progress:
+            path = write_preview(site.expanduser(), out.expanduser(), chips, seed, progress)
+        console.print(escape(str(path)))

@@ -1,0 +1,1 @@
+"""From a folder of rasters to a checked site file."""

@@ -1,0 +1,1 @@
+"""Runs federations on this machine."""

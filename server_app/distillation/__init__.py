@@ -1,0 +1,1 @@
+"""Clients-to-server guidance on public imagery."""
