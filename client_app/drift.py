@@ -1,4 +1,5 @@
-"""What holds a client's weights near the others' in every step: FedProx's pull, and MoFedSAM's global momentum.
+"""What holds a client's weights near the others' in every step: FedProx's pull, and MoFedSAM's
+global momentum.
 
 Shapes: N as in ``fedsense_core.tensors``."""
 
@@ -15,10 +16,11 @@ from fedsense_core.tensors import TensorTable
 
 
 class Proximal:
-    """The gradient of μ/2 ‖w - w_t‖² (FedProx, arXiv 1812.06127, equation 2), added without a graph.
+    """The gradient of μ/2 ‖w - w_t‖² (FedProx, arXiv 1812.06127, equation 2), added without a
+    graph.
 
-    It reads the weights themselves: where guidance shifts the start, ``origin`` (N,) is w_t + shift, so that w - shift
-    is pulled towards w_t.
+    It reads the weights themselves: where guidance shifts the start, ``origin`` (N,) is w_t +
+    shift, so that w - shift is pulled towards w_t.
     """
 
     def __init__(self, weight: float, parameters: Sequence[nn.Parameter], origin: Tensor, table: TensorTable) -> None:
@@ -35,11 +37,13 @@ class Proximal:
 
 
 class GlobalMomentum:
-    """Steps that repeat a share s of the last global update (MoFedSAM, arXiv 2206.02618, algorithm 2; FedCM).
+    """Steps that repeat a share s of the last global update (MoFedSAM, arXiv 2206.02618, algorithm
+    2; FedCM).
 
-    The paper steps along (1-s) g + s Δ with Δ = -update / Σ η over the steps of the round before; for SGD that is
-    (1-s) of its own step plus s η / Σ η of the update (with a constant rate, s / K of it), and so it is done here for
-    every optimiser. In round 1 there is no update, and steps are (1-s) of their length, as in the paper.
+    The paper steps along (1-s) g + s Δ with Δ = -update / Σ η over the steps of the round before;
+    for SGD that is (1-s) of its own step plus s η / Σ η of the update (with a constant rate, s / K
+    of it), and so it is done here for every optimiser. In round 1 there is no update, and steps are
+    (1-s) of their length, as in the paper.
     """
 
     def __init__(

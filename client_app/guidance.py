@@ -1,8 +1,9 @@
-"""Server-to-clients guidance, as a client follows it: where the gradient of a step is taken (DESIGN, section 4).
+"""Server-to-clients guidance, as a client follows it: where the gradient of a step is taken
+(DESIGN, section 4).
 
-The shift form starts local training at the sharp side of the global model and never looks back: a perturbation that
-stays constant over a round equals a shifted start (FedLESAM, arXiv 2405.18890), so it costs no step anything.
-Shapes: N, L as in ``fedsense_core.tensors``."""
+The shift form starts local training at the sharp side of the global model and never looks back: a
+perturbation that stays constant over a round equals a shifted start (FedLESAM, arXiv 2405.18890),
+so it costs no step anything. Shapes: N, L as in ``fedsense_core.tensors``."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ Loss = Callable[[], Tensor]
 
 
 def global_direction(momentum: Tensor, table: TensorTable, guidance: GuidanceSection, seed: int) -> Tensor:
-    """Return the ascent direction -m̂/‖m̂‖ times ``sign``, flat (N,): of length 1 in each tensor, or 1 in all.
+    """Return the ascent direction -m̂/‖m̂‖ times ``sign``, flat (N,): of length 1 in each tensor,
+    or 1 in all.
 
-    The global loss is taken to fall along m̂, so it rises against it. ``scale = "update"`` divides each tensor by its
-    own norm, ``"absolute"`` all by their common norm: with β = 0, where m̂ is w_t - w_{t-1}, that is the direction
-    (w_{t-1} - w_t)/‖w_{t-1} - w_t‖ of FedLESAM (arXiv 2405.18890). ``direction = "random"`` draws a Gaussian instead,
-    equal for all clients of a round. Zero where m̂_l is.
+    The global loss is taken to fall along m̂, so it rises against it. ``scale = "update"`` divides
+    each tensor by its own norm, ``"absolute"`` all by their common norm: with β = 0, where m̂ is
+    w_t - w_{t-1}, that is the direction (w_{t-1} - w_t)/‖w_{t-1} - w_t‖ of FedLESAM (arXiv
+    2405.18890). ``direction = "random"`` draws a Gaussian instead, equal for all clients of a
+    round. Zero where m̂_l is.
     """
     direction = torch.zeros_like(momentum)
     generator = torch.Generator().manual_seed(seed)
@@ -91,10 +94,11 @@ class Ascent:
                 parameter.sub_(offset)
 
     def _offsets(self) -> list[Tensor]:
-        """Return ρ ĝ (SAM, arXiv 2010.01412, equation 2), or ρ times its normalised mix with the global one (FedGF).
+        """Return ρ ĝ (SAM, arXiv 2010.01412, equation 2), or ρ times its normalised mix with the
+        global one (FedGF).
 
-        ``scale = "update"`` takes ρ_l ĝ_l of each tensor; ``"absolute"`` one ρ and one norm of all travelling tensors,
-        as in FedSAM (arXiv 2206.02618, algorithm 1).
+        ``scale = "update"`` takes ρ_l ĝ_l of each tensor; ``"absolute"`` one ρ and one norm of all
+        travelling tensors, as in FedSAM (arXiv 2206.02618, algorithm 1).
         """
         ascent = self._units([torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters])
         if self.guidance.kind == "mixed":

@@ -1,7 +1,8 @@
 """Where a client stands: its site files and its state folder, from Flower's node configuration.
 
-In a deployment ``--node-config 'site="/data/site.toml" state-dir="/var/lib/fedsense"'`` names both. In a simulation
-``partition-id`` picks one of the federation's site files, and state goes into the run folder.
+In a deployment ``--node-config 'site="/data/site.toml" state-dir="/var/lib/fedsense"'`` names both.
+In a simulation ``partition-id`` picks one of the federation's site files, and state goes into the
+run folder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Place:
     sites: tuple[Path, ...]
     state_dir: Path
     client: int | None = None
-    """Number of the client whose share of all imagery this is, in a study; None where sites are not shared out."""
+    """Number of the client whose share of all imagery this is, in a study; None where sites are not
+    shared out."""
 
     @classmethod
     def of(cls, context: Context, config: Config) -> Place:
@@ -77,22 +79,26 @@ class Place:
         return cls(name, (files[partition],), clients / safe_name(name))
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
-        """Open the chips of every site of this place, each kind apart, from the cache where nothing changed."""
+        """Open the chips of every site of this place, each kind apart, from the cache where nothing
+        changed."""
         held = self._imagery(config)
         if self.client is None:
             return held
         kinds = [chips for kinds in held for chips in kinds]
         mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
-        # Together where the model sees no difference: a client's share of one site may be smaller than a batch.
+        # Together where the model sees no difference: a client's share of one site may be smaller
+        # than a batch.
         alike: dict[object, list[Chips]] = {}
         for chips in mine:
             alike.setdefault(chips.spectrum if config.conditioned else chips.bands, []).append(chips)
         return (tuple(joined(sets, self.name) for sets in alike.values()),)
 
     def statistics(self, config: Config) -> SensorStatistics:
-        """Return those of the imagery, where the run asks for them and every site file here allows it; else none.
+        """Return those of the imagery, where the run asks for them and every site file here allows
+        it; else none.
 
-        In a study the first client speaks for all: statistics are of whole sources, of which each has a share.
+        In a study the first client speaks for all: statistics are of whole sources, of which each
+        has a share.
         """
         sites = [load_site(path) for path in self.sites]
         agreed = config.data.share_statistics and all(site.share_statistics for site in sites)

@@ -1,9 +1,9 @@
 """What a client keeps between rounds, on its own disk: one slot for each of at most two rounds.
 
-The slot of the round that the server acknowledged is *committed*, the newer one is *pending*. Which is which is
-decided by the server's next message alone, so no crash can leave them confused: slots are folders named by round,
-written whole or not at all. Flower's ``context.state`` would lose all this silently above about 200 MB, and with
-every restart."""
+The slot of the round that the server acknowledged is *committed*, the newer one is *pending*. Which
+is which is decided by the server's next message alone, so no crash can leave them confused: slots
+are folders named by round, written whole or not at all. Flower's ``context.state`` would lose all
+this silently above about 200 MB, and with every restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class ClientMemory:
     def recall(self, acknowledged: int) -> Slot | None:
         """Commit the acknowledged round and roll everything else back.
 
-        Returns the committed slot, or None where it was lost, damaged, or nothing was acknowledged yet.
+        Returns the committed slot, or None where it was lost, damaged, or nothing was acknowledged
+        yet.
         """
         for number in self.rounds():
             if number != acknowledged:
@@ -71,7 +72,8 @@ class ClientMemory:
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     def _forget_old_runs(self) -> None:
-        """Drop other runs' state that nothing has touched for KEEP_DAYS: each takes ten model sizes of disk."""
+        """Drop other runs' state that nothing has touched for KEEP_DAYS: each takes ten model sizes
+        of disk."""
         oldest = time.time() - KEEP_DAYS * 86_400
         for path in self.folder.parent.glob("run-*"):
             if path != self.folder and path.stat().st_mtime < oldest:

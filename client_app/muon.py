@@ -1,4 +1,5 @@
-"""Muon: momentum whose matrices are made orthogonal before they are added (Jordan 2024; arXiv 2502.16982).
+"""Muon: momentum whose matrices are made orthogonal before they are added (Jordan 2024; arXiv
+2502.16982).
 
 Our own, because torch's is younger than the torch that we ask for and takes no kernels."""
 
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""a, b, c of x -> a x + b x³ + c x⁵, which moves singular values of (0, 1] towards 1 faster than it is exact."""
+"""a, b, c of x -> a x + b x³ + c x⁵, which moves singular values of (0, 1] towards 1 faster than it
+is exact."""
 ITERATIONS = 5
 RMS = 0.2
-"""Of an update's elements per unit of learning rate: that of AdamW, whose rates and decay then fit (arXiv 2502.16982,
-section 2.2)."""
+"""Of an update's elements per unit of learning rate: that of AdamW, whose rates and decay then fit
+(arXiv 2502.16982, section 2.2)."""
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Return U p(S) Vᵀ of matrix / ‖matrix‖ = U S Vᵀ (m, n), with the quintic p five times over: p(S) is near 1.
+    """Return U p(S) Vᵀ of matrix / ‖matrix‖ = U S Vᵀ (m, n), with the quintic p five times over:
+    p(S) is near 1.
 
     Five steps of Newton and Schulz, without a decomposition. A matrix of zeros stays so.
     """
@@ -35,7 +38,8 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """B ← μ B + G;  W ← W - η 0.2 √max(m, n) orthogonalised(G + μ B), a kernel as the matrix (out, all else).
+    """B ← μ B + G;  W ← W - η 0.2 √max(m, n) orthogonalised(G + μ B), a kernel as the matrix (out,
+    all else).
 
     Equation 4 of arXiv 2502.16982 less its decay, with the Nesterov momentum of the reference.
     """

@@ -1,7 +1,7 @@
 """Inner optimisers whose weight decay does not see the shift: AdamW, SGD and Muon.
 
-Guidance perturbs what the loss sees. Weight decay reads the weights themselves, so at a shifted start it must pull
-w - shift towards zero, or the shift identity of DESIGN section 4 breaks.
+Guidance perturbs what the loss sees. Weight decay reads the weights themselves, so at a shifted
+start it must pull w - shift towards zero, or the shift identity of DESIGN section 4 breaks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from fedsense_core.tensors import SMALL_NAMES
 
 
 class InnerOptimiser:
-    """Decoupled decay (arXiv 1711.05101) towards the shift, then the steps of one or more optimisers of torch.
+    """Decoupled decay (arXiv 1711.05101) towards the shift, then the steps of one or more
+    optimisers of torch.
 
     Each of them has some of the parameters; their state is one flat dict of tensors.
     """
@@ -39,7 +40,8 @@ class InnerOptimiser:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Decay matrices and kernels (not scales, biases and tokens), then take the optimisers' steps.
+        """Decay matrices and kernels (not scales, biases and tokens), then take the optimisers'
+        steps.
 
         All of it is proportional to the learning rate.
         """
@@ -76,8 +78,8 @@ class InnerOptimiser:
 def inner_optimiser(module: nn.Module, settings: TrainSection, shift: Mapping[str, Tensor]) -> InnerOptimiser:
     """Return the optimiser that ``settings.optimiser`` names, for all parameters of ``module``.
 
-    ``shift`` names the offset (as the parameter is shaped) from which each parameter starts. SGD has no dampening and
-    is not Nesterov's. Muon leaves what is no hidden matrix to AdamW.
+    ``shift`` names the offset (as the parameter is shaped) from which each parameter starts. SGD
+    has no dampening and is not Nesterov's. Muon leaves what is no hidden matrix to AdamW.
     """
     parameters = dict(module.named_parameters())
     parts: list[torch.optim.Optimizer] = []
@@ -95,8 +97,8 @@ def inner_optimiser(module: nn.Module, settings: TrainSection, shift: Mapping[st
 def hidden_matrices(parameters: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the matrices and kernels between a model's first layer and its last ones.
 
-    Muon is made for these; its author leaves the layers next to inputs and outputs to AdamW. The first is the encoder's
-    first; each head (projector, predictor, decoder) ends in a last one.
+    Muon is made for these; its author leaves the layers next to inputs and outputs to AdamW. The
+    first is the encoder's first; each head (projector, predictor, decoder) ends in a last one.
     """
     of_part: dict[str, list[str]] = {}
     for name, parameter in parameters.items():

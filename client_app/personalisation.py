@@ -1,6 +1,8 @@
-"""What a client keeps of its own models when a new global one arrives: FedU, FedEMA, and the teacher of BYOL.
+"""What a client keeps of its own models when a new global one arrives: FedU, FedEMA, and the
+teacher of BYOL.
 
-What is kept is kept without the round's shift, which is added anew. Shapes: N as in ``fedsense_core.tensors``."""
+What is kept is kept without the round's shift, which is added anew. Shapes: N as in
+``fedsense_core.tensors``."""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ ENCODER, PREDICTOR = "encoder.", "predictor."
 
 @dataclass(frozen=True)
 class OwnModels:
-    """Empty where the method keeps none, and after a state was lost: the client then starts from the global model."""
+    """Empty where the method keeps none, and after a state was lost: the client then starts from
+    the global model."""
 
     trained: Tensor | None = None
     """The client's model after its last round (N,)."""
@@ -43,10 +46,11 @@ class Blend:
 
 
 def divergence(one: Tensor, other: Tensor, table: TensorTable) -> float:
-    """Return the Euclidean distance of two models (N,), averaged over the encoder's matrices and kernels.
+    """Return the Euclidean distance of two models (N,), averaged over the encoder's matrices and
+    kernels.
 
-    The papers write the norm of all together; public code of FedU, for which its threshold is meant, averages over
-    kernels. FedEMA sees only ratios.
+    The papers write the norm of all together; public code of FedU, for which its threshold is
+    meant, averages over kernels. FedEMA sees only ratios.
     """
     views = zip(table.views(one), table.views(other), strict=True)
     matrices = [(a, b) for (spec, a), (_, b) in views if spec.name.startswith(ENCODER) and len(spec.shape) > 1]
@@ -56,9 +60,10 @@ def divergence(one: Tensor, other: Tensor, table: TensorTable) -> float:
 def blend(settings: RetentionSection, weights: Tensor, own: OwnModels, table: TensorTable) -> Blend:
     """Return the start of a round from the global ``weights`` (N,) and what the client kept.
 
-    ``predictor`` (FedU, arXiv 2108.06492, divergence-aware predictor update): the client's predictor if its encoder is
-    at least ``threshold`` from the global one, else all is global. ``average`` (FedEMA, arXiv 2204.04385): μ own +
-    (1-μ) global with μ = min(1, λ d); λ = τ / d at the first distance d that is not 0, so that μ begins at τ.
+    ``predictor`` (FedU, arXiv 2108.06492, divergence-aware predictor update): the client's
+    predictor if its encoder is at least ``threshold`` from the global one, else all is global.
+    ``average`` (FedEMA, arXiv 2204.04385): μ own + (1-μ) global with μ = min(1, λ d); λ = τ / d at
+    the first distance d that is not 0, so that μ begins at τ.
     """
     if settings.kind == "none" or own.trained is None:
         return Blend(weights, 0.0, own.scaler)
@@ -82,9 +87,11 @@ def blend(settings: RetentionSection, weights: Tensor, own: OwnModels, table: Te
 def shifted_teacher(
     config: Config, model: PretrainingModel, shift: Mapping[str, Tensor], kept: Mapping[str, Tensor]
 ) -> MovingTeacher | None:
-    """Return the kept teacher at its shift, or a copy of ``model`` where none was kept; None where none is needed.
+    """Return the kept teacher at its shift, or a copy of ``model`` where none was kept; None where
+    none is needed.
 
-    ``model`` holds the shifted global model. The teacher sees what the loss sees, so it is shifted too.
+    ``model`` holds the shifted global model. The teacher sees what the loss sees, so it is shifted
+    too.
     """
     if not config.needs_teacher:
         return None

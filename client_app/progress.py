@@ -1,4 +1,5 @@
-"""What a SuperNode's log says while an archive is cut into chips, which may take hours the first time."""
+"""What a SuperNode's log says while an archive is cut into chips, which may take hours the first
+time."""
 
 from __future__ import annotations
 

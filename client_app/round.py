@@ -1,4 +1,5 @@
-"""The two things a client does when asked: say what it has, and train a round. Both always end in an answer."""
+"""The two things a client does when asked: say what it has, and train a round. Both always end in
+an answer."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ from fedsense_core.tensors import TensorTable
 
 
 def introduce(context: Context, run_id: int) -> Hello:
-    """Say who this client is, what it can train on and which rounds it remembers; a problem is part of the answer."""
+    """Say who this client is, what it can train on and which rounds it remembers; a problem is part
+    of the answer."""
     try:
         config = resolve(context.run_config)
         place = Place.of(context, config)
@@ -53,7 +55,8 @@ def introduce(context: Context, run_id: int) -> Hello:
 
 
 def train(context: Context, task: TrainTask) -> TrainReply:
-    """Train one round and answer with a coded update, or say why not: never a guess, never silence."""
+    """Train one round and answer with a coded update, or say why not: never a guess, never
+    silence."""
     site = "?"
     try:
         config = resolve(context.run_config)
@@ -81,7 +84,8 @@ class Worker:
         """Seconds for which training waited for chips."""
 
     def run(self) -> TrainReply:
-        """Return the reply of this round; what it changes is pending until the server acknowledges it."""
+        """Return the reply of this round; what it changes is pending until the server acknowledges
+        it."""
         began = time.monotonic()
         slot = self.memory.recall(self.task.acknowledged)
         replica = self._receive(slot)
@@ -139,7 +143,8 @@ class Worker:
         return Feed(draws(self.place.open(self.config), self.config.train.batch_size, generator), self.device)
 
     def _encode(self, delta: Tensor, replica: Replica, owed: Tensor | None) -> tuple[np.ndarray, Tensor | None]:
-        """Return the frame of q = Q_b(Δ + e - γ m̂) and the new residual e'; for full models, the frame of w."""
+        """Return the frame of q = Q_b(Δ + e - γ m̂) and the new residual e'; for full models, the
+        frame of w."""
         exact = self.config.sends_models
         link = self.config.uplink
         codec = codec_of(link)
@@ -171,7 +176,8 @@ class Worker:
 
 
 def without_folders(text: str) -> str:
-    """Return ``text`` with paths cut to their last part: a coordinator need not know an institution's disks."""
+    """Return ``text`` with paths cut to their last part: a coordinator need not know an
+    institution's disks."""
     return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
 
 

@@ -1,4 +1,5 @@
-"""Local training under guidance: K steps from the shifted global model, and the update that goes back.
+"""Local training under guidance: K steps from the shifted global model, and the update that goes
+back.
 
 This file is the client's half of DESIGN section 3; ``server_app/strategy.py`` is the server's.
 """
@@ -60,7 +61,8 @@ class Outcome:
     retained: float = 0.0
     """Share of the client's own model in its start, of the tensors that it keeps."""
     sums: SigregStatistics | None = None
-    """Over the embeddings of all batches, for the other clients' next round (``train.federated_sigreg``)."""
+    """Over the embeddings of all batches, for the other clients' next round
+    (``train.federated_sigreg``)."""
 
 
 def train_locally(
@@ -71,10 +73,11 @@ def train_locally(
     batches: Iterator[Batch | Tensor],
     start: Start,
 ) -> Outcome:
-    """Run K steps of the inner optimiser on L_ssl + μ L_align from ŵ + shift; ``model`` is overwritten.
+    """Run K steps of the inner optimiser on L_ssl + μ L_align from ŵ + shift; ``model`` is
+    overwritten.
 
-    ``batches`` yields standardised chips on any device; bare tensors (B, C, H, W) do for models of fixed bands.
-    Raises FloatingPointError if the loss stops being finite.
+    ``batches`` yields standardised chips on any device; bare tensors (B, C, H, W) do for models of
+    fixed bands. Raises FloatingPointError if the loss stops being finite.
     """
     training = _Training(config, model, table, recipe, start)
     device = training.device
@@ -170,7 +173,8 @@ class _Training:
         seen: list[StepLoss] = []
 
         def loss() -> Tensor:
-            # A second look at the step sees the same views and masks; dropout, where a model has it, draws globally.
+            # A second look at the step sees the same views and masks; dropout, where a model has
+            # it, draws globally.
             self.generator.set_state(draws)
             torch.manual_seed(dropout_seed)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):

@@ -1,4 +1,5 @@
-"""Write docs/configuration.md from the settings, presets and flower.toml themselves; a test finds an old page.
+"""Write docs/configuration.md from the settings, presets and flower.toml themselves; a test finds
+an old page.
 
 python docs/write_configuration.py
 """
@@ -119,7 +120,8 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def preset_table() -> Iterator[str]:
-    """Yield the presets, one row each: what it sets beyond plain averaging, and where it comes from."""
+    """Yield the presets, one row each: what it sets beyond plain averaging, and where it comes
+    from."""
     plain = flat(PLAIN)
     yield "| preset | switches beside those of `fedavg` | source |"
     yield "|---|---|---|"

@@ -12,7 +12,8 @@ __all__ = ["__version__", "load_encoder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and timm only when ``load_encoder`` is asked for: the command line stays quick."""
+    """Import torch and timm only when ``load_encoder`` is asked for: the command line stays
+    quick."""
     if name == "load_encoder":
         from fedsense_core.encoder import load_encoder
 

@@ -1,4 +1,5 @@
-"""Files and folders that are written whole or not at all: aside, synced to the disk, then renamed."""
+"""Files and folders that are written whole or not at all: aside, synced to the disk, then
+renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from fedsense_core.errors import CheckpointError
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill; on leaving without an error it replaces ``target``, and survives a power cut."""
+    """Yield a folder to fill; on leaving without an error it replaces ``target``, and survives a
+    power cut."""
     temporary, replaced = (target.parent / f".{word}-{target.name}" for word in ("writing", "replaced"))
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -36,7 +38,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process. Raises CheckpointError where another one holds it; a dead one holds nothing."""
+    """Hold ``folder`` for this process. Raises CheckpointError where another one holds it; a dead
+    one holds nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
     with path.open("a") as file:
@@ -51,7 +54,8 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace the file ``path`` by ``content``: a reader, and a power cut, meet the old file or the new one."""
+    """Replace the file ``path`` by ``content``: a reader, and a power cut, meet the old file or the
+    new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     sync(temporary)

@@ -26,7 +26,8 @@ def chosen_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def full_float32(wanted: bool = True) -> Iterator[None]:
-    """Keep torch from rounding what convolutions on CUDA read to the 10 bits of TF32, its default, where ``wanted``."""
+    """Keep torch from rounding what convolutions on CUDA read to the 10 bits of TF32, its default,
+    where ``wanted``."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = before and not wanted
     try:

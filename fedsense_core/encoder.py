@@ -1,11 +1,13 @@
-"""The exported encoder: a folder that plain timm loads, and that also says which bands the encoder reads.
+"""The exported encoder: a folder that plain timm loads, and that also says which bands the encoder
+reads.
 
-Layout, as ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads it: ``model.safetensors`` and a
-``config.json`` with the architecture, its arguments and ``pretrained_cfg``. What timm has no word for (band names,
-statistics of sensors, digests) stands in a ``fedsense`` block of the same file, which timm passes over.
+Layout, as ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads it:
+``model.safetensors`` and a ``config.json`` with the architecture, its arguments and
+``pretrained_cfg``. What timm has no word for (band names, statistics of sensors, digests) stands in
+a ``fedsense`` block of the same file, which timm passes over.
 
-An encoder of any bands is exported as the plain one for a default list of bands, beside ``bands.safetensors``: the stem
-that makes the first convolution for any other list.
+An encoder of any bands is exported as the plain one for a default list of bands, beside
+``bands.safetensors``: the stem that makes the first convolution for any other list.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class _Manifest:
     weights_sha256: str
     statistics: Mapping[str, Any]
     stem: Mapping[str, Any] | None
-    """Of an encoder of any bands: ``path`` in the encoder, number of ``kernels``, and ``sha256`` of its file."""
+    """Of an encoder of any bands: ``path`` in the encoder, number of ``kernels``, and ``sha256`` of
+    its file."""
 
 
 def export_encoder(
@@ -83,15 +86,17 @@ def export_encoder(
     extra: Mapping[str, Any] | None = None,
     statistics: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write ``encoder`` to ``folder`` so that plain timm loads it, replacing an earlier export as a whole.
+    """Write ``encoder`` to ``folder`` so that plain timm loads it, replacing an earlier export as a
+    whole.
 
-    ``encoder`` is the timm model ``architecture`` built with ``num_classes=0`` and ``model_args`` (values that JSON
-    holds: name a normalisation layer by its timm string, such as "groupnorm"); ``mean`` and ``std`` are one number
-    a band, in the unit of the pixels; ``extra`` (sensors, run) is kept in the ``fedsense`` block. An encoder of any
-    bands takes ``bands`` as `Band` objects: those of the encoder that plain timm finds. ``statistics`` maps names of
-    sensors to ``bands`` (names), ``mean``, ``std``, ``p2``, ``p98`` (one number a band, in stored counts) and
-    ``count``. The export is loaded back with timm before it takes its place. Raises CheckpointError when that does not
-    give the same weights.
+    ``encoder`` is the timm model ``architecture`` built with ``num_classes=0`` and ``model_args``
+    (values that JSON holds: name a normalisation layer by its timm string, such as "groupnorm");
+    ``mean`` and ``std`` are one number a band, in the unit of the pixels; ``extra`` (sensors, run)
+    is kept in the ``fedsense`` block. An encoder of any bands takes ``bands`` as `Band` objects:
+    those of the encoder that plain timm finds. ``statistics`` maps names of sensors to ``bands``
+    (names), ``mean``, ``std``, ``p2``, ``p98`` (one number a band, in stored counts) and ``count``.
+    The export is loaded back with timm before it takes its place. Raises CheckpointError when that
+    does not give the same weights.
     """
     mean, std = _floats(mean), _floats(std)
     names = [band.name if isinstance(band, Band) else band for band in bands]
@@ -131,14 +136,17 @@ def export_encoder(
 def load_encoder(
     folder: str | Path, bands: Sequence[str] | Sequence[Band] | None = None, sensor: str | None = None
 ) -> nn.Module:
-    """Load an exported encoder as an ``nn.Module`` in eval mode that maps (B, bands, H, W) to (B, D).
+    """Load an exported encoder as an ``nn.Module`` in eval mode that maps (B, bands, H, W) to (B,
+    D).
 
-    Without ``bands`` and ``sensor`` it equals what timm loads from the same folder. An encoder of any bands is made for
-    those of the shipped card ``sensor`` (such as "sentinel2-l2a"), for the named ones of them, or for `Band` objects.
-    It carries ``bands`` (names in channel order), ``mean`` and ``std`` ((bands,) tensors), and ``statistics_of``: the
-    sensor whose stored counts these describe (``sensor``; where nothing is asked for, the only one that the export
-    knows), or None where ``mean`` is 0 and ``std`` 1, for inputs that are standardised already. Raises CheckpointError
-    for a missing or altered file, and for bands that the encoder does not read; SiteError for an unknown card or band.
+    Without ``bands`` and ``sensor`` it equals what timm loads from the same folder. An encoder of
+    any bands is made for those of the shipped card ``sensor`` (such as "sentinel2-l2a"), for the
+    named ones of them, or for `Band` objects. It carries ``bands`` (names in channel order),
+    ``mean`` and ``std`` ((bands,) tensors), and ``statistics_of``: the sensor whose stored counts
+    these describe (``sensor``; where nothing is asked for, the only one that the export knows), or
+    None where ``mean`` is 0 and ``std`` 1, for inputs that are standardised already. Raises
+    CheckpointError for a missing or altered file, and for bands that the encoder does not read;
+    SiteError for an unknown card or band.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -163,9 +171,11 @@ def load_encoder(
 
 
 def standardise(x: Tensor, mean: Tensor, std: Tensor, limit: float = 6.0) -> Tensor:
-    """Return (x - mean) / std for each band of ``x`` (B, C, H, W), clamped to ±``limit`` deviations.
+    """Return (x - mean) / std for each band of ``x`` (B, C, H, W), clamped to ±``limit``
+    deviations.
 
-    The clamp keeps clouds and dead pixels from dominating; training chips are clamped at the same limit.
+    The clamp keeps clouds and dead pixels from dominating; training chips are clamped at the same
+    limit.
     """
     return ((x - mean[:, None, None]) / std[:, None, None]).clamp(-limit, limit)
 
@@ -219,9 +229,11 @@ def _floats(values: Sequence[float] | Tensor) -> list[float]:
 
 
 def _pretrained_cfg(encoder: nn.Module, mean: list[float], std: list[float], image_size: int) -> dict[str, Any]:
-    """Return timm's pretrained_cfg; ``classifier`` and ``first_conv`` let timm change the head and the bands."""
+    """Return timm's pretrained_cfg; ``classifier`` and ``first_conv`` let timm change the head and
+    the bands."""
     known = cast(dict[str, Any], getattr(encoder, "pretrained_cfg", {}))
-    # Older timm (seen in 1.0.16) squeezes the named convolution from 3 bands to in_chans, whatever was saved.
+    # Older timm (seen in 1.0.16) squeezes the named convolution from 3 bands to in_chans, whatever
+    # was saved.
     keep = ("classifier", "fixed_input_size", *(("first_conv",) if len(mean) == 3 else ()))
     return {
         **{key: known[key] for key in keep if known.get(key) is not None},
@@ -264,7 +276,8 @@ def _check_digest(path: Path, digest: str) -> None:
 
 
 def _check_same_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Load ``folder`` back: timm adapts weights of another shape quietly, and a changed export must not pass."""
+    """Load ``folder`` back: timm adapts weights of another shape quietly, and a changed export must
+    not pass."""
     loaded = _load_with_timm(folder).state_dict()
     differing = [n for n in weights.keys() | loaded.keys() if not _same(weights.get(n), loaded.get(n))]
     if differing:
@@ -275,7 +288,8 @@ def _check_same_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    # Compared as bytes, so that a diverged run with NaN weights can still be exported and looked at.
+    # Compared as bytes, so that a diverged run with NaN weights can still be exported and looked
+    # at.
     if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).contiguous().view(torch.uint8)))

@@ -1,7 +1,8 @@
-"""A digest of the code that runs, so that server and clients notice when they run different copies of it.
+"""A digest of the code that runs, so that server and clients notice when they run different copies
+of it.
 
-Flower's simulation imports client code from the working directory of a long-lived daemon if a package of the same
-name lies there; without this check an old checkout would train silently."""
+Flower's simulation imports client code from the working directory of a long-lived daemon if a
+package of the same name lies there; without this check an old checkout would train silently."""
 
 from __future__ import annotations
 

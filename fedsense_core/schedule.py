@@ -1,4 +1,5 @@
-"""The learning rate over the global steps of a run: clients and the distilling server follow one schedule."""
+"""The learning rate over the global steps of a run: clients and the distilling server follow one
+schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from fedsense_core.config import Config
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Return the rate at a global step: linear warm-up, then a cosine to zero over all steps of the run."""
+    """Return the rate at a global step: linear warm-up, then a cosine to zero over all steps of the
+    run."""
     total = config.total_steps
     warmup = max(1, round(config.train.warmup * total))
     rise = min(1.0, (step + 1) / warmup)

@@ -1,4 +1,5 @@
-"""Every random choice of a run has a name, and its seed is a hash of that name: no generator outlives a step."""
+"""Every random choice of a run has a name, and its seed is a hash of that name: no generator
+outlives a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A model as one flat vector: which tensors travel, where each lies, and a digest that both sides compare.
+"""A model as one flat vector: which tensors travel, where each lies, and a digest that both sides
+compare.
 
 Shapes: N is the number of travelling elements, L the number of travelling tensors.
 """
@@ -29,7 +30,8 @@ SMALL_NAMES = (
     "*codes.polarisations",
     "*weights.mix.*",
 )
-"""Tokens, position tables and what turns bands into kernels: few parameters, large effect (DESIGN, section 5)."""
+"""Tokens, position tables and what turns bands into kernels: few parameters, large effect (DESIGN,
+section 5)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class TensorSpec:
 
     @property
     def is_small(self) -> bool:
-        """True for norm scales, biases, tokens and other tensors that travel in fp16 instead of codes."""
+        """True for norm scales, biases, tokens and other tensors that travel in fp16 instead of
+        codes."""
         return len(self.shape) < 2 or self.numel < SMALL_NUMEL or any(fnmatchcase(self.name, p) for p in SMALL_NAMES)
 
 
@@ -74,7 +77,8 @@ class TensorTable:
 
     @classmethod
     def of(cls, module: nn.Module, local: Sequence[str] = ()) -> TensorTable:
-        """List ``module``'s parameters except those whose names match a glob of ``local``. Buffers never travel."""
+        """List ``module``'s parameters except those whose names match a glob of ``local``. Buffers
+        never travel."""
         shapes = {
             name: tuple(p.shape)
             for name, p in module.named_parameters()
@@ -113,13 +117,15 @@ class TensorTable:
         return flat
 
     def read(self, module: nn.Module) -> Tensor:
-        """Copy the travelling parameters of ``module`` into a new flat float vector (N,) on the CPU."""
+        """Copy the travelling parameters of ``module`` into a new flat float vector (N,) on the
+        CPU."""
         parameters = dict(module.named_parameters())
         return self.flatten(parameters, next(iter(parameters.values())).dtype)
 
     @torch.no_grad()
     def write(self, flat: Tensor, module: nn.Module) -> None:
-        """Copy ``flat`` (N,) into the travelling parameters of ``module``, on whatever device they are."""
+        """Copy ``flat`` (N,) into the travelling parameters of ``module``, on whatever device they
+        are."""
         parameters = dict(module.named_parameters())
         for spec, view in self.views(flat):
             parameters[spec.name].copy_(view.view(spec.shape))
@@ -137,7 +143,8 @@ class TensorTable:
 
 
 def vector_digest(*vectors: Tensor) -> bytes:
-    """Return 16 bytes that name the exact contents of flat vectors: equal on two machines only if every bit is."""
+    """Return 16 bytes that name the exact contents of flat vectors: equal on two machines only if
+    every bit is."""
     state = hashlib.blake2b(digest_size=16)
     for vector in vectors:
         state.update(vector.detach().cpu().contiguous().numpy().data)
@@ -145,5 +152,6 @@ def vector_digest(*vectors: Tensor) -> bytes:
 
 
 def vector_norm(vector: Tensor) -> float:
-    """Return the Euclidean norm of ``vector`` (M,), summed in float64 without a float64 copy of it."""
+    """Return the Euclidean norm of ``vector`` (M,), summed in float64 without a float64 copy of
+    it."""
     return math.sqrt(sum(float(piece.double().square().sum()) for piece in torch.split(vector, NORM_PIECE)))

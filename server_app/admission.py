@@ -1,4 +1,5 @@
-"""Which replies count. Anything else becomes a ``Rejected``: logged, shown, and without any effect on the round.
+"""Which replies count. Anything else becomes a ``Rejected``: logged, shown, and without any effect
+on the round.
 
 Flower's own FedAvg, measured: of 14 hostile replies 7 corrupt the model silently and 5 end the run.
 """
@@ -42,7 +43,8 @@ class Expected:
     """γ m̂ (N,), made once for all clients of the round; None for zero."""
 
     def decode(self, site: str, payload: memoryview | bytes, out: Tensor | None = None) -> Tensor:
-        """Return Δ̂ = γ m̂ + decode(q) of one site, in ``out`` (N,) where it is given; for full models, the model."""
+        """Return Δ̂ = γ m̂ + decode(q) of one site, in ``out`` (N,) where it is given; for full
+        models, the model."""
         decoded = self.codec.decode(payload, self.stream.table, self.stream.update_seed(self.round, site), out)
         return restore(decoded, self.predicted)
 
@@ -88,7 +90,8 @@ class Admission:
         """What every reply is judged in (N,): a frame never makes the server allocate a vector."""
 
     def admit(self, message: Message, site: str, expected: Expected, seen: set[str]) -> Accepted | Rejected:
-        """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already accepted."""
+        """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already
+        accepted."""
         try:
             reply = TrainReply.from_message(message)
             if reply.status != "trained":
@@ -133,7 +136,8 @@ class Admission:
             raise FrameError(f"claims {examples:g} examples, must be above 0 and at most {most}, what a round can use")
 
     def _sums(self, reply: TrainReply) -> SigregStatistics | None:
-        """Return the sums of embeddings that a reply must have where the run asks for them: of all views it made."""
+        """Return the sums of embeddings that a reply must have where the run asks for them: of all
+        views it made."""
         if not self.train.federated_sigreg:
             return None
         sums = SigregStatistics.from_bytes(reply.sums, self.train.sigreg_directions)

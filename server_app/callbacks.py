@@ -1,5 +1,5 @@
-"""What a run leaves behind after every round: a probe, a line of metrics, a block in the terminal, a checkpoint; and
-after the last one the models themselves."""
+"""What a run leaves behind after every round: a probe, a line of metrics, a block in the terminal,
+a checkpoint; and after the last one the models themselves."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Recorder:
     def export(self, strategy: FedSense) -> None:
         """Write the encoder with w (not the quantized replica) where plain timm loads it.
 
-        Every sensor was standardised by its own statistics, so the encoder's own mean is 0 and its deviation 1; those
-        of the public set, and of the institutions that share theirs, go with it.
+        Every sensor was standardised by its own statistics, so the encoder's own mean is 0 and its
+        deviation 1; those of the public set, and of the institutions that share theirs, go with it.
         """
         strategy.table.write(strategy.state.weights, strategy.model)
         model, data = self.config.model, self.config.data

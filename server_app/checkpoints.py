@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there: written aside, synced, checksummed, renamed; the newest intact one
-continues.
+"""Checkpoints that are whole or not there: written aside, synced, checksummed, renamed; the newest
+intact one continues.
 
-Every random choice of a run is named by seed and round (``fedsense_core.seeds``), so no generator state needs
-saving."""
+Every random choice of a run is named by seed and round (``fedsense_core.seeds``), so no generator
+state needs saving."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class ServerState:
     last_norms: Tensor | None = None
     """‖Δ̄_l‖ of the last aggregated round, float64 (L,)."""
     shares: Tensor | None = None
-    """How much of the mean change of the model was in it, float32 (L,): γ_l before it is fitted to the next m̂."""
+    """How much of the mean change of the model was in it, float32 (L,): γ_l before it is fitted to
+    the next m̂."""
     held: dict[str, Held] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
     frames: dict[int, np.ndarray] = field(default_factory=dict)
@@ -59,14 +60,16 @@ class ServerState:
     aggregated: int = 0
     """Rounds that changed the model."""
     statistics: dict[str, SensorStatistics] = field(default_factory=dict)
-    """Of the imagery of each site that shares them, by name: a site that comes again is not counted twice."""
+    """Of the imagery of each site that shares them, by name: a site that comes again is not counted
+    twice."""
     embedding_sums: dict[str, SigregStatistics] = field(default_factory=dict)
-    """Over the last round's embeddings, by site (``train.federated_sigreg``): the next round's directions name them,
-    and no later one's."""
+    """Over the last round's embeddings, by site (``train.federated_sigreg``): the next round's
+    directions name them, and no later one's."""
 
 
 class Manifest(BaseModel):
-    """The part of a checkpoint that is not tensors; strict, because files can be edited and disks fail."""
+    """The part of a checkpoint that is not tensors; strict, because files can be edited and disks
+    fail."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -103,7 +106,8 @@ class Checkpoints:
     def newest(self) -> ServerState | None:
         """Return the newest intact checkpoint, None if there is none at all.
 
-        Raises CheckpointError where checkpoints exist but none is intact, or they belong to another configuration.
+        Raises CheckpointError where checkpoints exist but none is intact, or they belong to another
+        configuration.
         """
         damaged = []
         for path in reversed(self._all()):

@@ -1,7 +1,7 @@
 """Who is connected, which site each node speaks for, and what the server knows each site to hold.
 
-Flower's node ids change with every run of a simulation and with every restart of a SuperNode without a key, so
-everything that must outlive them is kept by site name."""
+Flower's node ids change with every run of a simulation and with every restart of a SuperNode
+without a key, so everything that must outlive them is kept by site name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Roster:
         return [node for node in nodes if node not in self.sites]
 
     def forget_absent(self, nodes: list[int]) -> list[str]:
-        """Drop nodes that are no longer connected, so that restarted ones can take over; return their sites."""
+        """Drop nodes that are no longer connected, so that restarted ones can take over; return
+        their sites."""
         left = sorted(site for node, site in self.sites.items() if node not in nodes)
         self.sites = {node: site for node, site in self.sites.items() if node in nodes}
         return left

@@ -22,9 +22,11 @@ from server_app.transport import Answer, Exchange
 
 PAUSE_S = 1.0
 HELLO_GRACE_S = 20.0
-"""How long a round waits for the hello of a new node once enough others are able; its answer still counts later."""
+"""How long a round waits for the hello of a new node once enough others are able; its answer still
+counts later."""
 HELLO_PATIENCE_S = 600.0
-"""How long a hello may take while too few are able: a first one cuts an institution's whole archive into chips."""
+"""How long a hello may take while too few are able: a first one cuts an institution's whole archive
+into chips."""
 HELLO_TTL_S = 3600.0
 
 
@@ -38,7 +40,8 @@ class Gathering:
         self.run_id = run_id
         self.roster = roster
         self.refused: dict[int, str] = {}
-        """Node -> why it cannot take part; a node is asked once, and again when it has been away."""
+        """Node -> why it cannot take part; a node is asked once, and again when it has been
+        away."""
         self.statistics = {} if statistics is None else statistics
         """By site, of those that share them; the dictionary that was passed in is filled."""
         self._hellos: Exchange | None = None
@@ -46,9 +49,11 @@ class Gathering:
         self._patience_ends = 0.0
 
     def choose(self, grid: Grid, server_round: int) -> tuple[list[tuple[int, str]], list[Rejected]]:
-        """Return (node, site) of the clients to ask, in site order, and what cannot take part since the last round.
+        """Return (node, site) of the clients to ask, in site order, and what cannot take part since
+        the last round.
 
-        Raises FedSenseError where fewer than ``federation.min_clients`` come within ``federation.wait_s``.
+        Raises FedSenseError where fewer than ``federation.min_clients`` come within
+        ``federation.wait_s``.
         """
         deadline = time.monotonic() + self.config.federation.wait_s
         news: list[Rejected] = []

@@ -11,7 +11,8 @@ from fedsense_core.config import OuterSection
 
 @dataclass
 class OuterOptimiser:
-    """FedAvg (add the mean update) or Nesterov momentum on the pseudo-gradient -Δ̄ (DiLoCo, arXiv 2311.08105)."""
+    """FedAvg (add the mean update) or Nesterov momentum on the pseudo-gradient -Δ̄ (DiLoCo, arXiv
+    2311.08105)."""
 
     settings: OuterSection
     momentum: Tensor | None = None

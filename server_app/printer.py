@@ -22,7 +22,8 @@ from fedsense_core.run_folder.formatting import (
 )
 
 RECENT_ROUNDS = 3
-"""Rounds whose mean length gives the time left: the first round is slower, so old ones are forgotten."""
+"""Rounds whose mean length gives the time left: the first round is slower, so old ones are
+forgotten."""
 
 
 def describe_round(
@@ -33,8 +34,9 @@ def describe_round(
 ) -> str:
     """Return one round as a block of text.
 
-    ``metrics`` is a line of ``metrics.jsonl``, ``rounds`` the length of the run, ``untrained`` the probe of random
-    weights, ``seconds_left`` an estimate. Absent figures are left out, so a round that failed is described too.
+    ``metrics`` is a line of ``metrics.jsonl``, ``rounds`` the length of the run, ``untrained`` the
+    probe of random weights, ``seconds_left`` an estimate. Absent figures are left out, so a round
+    that failed is described too.
     """
     rows = {
         "replies": _replies(metrics),
@@ -56,7 +58,8 @@ class RoundPrinter:
     """Prints each round as it ends, with the time left."""
 
     def __init__(self, rounds: int, history: Sequence[Metrics] = (), console: Console | None = None) -> None:
-        """Print a run of ``rounds`` rounds; ``history`` is what a continued run has already written."""
+        """Print a run of ``rounds`` rounds; ``history`` is what a continued run has already
+        written."""
         self.rounds = rounds
         self.history = list(history)
         self.console = console or Console()

@@ -9,7 +9,8 @@ from fedsense_core.config import Config
 
 
 def ramp(config: Config, server_round: int) -> float:
-    """Return the share of the full radius in a round: zero in round 1, then linear over the first rounds of the run.
+    """Return the share of the full radius in a round: zero in round 1, then linear over the first
+    rounds of the run.
 
     An absolute radius that does not rise is full from round 1 on: it needs no last update.
     """
@@ -22,8 +23,8 @@ def ramp(config: Config, server_round: int) -> float:
 def radii(config: Config, server_round: int, last_norms: Tensor | None, tensors: int) -> Tensor:
     """Return ρ_l as float32 (L,); zero where unguided.
 
-    ``update``: r · ramp · ‖Δ̄_{t-1,l}‖, zero before the first aggregated update. ``absolute``: r · ramp for each tensor,
-    whose direction is then a part of one unit vector over all tensors.
+    ``update``: r · ramp · ‖Δ̄_{t-1,l}‖, zero before the first aggregated update. ``absolute``: r ·
+    ramp for each tensor, whose direction is then a part of one unit vector over all tensors.
     """
     guidance = config.guidance
     if guidance.kind == "none" or guidance.sign == 0:

@@ -40,9 +40,11 @@ class RoundRecord:
     learning_rate: float = 0.0
     """At the first local step of the round."""
     distillation_loss: float | None = None
-    """Distance to the teachers, and ``public_weight`` times the self-supervised loss on the public set."""
+    """Distance to the teachers, and ``public_weight`` times the self-supervised loss on the public
+    set."""
     notes: list[dict[str, str]] = field(default_factory=list)
-    """``site`` and ``note``: what changed in silence otherwise, such as a residual that was dropped."""
+    """``site`` and ``note``: what changed in silence otherwise, such as a residual that was
+    dropped."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def line(self, alignment_weight: float, probe: dict[str, float] | None) -> dict[str, Any]:
@@ -85,7 +87,8 @@ class RoundRecord:
 
 
 def mean_metrics(accepted: list[Accepted]) -> dict[str, float]:
-    """Return the weighted mean of what clients measured, and their examples in all; empty without clients."""
+    """Return the weighted mean of what clients measured, and their examples in all; empty without
+    clients."""
     if not accepted:
         return {}
     weights = weights_of(accepted)

@@ -50,7 +50,8 @@ class Material:
 
 
 def run_session(config: Config, grid: Grid) -> Path:
-    """Train and leave a run folder. Raises FedSenseError with what to do when that is not possible."""
+    """Train and leave a run folder. Raises FedSenseError with what to do when that is not
+    possible."""
     if config.preset == "standalone" and not config.federation.only:
         raise ConfigError(
             "preset 'standalone' trains one site: name it in federation.only (`fedsense run` trains each in turn)"
@@ -112,7 +113,8 @@ def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
 
 
 def _exported_bands(config: Config, public: Sequence[Chips]) -> tuple[Band, ...]:
-    """Return the bands for which the encoder is exported: those of the run, or red, green and blue if it reads any."""
+    """Return the bands for which the encoder is exported: those of the run, or red, green and blue
+    if it reads any."""
     return tuple(shipped_card("rgb", "export").bands) if config.data.bands == "all" else public[0].spectrum
 
 

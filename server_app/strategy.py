@@ -1,4 +1,5 @@
-"""FedSense as a Flower strategy: the server's half of DESIGN section 3. ``client_app/training.py`` is the client's.
+"""FedSense as a Flower strategy: the server's half of DESIGN section 3. ``client_app/training.py``
+is the client's.
 
 Derived from Flower's ``Strategy``, not from its FedAvg: there one inconsistent reply ends the run.
 """
@@ -48,8 +49,9 @@ TRAVELLING = "weights"
 class FedSense(Strategy):
     """Mutual guidance between a server and the clients that must not share their imagery.
 
-    ``model`` is a scratch copy to decode into; ``state`` is what the strategy carries between rounds and what a
-    checkpoint saves; ``after_round`` is called with every finished round (checkpoint, probes, report).
+    ``model`` is a scratch copy to decode into; ``state`` is what the strategy carries between
+    rounds and what a checkpoint saves; ``after_round`` is called with every finished round
+    (checkpoint, probes, report).
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class FedSense(Strategy):
         self._asked: set[int] = set()
         """Nodes that have not answered this round's task."""
         self._pulled_for: int | None = None
-        """Node whose reply is being judged: the one that was asked, never the one that a reply names."""
+        """Node whose reply is being judged: the one that was asked, never the one that a reply
+        names."""
         self._expected: Expected | None = None
 
     def summary(self) -> None:
@@ -113,8 +116,8 @@ class FedSense(Strategy):
     ) -> Result:
         """Run the rounds that are still to do; Flower's own loop always starts at round 1.
 
-        Weights, number of rounds and deadline come from the state and the configuration unless given.
-        Raises FedSenseError where no round was ever aggregated.
+        Weights, number of rounds and deadline come from the state and the configuration unless
+        given. Raises FedSenseError where no round was ever aggregated.
         """
         if initial_arrays is not None:
             self.state.weights = _from_arrays(initial_arrays)
@@ -135,7 +138,8 @@ class FedSense(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Advance the broadcast to w_t and address every chosen client with the frames that it lacks."""
+        """Advance the broadcast to w_t and address every chosen client with the frames that it
+        lacks."""
         began = time.monotonic()
         self._expected = None  # what the last round held of the model is free before the next is built
         chosen, absent = self.gathering.choose(grid, server_round) if self.config.asks_clients else ([], [])
@@ -197,7 +201,8 @@ class FedSense(Strategy):
         return metrics
 
     def _hear(self, refused: list[Answer], exchange: Exchange, deadline_s: float) -> Iterator[Message]:
-        """Yield replies marked with the node they were pulled for; what is no reply is rejected here."""
+        """Yield replies marked with the node they were pulled for; what is no reply is rejected
+        here."""
         for answer in chain(refused, exchange.collect(deadline_s)):
             self._asked.discard(answer.node)
             if answer.message is None:
@@ -229,7 +234,8 @@ class FedSense(Strategy):
         return Expected(self.stream, server_round, replica, replica.digest(), kind, self.codec, predicted)
 
     def _gammas(self, replica: Replica) -> Tensor:
-        """Return γ_l, float32 (L,): the share that the last aggregated round had of m̂ / weight, for m̂ as it is."""
+        """Return γ_l, float32 (L,): the share that the last aggregated round had of m̂ / weight,
+        for m̂ as it is."""
         if self.state.shares is None:
             return torch.zeros(len(self.table))
         return self.state.shares / momentum_weight(self.config.guidance.momentum, replica.version)
@@ -255,7 +261,8 @@ class FedSense(Strategy):
         return Message(task.to_records(), node, MessageType.TRAIN, group_id=str(server_round), ttl=ttl)
 
     def _offset(self, site: str) -> bytes:
-        """Return how far all embeddings of the last round were from a site's own; empty where it had none, or alone."""
+        """Return how far all embeddings of the last round were from a site's own; empty where it
+        had none, or alone."""
         sums = self.state.embedding_sums
         if site not in sums or len(sums) < 2:
             return b""
@@ -295,9 +302,11 @@ class FedSense(Strategy):
             self.roster.forget(rejected.node)
 
     def _move(self, accepted: list[Accepted]) -> None:
-        """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i, or to what the rule of aggregation makes of it.
+        """Set w to the outer optimiser's step along Δ̄ = Σ p_i Δ̂_i, or to what the rule of
+        aggregation makes of it.
 
-        Whatever the rule, Δ̄ is what drift, radii and predictor are measured by: it says how far clients went.
+        Whatever the rule, Δ̄ is what drift, radii and predictor are measured by: it says how far
+        clients went.
         """
         assert self._expected is not None
         mean = weighted_mean(accepted)
@@ -314,7 +323,8 @@ class FedSense(Strategy):
         self.state.outer_momentum = self.outer.momentum
 
     def _aggregated(self, accepted: list[Accepted], mean: Tensor) -> Tensor:
-        """Return w (N,) before distillation; ``mean`` is that of what travelled: models, or updates."""
+        """Return w (N,) before distillation; ``mean`` is that of what travelled: models, or
+        updates."""
         assert self._expected is not None
         kind, plain_rounds = self.config.aggregation.kind, self.config.aggregation.plain_rounds
         if kind == "none":

@@ -1,7 +1,8 @@
 """Send messages and collect what comes back, one message at a time, whatever a client put into it.
 
-A reply's metadata is written by its sender, so a reply belongs to the message whose id was pulled, never to the one it
-names. Pulling one id at a time also keeps a single reply in memory, and an undecodable one from taking others along.
+A reply's metadata is written by its sender, so a reply belongs to the message whose id was pulled,
+never to the one it names. Pulling one id at a time also keeps a single reply in memory, and an
+undecodable one from taking others along.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 POLL_S = 0.2
-"""First pause between two looks; it grows to POLL_MAX_S, Flower's own pace, so a long round costs few requests."""
+"""First pause between two looks; it grows to POLL_MAX_S, Flower's own pace, so a long round costs
+few requests."""
 POLL_MAX_S = 3.0
 
 
@@ -48,7 +50,8 @@ class Exchange:
         return [Answer(node, problem="the SuperLink did not take the message") for node in lost]
 
     def collect(self, patience_s: float) -> Iterator[Answer]:
-        """Yield answers as they come, until all are in or ``patience_s`` has passed; there is always a last look."""
+        """Yield answers as they come, until all are in or ``patience_s`` has passed; there is
+        always a last look."""
         deadline, pause = time.monotonic() + patience_s, POLL_S
         while True:
             last_look = time.monotonic() >= deadline

@@ -1,4 +1,5 @@
-"""What rotated codecs are tried on: numbers that are normal, heavy-tailed, and of another scale in every layer."""
+"""What rotated codecs are tried on: numbers that are normal, heavy-tailed, and of another scale in
+every layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A federation small enough for a test: three sites of 16-pixel chips, a public set, a network of 0.1 M weights."""
+"""A federation small enough for a test: three sites of 16-pixel chips, a public set, a network of
+0.1 M weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Crafted TIFFs: blocks that expand to more or to less than they claim, or that are no blocks of their scheme."""
+"""Crafted TIFFs: blocks that expand to more or to less than they claim, or that are no blocks of
+their scheme."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def _written(image: np.ndarray[Any, Any], **profile: Any) -> bytes:
 
 @functools.cache
 def _block(scheme: str, side: int) -> bytes:
-    """Return one compressed tile of ``side`` x ``side`` pixels, 3 bands, of nearly one value: it expands a lot."""
+    """Return one compressed tile of ``side`` x ``side`` pixels, 3 bands, of nearly one value: it
+    expands a lot."""
     image = np.full((3, side, side), 7, "uint8")
     image[:, 0, 0] = 1
     data = _written(image, tiled=True, blockxsize=side, blockysize=side, compress=scheme, photometric="rgb")
@@ -85,7 +87,8 @@ def _jpeg(lies: dict[int, Field | None], cut: int | None = None) -> bytes:
 
 
 def _tiled_claim(scheme: str, side: int) -> bytes:
-    """Return tables of tiles that all lie on the same few bytes: megabytes of tables that claim gigabytes."""
+    """Return tables of tiles that all lie on the same few bytes: megabytes of tables that claim
+    gigabytes."""
     tiles = (side // 256) ** 2
     block = _block(scheme, 256)
     tables = {TILE_OFFSETS: long(*[8] * tiles), TILE_COUNTS: long(*[len(block)] * tiles)}
@@ -105,7 +108,8 @@ def _jpeg_claim() -> bytes:
 
 
 def _jpeg_scans(count: int) -> bytes:
-    """Return a JPEG that repeats the same empty refinement, each of which goes over the whole image."""
+    """Return a JPEG that repeats the same empty refinement, each of which goes over the whole
+    image."""
     frame = b"\xff\xc2" + struct.pack(">HBHHB", 17, 8, 64, 64, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
     tables = b"\xff\xdb\0\x43\0" + b"\1" * 64 + b"\xff\xc4\0\x14\0" + b"\1" + b"\0" * 15 + b"\0"
     scan = b"\xff\xda\0\x0c\3\1\0\2\0\3\0\0\0\0" + b"\0" * 24

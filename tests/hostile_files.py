@@ -1,4 +1,5 @@
-"""Crafted cases: other formats by a GeoTIFF's name, pictures that lie, odd names, and things that are no files."""
+"""Crafted cases: other formats by a GeoTIFF's name, pictures that lie, odd names, and things that
+are no files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The crafted corpus: everything that an institution's folder should not hold, and may.
 
-Each case is a small folder with one thing in it. The tables, with the reason for each case, are in ``hostile_tiffs``
-(directories that lie), ``hostile_blocks`` (compressed data), ``hostile_values`` (numbers, texts and further pages) and
-``hostile_files`` (other formats, odd names, and things that are no files).
+Each case is a small folder with one thing in it. The tables, with the reason for each case, are in
+``hostile_tiffs`` (directories that lie), ``hostile_blocks`` (compressed data), ``hostile_values``
+(numbers, texts and further pages) and ``hostile_files`` (other formats, odd names, and things that
+are no files).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Crafted TIFFs: directories that lie. Each has a name, the reason why it is here, and what shall become of it."""
+"""Crafted TIFFs: directories that lie. Each has a name, the reason why it is here, and what shall
+become of it."""
 
 from __future__ import annotations
 
@@ -47,9 +48,10 @@ from tiff_writer import (
 )
 
 SKIPPED, READ, STOPPED, UNLISTED, TOLERATED = "skipped", "read", "stopped", "unlisted", "tolerated"
-"""What shall become of a file: it is named and left out; it is right imagery in spite of its oddity; it contradicts the
-sensor card, which ends the site by design; it is no file to begin with; or GDAL makes harmless numbers of it, perhaps
-wrong ones, or refuses it, as its version likes: only a digest list tells such a file from a good one."""
+"""What shall become of a file: it is named and left out; it is right imagery in spite of its
+oddity; it contradicts the sensor card, which ends the site by design; it is no file to begin with;
+or GDAL makes harmless numbers of it, perhaps wrong ones, or refuses it, as its version likes: only
+a digest list tells such a file from a good one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A server that awaits one reply, and a trial that hands it mutated frames: what it may answer, and in which time.
+"""A server that awaits one reply, and a trial that hands it mutated frames: what it may answer, and
+in which time.
 
 Shared by the tests and by ``docs/experiments/fuzz_frames.py``.
 """
@@ -232,7 +233,8 @@ def usual_seconds(court: Court, times: int = 21) -> float:
 def trial(
     courts: Sequence[Court], frames: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> Tally:
-    """Judge ``frames`` mutated frames, courts and mutations in turn; frame i depends on ``seed`` and i alone."""
+    """Judge ``frames`` mutated frames, courts and mutations in turn; frame i depends on ``seed``
+    and i alone."""
     tally, usual = Tally(), [usual_seconds(court) for court in courts]
     for i in range(frames):
         turn, which = divmod(i, len(courts))

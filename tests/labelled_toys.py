@@ -1,4 +1,5 @@
-"""Tiny labelled tasks: scenes and masks that colour tells apart, tiny encoders, and folders as users have them."""
+"""Tiny labelled tasks: scenes and masks that colour tells apart, tiny encoders, and folders as
+users have them."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def exported(folder: Path) -> Path:
 
 
 def scenes(classes: int = 3, each: int = 8, truthful: bool = True, seed: int = 0) -> TaskData[int]:
-    """Return noisy scenes of one colour a class; without ``truthful`` the labels are drawn at random."""
+    """Return noisy scenes of one colour a class; without ``truthful`` the labels are drawn at
+    random."""
     rng = np.random.default_rng(seed)
 
     def part(name: str) -> tuple[Sample[int], ...]:

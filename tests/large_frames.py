@@ -1,6 +1,8 @@
-"""What judging a large frame costs: how far resident memory rises above where it stood, and how long it takes.
+"""What judging a large frame costs: how far resident memory rises above where it stood, and how
+long it takes.
 
-Shared by the tests and by ``docs/experiments/fuzz_frames.py``. Linux alone can set a process's high-water mark back.
+Shared by the tests and by ``docs/experiments/fuzz_frames.py``. Linux alone can set a process's
+high-water mark back.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def measured(court: Court, mutated: Mutated) -> tuple[int, float, str | None]:
 
 
 def large_trial(codec: str, bits: int, kind: FrameKind, blocks: int, frames: int, spool: Path, seed: int = 0) -> Cost:
-    """Judge a valid frame of 1024 ``blocks`` numbers, and then ``frames`` mutated ones, each mutation in turn."""
+    """Judge a valid frame of 1024 ``blocks`` numbers, and then ``frames`` mutated ones, each
+    mutation in turn."""
     table = TensorTable.from_shapes({"weight": (blocks, 1024), "bias": (1024,)})
     for small in (Court(get_codec(codec, bits), spool, kind=kind), Court(get_codec("none", 32), spool)):
         usual_seconds(small)  # what the first use of any code loads is not the frame's

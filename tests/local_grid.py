@@ -1,4 +1,5 @@
-"""A Flower Grid that runs ClientApps in this process through Flower's wire format, and can be made to misbehave."""
+"""A Flower Grid that runs ClientApps in this process through Flower's wire format, and can be made
+to misbehave."""
 
 from __future__ import annotations
 
@@ -16,12 +17,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID = 7
 Fault = Callable[[Message, Message | None], Message | list[Message] | None]
-"""Sees the task and the honest reply; returns what arrives instead: a message, several, or nothing."""
+"""Sees the task and the honest reply; returns what arrives instead: a message, several, or
+nothing."""
 
 
 @dataclass
 class LocalGrid(Grid):
-    """One in-process client for each entry of ``node_configs``; ``faults`` maps (round, node) to a Fault."""
+    """One in-process client for each entry of ``node_configs``; ``faults`` maps (round, node) to a
+    Fault."""
 
     app: ClientApp
     run_config: Mapping[str, Any]

@@ -1,4 +1,5 @@
-"""Good rasters, damaged at random as disks, transfers and enemies damage them. Seeded: the same files every time."""
+"""Good rasters, damaged at random as disks, transfers and enemies damage them. Seeded: the same
+files every time."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def swap(data: bytearray, random: Generator, _: bytes) -> None:
 
 
 def lie(data: bytearray, random: Generator, _: bytes) -> None:
-    """Change one number of a header: a TIFF directory's entry, or a word at the beginning of another format."""
+    """Change one number of a header: a TIFF directory's entry, or a word at the beginning of
+    another format."""
     if data[:2] == b"II":
         places = _entries(data)
         place, size = places[random.integers(len(places))]

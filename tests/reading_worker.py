@@ -1,13 +1,16 @@
-"""Read files that nobody vouches for in a process of little memory: ``python tests/reading_worker.py FOLDER LOG``.
+"""Read files that nobody vouches for in a process of little memory: ``python
+tests/reading_worker.py FOLDER LOG``.
 
-FOLDER holds one good file, ``0good.tif``, and cases: folders that hold one odd thing each, and files. Each folder gets
-a site of its own, with the good file beside it. Files go by the dozen, since there are thousands; those whose site
-fails are read again one by one. At last all that stopped no site share one. LOG gets JSON lines: the names of what is
-begun, and what became of each. So the case that kills the worker is known; `read_in_worker` is for the parent, which
-starts the worker again after such a death.
+FOLDER holds one good file, ``0good.tif``, and cases: folders that hold one odd thing each, and
+files. Each folder gets a site of its own, with the good file beside it. Files go by the dozen,
+since there are thousands; those whose site fails are read again one by one. At last all that
+stopped no site share one. LOG gets JSON lines: the names of what is begun, and what became of each.
+So the case that kills the worker is known; `read_in_worker` is for the parent, which starts the
+worker again after such a death.
 
-The limits: memory of the imports plus 512 MiB of address space; 5 s of CPU and 60 s on the clock for each site (60 s
-and 300 s for the last), after which the kernel kills the worker, even inside a library call that never returns.
+The limits: memory of the imports plus 512 MiB of address space; 5 s of CPU and 60 s on the clock
+for each site (60 s and 300 s for the last), after which the kernel kills the worker, even inside a
+library call that never returns.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ class Read:
 
     name: str
     outcome: str
-    """``read``, ``skipped``, ``unlisted`` (there was no file for the site), ``stopped`` (the site was refused, as for a
-    wrong band count), ``raised`` (any other error: a fault) or ``died``."""
+    """``read``, ``skipped``, ``unlisted`` (there was no file for the site), ``stopped`` (the site
+    was refused, as for a wrong band count), ``raised`` (any other error: a fault) or ``died``."""
     said: list[str]
     """Reasons, or the message."""
     faults: list[str]
@@ -136,7 +139,8 @@ class Reader:
                 self._read([name])
 
     def _record(self, names: Sequence[str], cases: Sequence[str], cpu_s: float, clock_s: float) -> bool:
-        """Read one site and note what became of each of ``names``; False if it failed and there are several."""
+        """Read one site and note what became of each of ``names``; False if it failed and there are
+        several."""
         before, began = _peak(), time.process_time()
         alarm(cpu_s, clock_s)
         try:
@@ -169,7 +173,8 @@ class Reader:
         return dict(zip(chips.scene_paths, digests, strict=True))
 
     def _results(self, names: Sequence[str], site: Any, chips: Any) -> list[Read]:
-        """Return what became of the cases of one site. A case alone is all that the site holds beside the good file."""
+        """Return what became of the cases of one site. A case alone is all that the site holds
+        beside the good file."""
         digests, reasons = self._digests(chips), {item.path: item.reason for item in chips.skipped}
         faults = self._faults(site, chips, digests, reasons)
         found = []

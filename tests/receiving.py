@@ -1,4 +1,5 @@
-"""A client that is handed mutated broadcasts: it may refuse them, ask for a snapshot or hold a replica, nothing else.
+"""A client that is handed mutated broadcasts: it may refuse them, ask for a snapshot or hold a
+replica, nothing else.
 
 Shared by the tests and by ``docs/experiments/fuzz_frames.py``.
 """

@@ -43,7 +43,8 @@ def place(path: Path, node: ast.stmt | ast.expr | ast.excepthandler | None = Non
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (where, first part of the name) of everything that a file imports, wherever in the file."""
+    """Yield (where, first part of the name) of everything that a file imports, wherever in the
+    file."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((place(path, node), alias.name.split(".")[0]) for alias in node.names)

@@ -1,4 +1,5 @@
-"""What Flower sends to every node is exactly the code: no imagery, no tests, nothing that happens to lie about."""
+"""What Flower sends to every node is exactly the code: no imagery, no tests, nothing that happens
+to lie about."""
 
 from __future__ import annotations
 

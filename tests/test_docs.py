@@ -1,4 +1,5 @@
-"""What the pages say is true of the code: blocks run, names and links exist, tables are complete."""
+"""What the pages say is true of the code: blocks run, names and links exist, tables are
+complete."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def write_raster(path: Path, bands: int, side: int = 64) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder as a reader of the examples has it: a run's encoder, a site file with imagery."""
+    """Return a folder as a reader of the examples has it: a run's encoder, a site file with
+    imagery."""
     folder = tmp_path_factory.mktemp("reader")
     encoder = timm.create_model("resnet18", num_classes=0, in_chans=3, **SMALL)
     export_encoder(

@@ -1,8 +1,10 @@
-"""TIFF files put together by hand, so that they can lie: any tag, any type, any count, any offset, either byte order.
+"""TIFF files put together by hand, so that they can lie: any tag, any type, any count, any offset,
+either byte order.
 
-A library that writes only valid files cannot make the files that a reader must survive. Layout of what `tiff` writes:
-header, then the blocks of all pages, then each page's values that do not fit into its entries, then its directory
-(TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and offsets).
+A library that writes only valid files cannot make the files that a reader must survive. Layout of
+what `tiff` writes: header, then the blocks of all pages, then each page's values that do not fit
+into its entries, then its directory (TIFF 6.0, sections 2 and 8; BigTIFF has 8-byte counts and
+offsets).
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def page(
     tile: int | None = None,
     blocks: Sequence[bytes] | None = None,
 ) -> Page:
-    """Return an image of ``side`` x ``side`` pixels, in one strip or in tiles of ``tile``, right but for ``lies``."""
+    """Return an image of ``side`` x ``side`` pixels, in one strip or in tiles of ``tile``, right
+    but for ``lies``."""
     fields = {
         WIDTH: long(side),
         HEIGHT: long(side),
@@ -105,7 +108,8 @@ def page(
 
 
 def tiff(*pages: Page, order: str = "<", big: bool = False, then: int | None = None, tail: bytes = b"") -> bytes:
-    """Return a file of these pages. The last one's link to a next page is ``then``; -1 leads back to the first."""
+    """Return a file of these pages. The last one's link to a next page is ``then``; -1 leads back
+    to the first."""
     word, head = ("Q", 16) if big else ("I", 8)
     body = bytearray(head)
     places = [_add_blocks(body, one.blocks) for one in pages]

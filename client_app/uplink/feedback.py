@@ -1,4 +1,5 @@
-"""Clients-to-server guidance, as a client speaks it: what it codes, and what it still owes (DESIGN, sections 3 and 5).
+"""Clients-to-server guidance, as a client speaks it: what it codes, and what it still owes (DESIGN,
+sections 3 and 5).
 
 Shapes: N as in ``fedsense_core.tensors``."""
 
@@ -15,7 +16,8 @@ from fedsense_core.protocol.prediction import restore
 from fedsense_core.tensors import TensorTable
 
 MAX_MISSED = 16
-"""Versions of the model after which a residual is stale: as many frames of 4 bits as are smaller than a snapshot."""
+"""Versions of the model after which a residual is stale: as many frames of 4 bits as are smaller
+than a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Uplink:
     def send(self, delta: Tensor, owed: Tensor | None, predicted: Tensor | None) -> tuple[bytes, Tensor | None]:
         """Return the payload q = Q_b(v) of v = Δ + e - γ m̂, and the new residual e' = Δ + e - Δ̂.
 
-        ``owed`` is e and ``predicted`` γ m̂, both (N,), None for zero. Δ̂ = γ m̂ + decode(q) is computed as the server
-        computes it, so that its rounding, too, is owed. Without feedback the scale is unbiased and nothing is owed.
+        ``owed`` is e and ``predicted`` γ m̂, both (N,), None for zero. Δ̂ = γ m̂ + decode(q) is
+        computed as the server computes it, so that its rounding, too, is owed. Without feedback the
+        scale is unbiased and nothing is owed.
         """
         due = delta if owed is None else delta + owed
         rest = due if predicted is None else due - predicted
@@ -44,7 +47,8 @@ class Uplink:
 
 
 def still_owed(slot: Slot | None, task: TrainTask, table: TensorTable, feedback: bool) -> tuple[Tensor | None, str]:
-    """Return e (N,) where it fits what the round builds on, and a note for the coordinator where it does not.
+    """Return e (N,) where it fits what the round builds on, and a note for the coordinator where it
+    does not.
 
     What a client owed before it missed many versions belongs to a model long gone.
     """

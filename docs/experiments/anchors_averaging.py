@@ -1,4 +1,5 @@
-"""Anchors of federated averaging: fixed points on least squares, Synthetic(α, β), and digits; see ``anchors.py``.
+"""Anchors of federated averaging: fixed points on least squares, Synthetic(α, β), and digits; see
+``anchors.py``.
 
 Shapes: n rows of one client, F features, K classes.
 """
@@ -32,12 +33,14 @@ def linear(features: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     return model
 
 
-# Fixed points -------------------------------------------------------------------------------------------------------
+# Fixed points
+# ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to average, whose fixed point is known in closed form. All rows are one batch, so E is the local steps."""
+    """A way to average, whose fixed point is known in closed form. All rows are one batch, so E is
+    the local steps."""
 
     name: str
     setting: Setting
@@ -69,9 +72,10 @@ def least_squares(seed: int, clients: int = 5, rows: int = 60, features: int = 8
 def fixed_point(clients: Sequence[Tensor], setting: Setting) -> Floats:
     """Return the weights (F,) that a round of averaging leaves as they are.
 
-    On client j with Hessian H and minimiser θ, K steps of size s on loss + μ/2 |w - w_0|² move w_0 by
-    -M H (w_0 - θ), M = (I - (I - s (H + μ I))^K) (H + μ I)^-1. The mean over equal clients stands still where
-    Σ M_j H_j (w - θ_j) = 0. With K = 1, M is s I, and this is the minimiser of all data.
+    On client j with Hessian H and minimiser θ, K steps of size s on loss + μ/2 |w - w_0|² move w_0
+    by -M H (w_0 - θ), M = (I - (I - s (H + μ I))^K) (H + μ I)^-1. The mean over equal clients
+    stands still where Σ M_j H_j (w - θ_j) = 0. With K = 1, M is s I, and this is the minimiser of
+    all data.
     """
     left, right = 0.0, 0.0
     for client in clients:
@@ -98,7 +102,8 @@ def averaged(clients: Sequence[Tensor], setting: Setting, seed: int, rounds: int
 
 
 def fixed_points(seeds: int, rules: Sequence[Rule] = RULES) -> Iterator[Row]:
-    """Yield, for each rule, how far its fixed point is from the minimiser: in closed form, and as averaged."""
+    """Yield, for each rule, how far its fixed point is from the minimiser: in closed form, and as
+    averaged."""
     for rule in rules:
         published, ours, apart = [], [], []
         for seed in range(seeds):
@@ -112,17 +117,19 @@ def fixed_points(seeds: int, rules: Sequence[Rule] = RULES) -> Iterator[Row]:
         yield Row(f"{rule.name}: distance to the closed form", 0.0, apart, digits=1)
 
 
-# Synthetic(α, β) ----------------------------------------------------------------------------------------------------
+# Synthetic(α, β)
+# ----------------------------------------------------------------------------------------------
 
 DEVICES, FEATURES, CLASSES = 30, 60, 10
 
 
 def synthetic(mix: float, seed: int, devices: int = DEVICES) -> tuple[list[Tensor], Tensor]:
-    """Return the training rows of each device and the test rows of all, of Synthetic(α, β) with α = β = ``mix``.
+    """Return the training rows of each device and the test rows of all, of Synthetic(α, β) with α =
+    β = ``mix``.
 
-    Li et al. 2020 (arXiv 1812.06127, section 5.1): labels argmax(W x + b) with W, b ~ N(u_k, 1), u_k ~ N(0, α); inputs
-    x ~ N(v_k, Σ), v_k ~ N(B_k, 1), B_k ~ N(0, β), Σ_jj = j^-1.2; sizes 50 and a lognormal (4, 2), as in their code;
-    nine tenths of each device for training.
+    Li et al. 2020 (arXiv 1812.06127, section 5.1): labels argmax(W x + b) with W, b ~ N(u_k, 1),
+    u_k ~ N(0, α); inputs x ~ N(v_k, Σ), v_k ~ N(B_k, 1), B_k ~ N(0, β), Σ_jj = j^-1.2; sizes 50 and
+    a lognormal (4, 2), as in their code; nine tenths of each device for training.
     """
     generator = np.random.default_rng(seed)
     sizes = generator.lognormal(4, 2, devices).astype(int) + 50
@@ -139,7 +146,8 @@ def synthetic(mix: float, seed: int, devices: int = DEVICES) -> tuple[list[Tenso
 
 
 def synthetic_rows(seeds: int, rounds: int = 200, devices: int = DEVICES) -> Iterator[Row]:
-    """Yield the test accuracy of FedAvg in percent, mean of the last tenth of the rounds, for each published mix."""
+    """Yield the test accuracy of FedAvg in percent, mean of the last tenth of the rounds, for each
+    published mix."""
     setting = Setting(learning_rate=0.01, epochs=1, batch_size=10)
     for mix in (0.0, 0.5, 1.0):
         found = []
@@ -155,12 +163,14 @@ def synthetic_rows(seeds: int, rounds: int = 200, devices: int = DEVICES) -> Ite
         yield Row(f"Synthetic({mix:g}, {mix:g}), accuracy in percent", "above 60", found, digits=3)
 
 
-# Digits -------------------------------------------------------------------------------------------------------------
+# Digits
+# ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of table 1 of McMahan et al. 2017 (arXiv 1602.05629): the perceptron of two hidden layers of 200."""
+    """A cell of table 1 of McMahan et al. 2017 (arXiv 1602.05629): the perceptron of two hidden
+    layers of 200."""
 
     name: str
     published: float
@@ -174,7 +184,8 @@ class Cell:
 SHARDS = 200
 CLIENTS = 100
 MINIBATCHES = Setting(learning_rate=0.1, epochs=15, batch_size=10)
-"""4,000 digits give a client 40: with E = 15 it makes 60 updates a round, as with E = 1 on the 600 of the paper."""
+"""4,000 digits give a client 40: with E = 15 it makes 60 updates a round, as with E = 1 on the 600
+of the paper."""
 REFERENCE = Cell("IID, C = 0.1, B = 10", 87.0, 10, MINIBATCHES)
 CELLS = (
     REFERENCE,
@@ -185,7 +196,8 @@ CELLS = (
 
 
 def read_digits(path: Path) -> Tensor:
-    """Return digits (n, 784 + 1) float32, grey values from 0 to 1 and the digit, of a csv.gz with the digit last."""
+    """Return digits (n, 784 + 1) float32, grey values from 0 to 1 and the digit, of a csv.gz with
+    the digit last."""
     with gzip.open(path, "rt") as file:
         rows = np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2)
     if rows.shape[1] != 785:
@@ -197,7 +209,8 @@ def read_digits(path: Path) -> Tensor:
 def deal(digits: Tensor, iid: bool, seed: int) -> tuple[list[Tensor], Tensor]:
     """Return the rows of 100 clients, and a fifth of all digits to test on.
 
-    ``iid`` deals at random; otherwise sorted digits are cut into 200 shards, and a client gets two (section 3).
+    ``iid`` deals at random; otherwise sorted digits are cut into 200 shards, and a client gets two
+    (section 3).
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(digits))
@@ -218,7 +231,8 @@ def perceptron(seed: int) -> nn.Sequential:
 
 
 def rounds_to(target: float, cell: Cell, digits: Tensor, seed: int, most: int) -> float:
-    """Return the rounds until the best accuracy so far crosses ``target``, interpolated as published; or ``most``."""
+    """Return the rounds until the best accuracy so far crosses ``target``, interpolated as
+    published; or ``most``."""
     clients, test = deal(digits, cell.iid, seed)
     best = 0.0
     with TemporaryDirectory() as folder:
@@ -233,7 +247,8 @@ def rounds_to(target: float, cell: Cell, digits: Tensor, seed: int, most: int) -
 
 
 def digit_rows(path: Path, seeds: int, target: float = 0.88, most: int = 1000) -> Iterator[Row]:
-    """Yield rounds to ``target`` of each cell, each over those of the reference cell of the same seed."""
+    """Yield rounds to ``target`` of each cell, each over those of the reference cell of the same
+    seed."""
     digits = read_digits(path)
     needed = {cell.name: [rounds_to(target, cell, digits, seed, most) for seed in range(seeds)] for cell in CELLS}
     base = needed[REFERENCE.name]

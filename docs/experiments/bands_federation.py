@@ -1,9 +1,11 @@
-"""Does a federation on all bands beat the same federation cut down to red, green and blue? Two arms, same seeds.
+"""Does a federation on all bands beat the same federation cut down to red, green and blue? Two
+arms, same seeds.
 
-Writes the institutions of DATA (the npz files of the development imagery) as GeoTIFFs with site files, runs each arm
-with ``fedsense run`` (a finished run is not run again), and probes the exported encoders on tasks of more than three
-bands. Each encoder reads a task twice: with all its bands, and with those of the visible light alone; random weights of
-the same network and the mean and deviation of each band are shown beside. Prints Markdown.
+Writes the institutions of DATA (the npz files of the development imagery) as GeoTIFFs with site
+files, runs each arm with ``fedsense run`` (a finished run is not run again), and probes the
+exported encoders on tasks of more than three bands. Each encoder reads a task twice: with all its
+bands, and with those of the visible light alone; random weights of the same network and the mean
+and deviation of each band are shown beside. Prints Markdown.
 
     python docs/experiments/bands_federation.py DATA OUT --seeds 5
 """
@@ -148,7 +150,8 @@ def _site(out: Path, name: str, sources: Sequence[tuple[Any, Any, Array]], folde
 
 
 def _mosaic(path: Path, chips_NCHW: Array) -> None:
-    """Write chips side by side, as many as fill whole rows; the tag says that they are unrelated."""
+    """Write chips side by side, as many as fill whole rows; the tag says that they are
+    unrelated."""
     across = min(16, len(chips_NCHW))
     down = len(chips_NCHW) // across
     chips = chips_NCHW[: across * down, :, :CHIP, :CHIP]
@@ -176,7 +179,8 @@ def ensure_run(out: Path, arm: str, seed: int, preset: str, settings: list[str])
 
 
 def load_tasks(data: Path) -> list[Task]:
-    """Return land cover of Landsat 7, snow and clouds of Landsat 5 and 7, and soils of Landsat MSS."""
+    """Return land cover of Landsat 7, snow and clouds of Landsat 5 and 7, and soils of Landsat
+    MSS."""
     etm = tuple(shipped_card("landsat7-l1", "").bands)
     tm = tuple(shipped_card("landsat5-l2", "").only(["red", "nir", "swir_1"], "").bands)
     mss = tuple(Band(name=name, wavelength_um=wavelength) for name, wavelength in MSS)
@@ -191,7 +195,8 @@ def load_tasks(data: Path) -> list[Task]:
 
 
 def _covers(arrays: dict[str, Array], bands: tuple[Band, ...], side: int = 12) -> Task:
-    """Cut squares of one class in four fifths: clear land, snow or cloud. Dates take turns between the parts."""
+    """Cut squares of one class in four fifths: clear land, snow or cloud. Dates take turns between
+    the parts."""
     x, y, test, groups = [], [], [], []
     for date, (image, mask) in enumerate(zip(arrays["x"], arrays["fmask"], strict=True)):
         for row in range(0, mask.shape[0] - side + 1, side):

@@ -1,14 +1,16 @@
-"""Print how far a decoded vector lies from the encoded one, codec by codec, and plot error against bits for
-docs/codec.md.
+"""Print how far a decoded vector lies from the encoded one, codec by codec, and plot error against
+bits for docs/codec.md.
 
-Normalised mean squared error |x - decode(encode(x))|^2 / |x|^2 over several seeds, beside 2^-2R, the least error that
-any code of R bits a number can have on independent normal numbers. R counts the whole payload: codes, scales, and the
-fp16 numbers of small tensors. Inputs are drawn from four distributions; ``--real`` adds the update of one round of real
-local training on the shipped imagery, with the network and the settings of ``flower.toml``.
+Normalised mean squared error |x - decode(encode(x))|^2 / |x|^2 over several seeds, beside 2^-2R,
+the least error that any code of R bits a number can have on independent normal numbers. R counts
+the whole payload: codes, scales, and the fp16 numbers of small tensors. Inputs are drawn from four
+distributions; ``--real`` adds the update of one round of real local training on the shipped
+imagery, with the network and the settings of ``flower.toml``.
 
     python docs/experiments/codec_error.py --real --plot docs/results/rate_distortion.png
 
-Quantizers of other packages are measured where they are installed: bitsandbytes (``pip install bitsandbytes``).
+Quantizers of other packages are measured where they are installed: bitsandbytes (``pip install
+bitsandbytes``).
 """
 
 from __future__ import annotations
@@ -147,7 +149,8 @@ def vectors(draw: Draw, rms: float, seeds: int) -> list[Tensor]:
 
 
 def real_updates(seeds: int) -> tuple[list[Tensor], TensorTable]:
-    """Return what a round of local training changes, one shipped institution a seed, and the network's table."""
+    """Return what a round of local training changes, one shipped institution a seed, and the
+    network's table."""
     updates = []
     for seed in range(seeds):
         config = resolve({"run.seed": seed})

@@ -1,16 +1,19 @@
-"""Time every codec against a plain copy of the same vector, in turns, and print a Markdown table for docs/codec.md.
+"""Time every codec against a plain copy of the same vector, in turns, and print a Markdown table
+for docs/codec.md.
 
-The reference is ``vector.clone()``: a copy of the float32 vector into new memory, as encoding and decoding also write
-new memory. ``copy_`` into memory that already exists is printed beside it. Each turn times the reference and every
-codec once; the figures are medians over turns of the ratio within a turn. Vectors have the shapes of a ViT-S (22 M
-parameters) and a ViT-B (86 M) and normal entries.
+The reference is ``vector.clone()``: a copy of the float32 vector into new memory, as encoding and
+decoding also write new memory. ``copy_`` into memory that already exists is printed beside it. Each
+turn times the reference and every codec once; the figures are medians over turns of the ratio
+within a turn. Vectors have the shapes of a ViT-S (22 M parameters) and a ViT-B (86 M) and normal
+entries.
 
     OMP_NUM_THREADS=2 python docs/experiments/codec_speed.py
-    python docs/experiments/codec_speed.py --models vit_small_patch16_224 --codecs eden:1 trellis:1:8 --share
+    python docs/experiments/codec_speed.py \\
+        --models vit_small_patch16_224 --codecs eden:1 trellis:1:8 --share
 
-``--share`` also times a local training step of the same network on the shipped imagery, and prints the trellis codec's
-encoding as a share of a local round. ``--device cuda`` encodes from and decodes into GPU memory, and prints the share
-of the memory bandwidth that a plain copy reaches there.
+``--share`` also times a local training step of the same network on the shipped imagery, and prints
+the trellis codec's encoding as a share of a local round. ``--device cuda`` encodes from and decodes
+into GPU memory, and prints the share of the memory bandwidth that a plain copy reaches there.
 """
 
 from __future__ import annotations
@@ -126,7 +129,8 @@ def row(label: str, found: Times, copy_s: float) -> str:
 
 
 def print_share(name: str, table: TensorTable, names: list[str], steps: int = 3) -> None:
-    """Time local steps of the network on real chips, and compare a round of the default length with one encoding."""
+    """Time local steps of the network on real chips, and compare a round of the default length with
+    one encoding."""
     network = {"model.architecture": name, "model.args": {"patch_size": 8}, "data.view_size": 64}
     config = resolve({**network, "train.local_steps": steps}, {})
     model = build_model(config)

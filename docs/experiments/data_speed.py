@@ -1,7 +1,7 @@
 """How fast imagery reaches the model, as ratios to what the same machine does in the same run.
 
-1. Chips from the cache against random windows read with rasterio from the same ZSTD-compressed, tiled GeoTIFF, and
-   against a plain copy of the same bytes.
+1. Chips from the cache against random windows read with rasterio from the same ZSTD-compressed,
+   tiled GeoTIFF, and against a plain copy of the same bytes.
 2. Preparing the cache against reading the same file block by block with rasterio.
 3. How much of a local epoch on the CPU waits for data.
 4. Memory while a sparse raster of 300,000 x 300,000 pixels is read.
@@ -66,7 +66,8 @@ def main() -> None:
 
 
 def write_raster(folder: Path, side: int) -> tuple[Path, Path]:
-    """Repeat the shipped Sentinel-2 scene over ``side`` x ``side`` pixels, in ZSTD tiles; return it and a site file."""
+    """Repeat the shipped Sentinel-2 scene over ``side`` x ``side`` pixels, in ZSTD tiles; return it
+    and a site file."""
     source = next((sample_folder() / "sentinel2-virginia").glob("*.tif"))
     with rasterio.open(source) as file:
         image = file.read()
@@ -157,7 +158,8 @@ def read_windows(path: Path, order: torch.Tensor) -> None:
 
 
 def print_waiting(turns: int, epochs: int) -> None:
-    """Train local epochs of the shipped settings on each shipped institution and print the share spent on waiting."""
+    """Train local epochs of the shipped settings on each shipped institution and print the share
+    spent on waiting."""
     shares = [epoch_turn(sample_sites()[turn % len(sample_sites())], epochs, turn) for turn in range(turns)]
     print(f"| per cent of a local epoch that waits for chips | {spread(shares)} |")
 

@@ -1,9 +1,11 @@
-"""Measure what entropy coding of the codes would save, in bytes and in time, as Markdown tables for docs/codec.md.
+"""Measure what entropy coding of the codes would save, in bytes and in time, as Markdown tables for
+docs/codec.md.
 
-First table: the codes of every rotated codec on normal numbers, their empirical entropy (what an ideal coder of single
-codes would need), and zlib, an actual coder, with its time beside the codec's own. Second table: the best known
-alternative at equal bytes, a uniform quantizer followed by an *ideal* entropy coder, beside the trellis at its fixed
-length: the step is chosen so that the entropy of the codes is the rate.
+First table: the codes of every rotated codec on normal numbers, their empirical entropy (what an
+ideal coder of single codes would need), and zlib, an actual coder, with its time beside the codec's
+own. Second table: the best known alternative at equal bytes, a uniform quantizer followed by an
+*ideal* entropy coder, beside the trellis at its fixed length: the step is chosen so that the
+entropy of the codes is the rate.
 
     python docs/experiments/entropy_coding.py
 """
@@ -68,7 +70,8 @@ def rows(size: int, seed: int) -> Iterator[str]:
 
 
 def uniform_error(rate: float, samples: NDArray[np.float64]) -> float:
-    """Return the error of a uniform quantizer whose codes have an entropy of ``rate`` bits, decoded to cell means."""
+    """Return the error of a uniform quantizer whose codes have an entropy of ``rate`` bits, decoded
+    to cell means."""
 
     def codes(step: float) -> NDArray[np.int64]:
         return np.round(samples / step).astype(np.int64)

@@ -1,13 +1,16 @@
-"""Hand mutated frames to the server's admission, and mutated broadcasts to a client, and print what became of them.
+"""Hand mutated frames to the server's admission, and mutated broadcasts to a client, and print what
+became of them.
 
-Frames of every codec are damaged, cut, joined, and forged with checksums that fit: lying lengths, other headers, scales
-and values at and beyond every limit. Each must be ``Rejected``, or, where nothing but codes and sound numbers differ,
-be an update that is finite and within the norm limit. A client may refuse, ask for a snapshot, or hold a replica. Then
-large frames are judged one by one: memory may not rise by twice the frame, time may not exceed ten valid frames'.
+Frames of every codec are damaged, cut, joined, and forged with checksums that fit: lying lengths,
+other headers, scales and values at and beyond every limit. Each must be ``Rejected``, or, where
+nothing but codes and sound numbers differ, be an update that is finite and within the norm limit. A
+client may refuse, ask for a snapshot, or hold a replica. Then large frames are judged one by one:
+memory may not rise by twice the frame, time may not exceed ten valid frames'.
 
     OMP_NUM_THREADS=1 python docs/experiments/fuzz_frames.py --frames 1000000
 
-Prints Markdown tables. Exits with 1 if anything else happened. Frame i depends on the seed and i alone.
+Prints Markdown tables. Exits with 1 if anything else happened. Frame i depends on the seed and i
+alone.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from judging import Tally
 from fedsense_core.protocol.frame import FrameKind
 
 BUNDLES = 10
-"""One broadcast for a client for so many frames for the server: it takes what it gets from its coordinator alone."""
+"""One broadcast for a client for so many frames for the server: it takes what it gets from its
+coordinator alone."""
 MOST_GROWTH = 32 * 2**20
 """Bytes by which resident memory may rise in a whole trial of small frames: none is kept."""
 LARGE = (("eden", 1, FrameKind.UPDATE), ("none", 32, FrameKind.UPDATE), ("none", 32, FrameKind.MODEL))
@@ -60,7 +64,8 @@ class Progress:
 
 
 def small(frames: int, seed: int) -> tuple[Tally, Tally, int]:
-    """Return what became of frames and of broadcasts, and the bytes by which resident memory rose."""
+    """Return what became of frames and of broadcasts, and the bytes by which resident memory
+    rose."""
     with tempfile.TemporaryDirectory() as spool:
         courts = judging.courts(Path(spool), every_codec=True)
         judging.trial(courts, 20 * len(courts), seed + 1)  # what any first use loads is not the frames'

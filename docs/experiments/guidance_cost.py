@@ -1,6 +1,7 @@
 """Time a local step under each guidance, as a ratio to none in the same run.
 
-The kinds take turns, so a machine that slows down slows all of them. Imagery, model and settings are the sample's.
+The kinds take turns, so a machine that slows down slows all of them. Imagery, model and settings
+are the sample's.
 
     python docs/experiments/guidance_cost.py --repeats 15
 """

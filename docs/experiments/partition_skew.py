@@ -1,4 +1,5 @@
-"""How unlike each other clients are under each split of the shipped sample: mean total variation distance of clusters.
+"""How unlike each other clients are under each split of the shipped sample: mean total variation
+distance of clusters.
 
 python docs/experiments/partition_skew.py --seeds 5
 """

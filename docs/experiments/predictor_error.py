@@ -1,13 +1,15 @@
 """Measure what the shared predictor takes off the error of the mean update, on a real federation.
 
-One process plays server and institutions on the shipped sample, with the settings of ``flower.toml``: real local
-training, guidance, broadcasts and distillation. One arm drives the rounds; all arms code the *same* updates, each with
-its own residuals and coefficients, and the same momentum.
+One process plays server and institutions on the shipped sample, with the settings of
+``flower.toml``: real local training, guidance, broadcasts and distillation. One arm drives the
+rounds; all arms code the *same* updates, each with its own residuals and coefficients, and the same
+momentum.
 
-    OMP_NUM_THREADS=1 python docs/experiments/predictor_error.py --codec eden --bits 1 --rounds 20 --seeds 3 --out OUT
+    OMP_NUM_THREADS=1 python docs/experiments/predictor_error.py \\
+        --codec eden --bits 1 --rounds 20 --seeds 3 --out OUT
 
-Writes OUT/predictor_error-CODEC-BITS.json, .csv and .png, and prints a Markdown table. A finished seed is not run
-again.
+Writes OUT/predictor_error-CODEC-BITS.json, .csv and .png, and prints a Markdown table. A finished
+seed is not run again.
 """
 
 from __future__ import annotations
@@ -212,9 +214,11 @@ def errors_of(seeds: Mapping[int, Sequence[Mapping[str, Any]]], arm: str) -> np.
 
 
 def table_of(seeds: Mapping[int, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield the lines of the Markdown table: thirds of the rounds from the first prediction on, ranges over seeds.
+    """Yield the lines of the Markdown table: thirds of the rounds from the first prediction on,
+    ranges over seeds.
 
-    Ratios are taken round by round: the learning rate ends at zero, and with it the update that errors are relative to.
+    Ratios are taken round by round: the learning rate ends at zero, and with it the update that
+    errors are relative to.
     """
     yield "| arm | error, first third | middle third | last third | ratio to error feedback alone | worst round |"
     yield "|---|---|---|---|---|---|"
@@ -238,7 +242,8 @@ def ranged(values: np.ndarray) -> str:
 
 
 def draw(seeds: Mapping[int, Sequence[Mapping[str, Any]]], title: str, path: Path) -> None:
-    """Draw errors, their ratios and the correlation over the rounds: a line for the mean, a band for the range."""
+    """Draw errors, their ratios and the correlation over the rounds: a line for the mean, a band
+    for the range."""
     figure, panels = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
     above, middle, below = panels
     rounds = np.array([line["round"] for line in next(iter(seeds.values()))])

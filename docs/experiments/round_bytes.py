@@ -1,8 +1,10 @@
-"""Print the exact bytes of a round, and how long they take over links of several speeds, as tables for docs/codec.md.
+"""Print the exact bytes of a round, and how long they take over links of several speeds, as tables
+for docs/codec.md.
 
-Bytes are those of one client's frames in Flower Arrays: payload, 96 bytes of header, 128 bytes of Array header, and
-down the list of frames and the radii and predictor coefficients (8 bytes a tensor). The tables are of the network
-alone, without heads. Codec times are measured here, once, on this machine; local training comes on top of them.
+Bytes are those of one client's frames in Flower Arrays: payload, 96 bytes of header, 128 bytes of
+Array header, and down the list of frames and the radii and predictor coefficients (8 bytes a
+tensor). The tables are of the network alone, without heads. Codec times are measured here, once, on
+this machine; local training comes on top of them.
 
     python docs/experiments/round_bytes.py
 """

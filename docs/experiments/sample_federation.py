@@ -1,8 +1,9 @@
 """Run the sample federation for several methods and seeds, and compare them in pairs.
 
-Every cell is a normal run folder made by ``fedsense run``; a finished one is not run again. Prints Markdown tables:
-linear probes on the shipped labelled set and, with ``--ucmerced``, on UC Merced (never used in training), beside the
-random weights that each run started from; bytes; paired differences with a one-sided 95 % lower bound (Student's t).
+Every cell is a normal run folder made by ``fedsense run``; a finished one is not run again. Prints
+Markdown tables: linear probes on the shipped labelled set and, with ``--ucmerced``, on UC Merced
+(never used in training), beside the random weights that each run started from; bytes; paired
+differences with a one-sided 95 % lower bound (Student's t).
 
     python docs/experiments/sample_federation.py OUT --seeds 5 --ucmerced t0_ucmerced_96px.npz
 """
@@ -109,7 +110,8 @@ def ensure_run(out: Path, method: str, seed: int, settings: list[str]) -> RunFol
 
 
 def proportional_memory(pid: int) -> int:
-    """Return the bytes of a process and all below it, shared pages divided among their users (Linux; else 0)."""
+    """Return the bytes of a process and all below it, shared pages divided among their users
+    (Linux; else 0)."""
     total, waiting = 0, [pid]
     while waiting:
         one = waiting.pop()
@@ -122,7 +124,8 @@ def proportional_memory(pid: int) -> int:
 
 
 def read_cell(run: RunFolder, ucmerced: Path | None) -> Cell:
-    """Probe the exported encoder of a finished run and the one it started from; kept in the run folder."""
+    """Probe the exported encoder of a finished run and the one it started from; kept in the run
+    folder."""
     kept = run.path / "cell.json"
     if kept.exists():
         return Cell(**json.loads(kept.read_text()))
@@ -146,7 +149,8 @@ def read_cell(run: RunFolder, ucmerced: Path | None) -> Cell:
 
 
 def shipped_lift(trained: torch.nn.Module, untrained: torch.nn.Module, kind: str) -> tuple[float, float, float]:
-    """Return macro F1 of both encoders on the shipped labelled set and the standard error of their difference."""
+    """Return macro F1 of both encoders on the shipped labelled set and the standard error of their
+    difference."""
     labelled = load_labelled(sample_labelled(), ("red", "green", "blue"), kind)  # type: ignore[arg-type]
     train, test = labelled.train, labelled.test
     truth, predicted = test.labels.numpy(), []

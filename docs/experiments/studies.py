@@ -1,14 +1,15 @@
-"""Accuracy against skew, the number of clients, local steps and bits: one table and one plot a study, docs/studies.md.
+"""Accuracy against skew, the number of clients, local steps and bits: one table and one plot a
+study, docs/studies.md.
 
     python docs/experiments/studies.py skew --out studies --data ucmerced=UCMERCED
     python docs/experiments/studies.py clients --out studies --data ucmerced=UCMERCED
     python docs/experiments/studies.py local-steps --out studies --data ucmerced=UCMERCED
     python docs/experiments/studies.py bits --out studies --data ucmerced=UCMERCED
 
-UCMERCED is the folder that ucmerced_folder.py writes; without it the shipped tasks alone are done. A study is a
-benchmark in OUT/NAME whose wires are the values of its axis. The same command goes on where it stopped. Network, views,
-training and tasks are those of matrix/reduced.toml where the study does not change them. Exit status: that of
-``fedsense benchmark``.
+UCMERCED is the folder that ucmerced_folder.py writes; without it the shipped tasks alone are done.
+A study is a benchmark in OUT/NAME whose wires are the values of its axis. The same command goes on
+where it stopped. Network, views, training and tasks are those of matrix/reduced.toml where the
+study does not change them. Exit status: that of ``fedsense benchmark``.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ SHIPPED = (
 SKEW_CLIENTS, SKEW_STEPS = 8, 6
 """48 steps a round of all clients together, where the five sites of reduced.toml make 50."""
 CLIENT_ROUNDS, CLIENT_STEPS, CLIENT_BATCH = 6, 192, 12
-"""Rounds, steps a round of all clients together, and a batch that the 13 chips of the smallest of 64 shares can fill:
-the imagery is gone through 16 times, whoever holds it. 64 clients cost ten seconds a round, whatever they train."""
+"""Rounds, steps a round of all clients together, and a batch that the 13 chips of the smallest of
+64 shares can fill: the imagery is gone through 16 times, whoever holds it. 64 clients cost ten
+seconds a round, whatever they train."""
 LOCAL_TOTAL = 100
-"""Steps of each client in the whole run: the least that 1, 5, 10, 20 and 50 divide. A round costs a second besides."""
+"""Steps of each client in the whole run: the least that 1, 5, 10, 20 and 50 divide. A round costs a
+second besides."""
 TRELLIS = {"uplink.codec": "trellis", "downlink.codec": "trellis"}
 
 
@@ -140,7 +143,8 @@ STUDIES = {"skew": _skew(), "clients": _clients(), "local-steps": _local_steps()
 
 
 def matrix_of(study: Study, seeds: int, with_ucmerced: bool) -> Matrix:
-    """Return the benchmark of a study: a wire for each point, seeds 0, 1, ..., and random weights beside them.
+    """Return the benchmark of a study: a wire for each point, seeds 0, 1, ..., and random weights
+    beside them.
 
     Raises ConfigError where the settings of a cell are wrong.
     """
@@ -171,7 +175,8 @@ def _nested(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def run_study(name: str, out: Path, seeds: int, choices: Choices, tables_only: bool, console: Console) -> int:
-    """Run what is left of a study, then write its table and its plot. Returns the status of ``fedsense benchmark``.
+    """Run what is left of a study, then write its table and its plot. Returns the status of
+    ``fedsense benchmark``.
 
     Raises FedSenseError where nothing can start, or nothing is there to be shown.
     """

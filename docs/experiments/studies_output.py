@@ -22,7 +22,8 @@ from fedsense_core.tools.reporting.canvas import COLOURS, GREY, INK, MARKERS, st
 
 POOLED = "pooled"
 SPREAD_X = 0.02
-"""Methods stand beside each other by this share of a power of the axis, so that bars do not hide bars."""
+"""Methods stand beside each other by this share of a power of the axis, so that bars do not hide
+bars."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def write_study(summary: Summary, points: Sequence[Point], axis: str, stem: Path
 
 
 def table(summary: Summary, points: Sequence[Point], axis: str) -> str:
-    """Return the Markdown table: scores in per cent, mean ± deviation over seeds, and bytes of a whole run."""
+    """Return the Markdown table: scores in per cent, mean ± deviation over seeds, and bytes of a
+    whole run."""
     tasks = summary["tasks"]
     parts = len({point.part for point in points}) > 1
     differences = {row["key"]: row["pooled"] for one in summary["comparisons"] for row in one["rows"]}
@@ -84,7 +86,8 @@ def _rows(summary: Summary, points: Sequence[Point]) -> Iterator[tuple[str, str,
 
 
 def plot(summary: Summary, points: Sequence[Point], axis: str) -> bytes:
-    """Return the PNG: a column for the mean over tasks and one for each task, a row for each part."""
+    """Return the PNG: a column for the mean over tasks and one for each task, a row for each
+    part."""
     parts = list(dict.fromkeys(point.part for point in points))
     columns = {POOLED: "mean over tasks", **{n: f"{t['label']}, {t['metric']}" for n, t in summary["tasks"].items()}}
     figure = Figure(figsize=(3.1 * len(columns), 2.9 * len(parts) + 0.7), layout="constrained")

@@ -1,12 +1,14 @@
-"""Refine the trellis codec's tables on normal numbers, and write ``fedsense_core/codecs/trellis_books.py`` anew.
+"""Refine the trellis codec's tables on normal numbers, and write
+``fedsense_core/codecs/trellis_books.py`` anew.
 
-A table starts as the quantiles of the normal distribution in random order. In each turn a fresh sample is coded with
-it, each state's value moves to the mean of the numbers that chose it (Lloyd 1982), and noise that fades out over the
-first half of the turns helps it out of poor minima. The complement of a state always stands for the negative value. The
-best of several starts counts, judged on numbers that no table was refined on. Needs numba. Takes half an hour on one
-core; a table whose file is in ``OUT`` is not refined again.
+A table starts as the quantiles of the normal distribution in random order. In each turn a fresh
+sample is coded with it, each state's value moves to the mean of the numbers that chose it (Lloyd
+1982), and noise that fades out over the first half of the turns helps it out of poor minima. The
+complement of a state always stands for the negative value. The best of several starts counts,
+judged on numbers that no table was refined on. Needs numba. Takes half an hour on one core; a table
+whose file is in ``OUT`` is not refined again.
 
-    python docs/experiments/train_trellis.py OUT            # refine what is missing, print the errors
+    python docs/experiments/train_trellis.py OUT            # refine what is missing, print
     python docs/experiments/train_trellis.py OUT --write    # and write the module
 """
 
@@ -28,7 +30,8 @@ from fedsense_core.codecs.viterbi import TAIL
 
 Floats = NDArray[np.float32]
 SIZES = {8: (256, 24, 150), 10: (384, 3, 120), 12: (1024, 1, 90)}
-"""Blocks in a sample, starts, and turns, by state bits. At 8 state bits and 4 bits there are 12 starts."""
+"""Blocks in a sample, starts, and turns, by state bits. At 8 state bits and 4 bits there are 12
+starts."""
 LARGEST_NOISE = 0.08
 NOISY_STATE_BITS = 10
 """Larger tables are refined without noise: their values lie closer together than it."""

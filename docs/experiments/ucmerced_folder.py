@@ -1,4 +1,5 @@
-"""Write UC Merced from an npz into one folder a class, as `fedsense evaluate` and `fedsense benchmark` read it.
+"""Write UC Merced from an npz into one folder a class, as `fedsense evaluate` and `fedsense
+benchmark` read it.
 
 python docs/experiments/ucmerced_folder.py t0_ucmerced_96px.npz OUT
 """

@@ -1,9 +1,10 @@
-"""Bits for each tensor by reverse water-filling: more where the energy is, none where it drowns in the error anyway.
+"""Bits for each tensor by reverse water-filling: more where the energy is, none where it drowns in
+the error anyway.
 
-For independent Gaussian parts the least squared error under a budget gives each part the rate that brings its error
-down to one common level, and none to parts below the level (Cover and Thomas, Elements of Information Theory, section
-10.3.3). Rates are whole numbers here, so the bits are dealt out one by one, each to the tensor where it removes the
-most error.
+For independent Gaussian parts the least squared error under a budget gives each part the rate that
+brings its error down to one common level, and none to parts below the level (Cover and Thomas,
+Elements of Information Theory, section 10.3.3). Rates are whole numbers here, so the bits are dealt
+out one by one, each to the tensor where it removes the most error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from fedsense_core.codecs.rotation import row_sums
 
 
 def energies(vector: Tensor, layout: BlockLayout) -> list[float]:
-    """Return the squared norm of every tensor of ``vector`` (N,), 0 for those that are not coded."""
+    """Return the squared norm of every tensor of ``vector`` (N,), 0 for those that are not
+    coded."""
     found = [0.0] * layout.tensors
     for chunk in layout.chunks():
         rows_KB = chunk.gather(vector).cpu().double()
@@ -34,8 +36,8 @@ def allocate(
 ) -> tuple[int, ...]:
     """Return the bits of each tensor that together take at most ``budget`` bits times all blocks.
 
-    ``distortion[b]`` is the normalised error of the codec at b bits; its steps must shrink, then dealing bits out
-    greedily is optimal up to the last tensor that no longer fits.
+    ``distortion[b]`` is the normalised error of the codec at b bits; its steps must shrink, then
+    dealing bits out greedily is optimal up to the last tensor that no longer fits.
     """
     bits, left = [0] * layout.tensors, budget * layout.blocks
     sizes = {coded.tensor: coded.blocks.stop - coded.blocks.start for coded in layout.coded}

@@ -1,11 +1,14 @@
-"""Codecs of other methods, for comparison: one code for every number, and what it stands for times the block's scale.
+"""Codecs of other methods, for comparison: one code for every number, and what it stands for times
+the block's scale.
 
-All are the published rules with a block of 1024 numbers for the bucket, an fp16 scale for each block, and codes of
-fixed length. What an fp16 scale rounds off, at most 2^-11 of it, is the same for every number of a block.
+All are the published rules with a block of 1024 numbers for the bucket, an fp16 scale for each
+block, and codes of fixed length. What an fp16 scale rounds off, at most 2^-11 of it, is the same
+for every number of a block.
 
-``sign``, ``float8`` and ``int8`` lose less than the vector itself (contractions), which is what error feedback needs.
-``qsgd`` and ``ternary`` are right on average instead and may lose many times the vector: they are made for plain means.
-With error feedback, ``qsgd`` below 5 bits diverges, and ``ternary`` keeps ten times an update as its residual.
+``sign``, ``float8`` and ``int8`` lose less than the vector itself (contractions), which is what
+error feedback needs. ``qsgd`` and ``ternary`` are right on average instead and may lose many times
+the vector: they are made for plain means. With error feedback, ``qsgd`` below 5 bits diverges, and
+``ternary`` keeps ten times an update as its residual.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from fedsense_core.codecs.unrotated import Rows, UnrotatedCodec
 TRITS = 5
 """Trits in a byte: 3^5 = 243 of 256 values."""
 TRIT_BYTES = -(-BLOCK // TRITS)
-"""205 bytes for 1024 trits and one that is always 0: 1.602 bits per parameter, where log2(3) is 1.585."""
+"""205 bytes for 1024 trits and one that is always 0: 1.602 bits per parameter, where log2(3) is
+1.585."""
 FLOAT8_TOP = 448.0
 """Largest number of e4m3."""
 
@@ -60,10 +64,11 @@ class LevelCodec(UnrotatedCodec):
 
 @dataclass(frozen=True)
 class Sign(LevelCodec):
-    """Scaled sign: mean |x| of the block with the sign of x. ``unbiased`` changes nothing: it is always biased.
+    """Scaled sign: mean |x| of the block with the sign of x. ``unbiased`` changes nothing: it is
+    always biased.
 
-    Karimireddy et al., EF-SignSGD, ICML 2019 (arXiv 1901.09847); block by block: Zheng et al. 2019 (arXiv 1905.10936).
-    Both carry a residual; without one, sign descent need not converge.
+    Karimireddy et al., EF-SignSGD, ICML 2019 (arXiv 1901.09847); block by block: Zheng et al. 2019
+    (arXiv 1905.10936). Both carry a residual; without one, sign descent need not converge.
     """
 
     bits: int = 1
@@ -83,11 +88,12 @@ class Sign(LevelCodec):
 
 @dataclass(frozen=True)
 class Qsgd(LevelCodec):
-    """QSGD: |x| / |block| rounded at random to one of s = 2^(bits - 1) - 1 levels above 0, unbiased, and a sign bit.
+    """QSGD: |x| / |block| rounded at random to one of s = 2^(bits - 1) - 1 levels above 0,
+    unbiased, and a sign bit.
 
-    Alistarh et al., NeurIPS 2017 (arXiv 1610.02132), with Euclidean norm and the block for the bucket. The paper then
-    codes runs of zeros with Elias codes, whose length varies with the vector; here every code has ``bits`` bits.
-    ``unbiased`` changes nothing: it is always unbiased.
+    Alistarh et al., NeurIPS 2017 (arXiv 1610.02132), with Euclidean norm and the block for the
+    bucket. The paper then codes runs of zeros with Elias codes, whose length varies with the
+    vector; here every code has ``bits`` bits. ``unbiased`` changes nothing: it is always unbiased.
     """
 
     id: ClassVar[int] = 7
@@ -111,10 +117,12 @@ class Qsgd(LevelCodec):
 
 @dataclass(frozen=True)
 class Ternary(UnrotatedCodec):
-    """TernGrad: the sign of x times the block's largest magnitude with the chance |x| / max |x|, else 0; unbiased.
+    """TernGrad: the sign of x times the block's largest magnitude with the chance |x| / max |x|,
+    else 0; unbiased.
 
-    Wen et al., NeurIPS 2017 (arXiv 1705.07878), with the block for the layer and without their clipping. Five trits
-    travel in a byte: 1.602 bits per parameter, which ``bits`` rounds up. ``unbiased`` changes nothing.
+    Wen et al., NeurIPS 2017 (arXiv 1705.07878), with the block for the layer and without their
+    clipping. Five trits travel in a byte: 1.602 bits per parameter, which ``bits`` rounds up.
+    ``unbiased`` changes nothing.
     """
 
     bits: int = 2
@@ -150,16 +158,19 @@ class Ternary(UnrotatedCodec):
 
 @cache
 def trits_of_bytes() -> Tensor:
-    """Return the five numbers that each byte stands for, float32 (243, 5): digits 0, 1, 2 for 0, 1, -1."""
+    """Return the five numbers that each byte stands for, float32 (243, 5): digits 0, 1, 2 for 0, 1,
+    -1."""
     digits = torch.arange(3**TRITS)[:, None] // 3 ** torch.arange(TRITS) % 3
     return torch.tensor([0.0, 1.0, -1.0])[digits]
 
 
 @dataclass(frozen=True)
 class Float8(LevelCodec):
-    """Eight-bit floats (e4m3: 4 bits of exponent, 3 of mantissa) under a scale that maps the block's largest to 448.
+    """Eight-bit floats (e4m3: 4 bits of exponent, 3 of mantissa) under a scale that maps the
+    block's largest to 448.
 
-    Micikevicius et al. 2022 (arXiv 2209.05433). Rounds to nearest, ties to even. ``unbiased`` changes nothing.
+    Micikevicius et al. 2022 (arXiv 2209.05433). Rounds to nearest, ties to even. ``unbiased``
+    changes nothing.
     """
 
     bits: int = 8
@@ -185,18 +196,21 @@ class Float8(LevelCodec):
 def float8_codes(values: Tensor) -> Tensor:
     """Return the e4m3 code of each of ``values``, float32 within [-448, 448], as int32.
 
-    By integer arithmetic on exponents and one exact multiplication: no library's conversion matters.
+    By integer arithmetic on exponents and one exact multiplication: no library's conversion
+    matters.
     """
     exponents = ((values.abs().view(torch.int32) >> 23) - 127).clamp_(min=-6)
     steps_per_unit = ((130 - exponents) << 23).view(torch.float32)  # 2^(3 - exponent)
     mantissas = (values.abs() * steps_per_unit).round_().to(torch.int32)
-    # 8 to 15 with the leading bit, which the exponent's field then counts as one; 16 carries into it as it must.
+    # 8 to 15 with the leading bit, which the exponent's field then counts as one; 16 carries into
+    # it as it must.
     return ((exponents + 6) << 3) + mantissas + ((values < 0).to(torch.int32) << 7)
 
 
 @cache
 def float8_levels() -> Tensor:
-    """Return the number of each e4m3 code, float32 (256,); 0 for the two codes of NaN, which are refused before."""
+    """Return the number of each e4m3 code, float32 (256,); 0 for the two codes of NaN, which are
+    refused before."""
     half = [code * 2.0**-9 if code < 8 else (8 + code % 8) * 2.0 ** (code // 8 - 10) for code in range(127)] + [0.0]
     return torch.tensor(half + [0.0 - level for level in half])
 
@@ -205,8 +219,8 @@ def float8_levels() -> Tensor:
 class Int8(LevelCodec):
     """Eight-bit integers: x / max |x| of the block, rounded to the nearest of -127 to 127 parts.
 
-    Dettmers et al., 8-bit Optimizers via Block-wise Quantization, ICLR 2022 (arXiv 2110.02861), with linear levels
-    instead of their dynamic ones. ``unbiased`` changes nothing.
+    Dettmers et al., 8-bit Optimizers via Block-wise Quantization, ICLR 2022 (arXiv 2110.02861),
+    with linear levels instead of their dynamic ones. ``unbiased`` changes nothing.
     """
 
     bits: int = 8

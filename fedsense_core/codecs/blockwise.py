@@ -1,10 +1,12 @@
-"""The payload of every codec that works block by block, and the walk over a vector that fills and reads it.
+"""The payload of every codec that works block by block, and the walk over a vector that fills and
+reads it.
 
-Payload, little-endian, for L tensors, K blocks and M elements of small tensors: codes (block after block), tensor
-scales (L float32), block scales (K fp16), small tensors' values (M fp16). With water-filling the bits of each tensor (L
-uint8) stand before the codes, and zeros fill the codes up to the length that equal bits would take: the length of a
-payload never depends on what is in it. A codec says how many bytes the codes of one block take, and turns blocks into
-codes and one scale each.
+Payload, little-endian, for L tensors, K blocks and M elements of small tensors: codes (block after
+block), tensor scales (L float32), block scales (K fp16), small tensors' values (M fp16). With
+water-filling the bits of each tensor (L uint8) stand before the codes, and zeros fill the codes up
+to the length that equal bits would take: the length of a payload never depends on what is in it. A
+codec says how many bytes the codes of one block take, and turns blocks into codes and one scale
+each.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Sections:
 
     @classmethod
     def of(cls, view: Bytes, width_bytes: int, code_bytes: int, layout: BlockLayout) -> Sections:
-        """Cut ``view`` where its parts meet: ``width_bytes`` of bits, ``code_bytes`` of codes, and the rest."""
+        """Cut ``view`` where its parts meet: ``width_bytes`` of bits, ``code_bytes`` of codes, and
+        the rest."""
         return cls(*np.split(view, np.cumsum([width_bytes, code_bytes, 4 * layout.tensors, 2 * layout.blocks])))
 
 
@@ -52,18 +55,21 @@ class BlockwiseCodec(ABC):
 
     bits: int
     waterfill: bool = False
-    """Deal the same number of bits out anew over the tensors of each vector, where they remove the most error."""
+    """Deal the same number of bits out anew over the tensors of each vector, where they remove the
+    most error."""
 
     @abstractmethod
     def block_bytes(self, bits: int) -> int:
         """Return the bytes that the codes of one block take at ``bits`` bits."""
 
     def distortion(self) -> tuple[float, ...]:
-        """Return the normalised squared error at 0, 1, 2, ... bits on normal numbers, by which bits are dealt out."""
+        """Return the normalised squared error at 0, 1, 2, ... bits on normal numbers, by which bits
+        are dealt out."""
         raise TypeError(f"{type(self).__name__} gives every tensor the same bits")
 
     def check_codes(self, codes: Bytes, bits: int) -> None:  # noqa: B027 - most codecs have nothing to check
-        """Raise FrameError for codes (K, block bytes) that no encoder can have written; here there are none."""
+        """Raise FrameError for codes (K, block bytes) that no encoder can have written; here there
+        are none."""
 
     @abstractmethod
     def encode_run(
@@ -73,7 +79,8 @@ class BlockwiseCodec(ABC):
 
     @abstractmethod
     def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
-        """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in ``out`` (N,)."""
+        """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in
+        ``out`` (N,)."""
 
     def payload_bytes(self, table: TensorTable) -> int:
         """Return the exact length of every payload for ``table``."""
@@ -82,11 +89,12 @@ class BlockwiseCodec(ABC):
         return self._width_bytes(layout) + layout.blocks * self.block_bytes(self.bits) + rest
 
     def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
-        """Encode ``vector`` (N,) float32 or float64, on any device, with the random choices of ``seed``.
+        """Encode ``vector`` (N,) float32 or float64, on any device, with the random choices of
+        ``seed``.
 
-        ``unbiased`` asks for a scale that decodes to the vector on average over seeds; the default has the least
-        squared error and needs error feedback. Raises ValueError for a wrong shape or dtype, and for NaN, infinity or
-        magnitudes above 2^40.
+        ``unbiased`` asks for a scale that decodes to the vector on average over seeds; the default
+        has the least squared error and needs error feedback. Raises ValueError for a wrong shape or
+        dtype, and for NaN, infinity or magnitudes above 2^40.
         """
         source = checked_vector(vector, table, LARGEST_INPUT)
         if unbiased and self.waterfill:
@@ -108,9 +116,11 @@ class BlockwiseCodec(ABC):
         return filled(self.payload_bytes(table), fill)
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
-        """Decode into ``out`` (N,) float32 on any device, or a new vector on the CPU, and return it.
+        """Decode into ``out`` (N,) float32 on any device, or a new vector on the CPU, and return
+        it.
 
-        Raises FrameError for a wrong length, unsound bits, codes or scales, before the vector is allocated or written.
+        Raises FrameError for a wrong length, unsound bits, codes or scales, before the vector is
+        allocated or written.
         """
         layout = BlockLayout.of(table)
         parts = self._cut(checked_payload(payload, self.payload_bytes(table)), layout)
@@ -170,7 +180,8 @@ def filled(size: int, fill: Callable[[Bytes], None]) -> bytes:
 
 
 def tops(vector: Tensor, scales_K: Tensor, layout: BlockLayout) -> Tensor:
-    """Return (L,): each coded tensor's largest block scale, each small one's largest magnitude in ``vector`` (N,)."""
+    """Return (L,): each coded tensor's largest block scale, each small one's largest magnitude in
+    ``vector`` (N,)."""
     tops_L = torch.zeros(layout.tensors, dtype=torch.float32)
     for coded in layout.coded:
         tops_L[coded.tensor] = scales_K[coded.blocks].max()

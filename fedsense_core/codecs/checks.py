@@ -12,9 +12,11 @@ from fedsense_core.tensors import TensorTable
 
 
 def checked_vector(vector: Tensor, table: TensorTable, largest: float) -> Tensor:
-    """Return ``vector`` detached if it is float32 or float64, of the table's length, and nowhere beyond ``largest``.
+    """Return ``vector`` detached if it is float32 or float64, of the table's length, and nowhere
+    beyond ``largest``.
 
-    Raises ValueError for any other, naming the first tensor with NaN, infinity or too large a number.
+    Raises ValueError for any other, naming the first tensor with NaN, infinity or too large a
+    number.
     """
     if vector.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"a codec takes a float32 or float64 vector, not {vector.dtype}: convert it first")
@@ -28,7 +30,8 @@ def checked_vector(vector: Tensor, table: TensorTable, largest: float) -> Tensor
 
 
 def within(vector: Tensor, largest: float) -> bool:
-    """Tell whether every number of ``vector`` (M,) is finite and at most ``largest`` in magnitude."""
+    """Tell whether every number of ``vector`` (M,) is finite and at most ``largest`` in
+    magnitude."""
     if not vector.numel():
         return True
     low, high = torch.aminmax(vector)  # NaN shows in both, and no mask as long as the vector is built
@@ -36,7 +39,8 @@ def within(vector: Tensor, largest: float) -> bool:
 
 
 def checked_payload(payload: bytes | memoryview, expected_bytes: int) -> NDArray[np.uint8]:
-    """Return ``payload`` as bytes without copying it; raise FrameError unless it has exactly the expected length."""
+    """Return ``payload`` as bytes without copying it; raise FrameError unless it has exactly the
+    expected length."""
     view = np.frombuffer(payload, np.uint8)
     if view.size != expected_bytes:
         raise FrameError(f"the payload has {view.size} bytes, but this codec and tensor table need {expected_bytes}")
@@ -44,7 +48,8 @@ def checked_payload(payload: bytes | memoryview, expected_bytes: int) -> NDArray
 
 
 def checked_output(out: Tensor | None, table: TensorTable) -> Tensor:
-    """Return ``out`` if a codec can decode into it, or a new float32 vector (N,) on the CPU if it is None.
+    """Return ``out`` if a codec can decode into it, or a new float32 vector (N,) on the CPU if it
+    is None.
 
     Raises ValueError for any other dtype, shape or memory order.
     """

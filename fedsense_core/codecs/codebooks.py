@@ -1,9 +1,11 @@
-"""Scalar codebooks for standard normal numbers and the exact nearest-level search that encoders use.
+"""Scalar codebooks for standard normal numbers and the exact nearest-level search that encoders
+use.
 
-A codebook is symmetric about zero, so only its positive half is kept. Every level is the mean of its own cell and every
-cell border the midpoint of two levels (Lloyd 1982, Max 1960): no other fixed set of levels has a smaller mean squared
-error on normal numbers. The tables are constants rather than computed at import because both sides must hold the same
-bits, and `exp` and `erf` differ between maths libraries.
+A codebook is symmetric about zero, so only its positive half is kept. Every level is the mean of
+its own cell and every cell border the midpoint of two levels (Lloyd 1982, Max 1960): no other fixed
+set of levels has a smaller mean squared error on normal numbers. The tables are constants rather
+than computed at import because both sides must hold the same bits, and `exp` and `erf` differ
+between maths libraries.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ HALF_CODEBOOKS: dict[int, tuple[float, ...]] = {
 """Positive levels by bits. Changing one digit is a new wire format."""
 
 CELLS_PER_UNIT = 128
-"""Search cells in a unit interval: a cell is narrower than the smallest distance of two borders (.0169 at 8 bits)."""
+"""Search cells in a unit interval: a cell is narrower than the smallest distance of two borders
+(.0169 at 8 bits)."""
 SEARCH_LIMIT = 8
 """Numbers beyond +-8 share the outermost search cell: no border lies out there."""
 
@@ -80,9 +83,11 @@ class Codebook:
     levels: Tensor
     """(2^b,) float32, ascending: code j stands for ``levels[j]``."""
     borders: Tensor
-    """(2^b,) float32, ascending: border j lies between codes j and j + 1; the last one is infinite."""
+    """(2^b,) float32, ascending: border j lies between codes j and j + 1; the last one is
+    infinite."""
     first_codes: Tensor
-    """(cells,) int32: the number of borders in all earlier cells, the lower of at most two codes of a cell."""
+    """(cells,) int32: the number of borders in all earlier cells, the lower of at most two codes of
+    a cell."""
 
     def on(self, device: torch.device) -> Codebook:
         """Return the codebook on ``device``."""
@@ -93,8 +98,9 @@ class Codebook:
     def nearest(self, values: Tensor) -> Tensor:
         """Return the code of the nearest level for each of ``values`` (M,) float32, as int32 (M,).
 
-        Equals ``searchsorted(borders, values)`` exactly, in a fifth of its time: rounding in `cell_of` cannot reorder
-        numbers, so only a border of the value's own cell is left to compare with, and a cell holds at most one.
+        Equals ``searchsorted(borders, values)`` exactly, in a fifth of its time: rounding in
+        `cell_of` cannot reorder numbers, so only a border of the value's own cell is left to
+        compare with, and a cell holds at most one.
         """
         lower = self.first_codes.index_select(0, cell_of(values))
         return lower.add_(values > self.borders.index_select(0, lower))

@@ -1,8 +1,10 @@
-"""Compiled loops for rotated codecs on the CPU, used where numba is installed (``pip install ".[fast]"``).
+"""Compiled loops for rotated codecs on the CPU, used where numba is installed (``pip install
+".[fast]"``).
 
-Each loop does to one block, in the core's cache, exactly what the plain torch code does to many: the same operations in
-the same order, none fused, so that both give the same bits. Python threads, as many as torch uses, share
-the blocks: numba's own parallel loops cannot be entered by two threads at once.
+Each loop does to one block, in the core's cache, exactly what the plain torch code does to many:
+the same operations in the same order, none fused, so that both give the same bits. Python threads,
+as many as torch uses, share the blocks: numba's own parallel loops cannot be entered by two threads
+at once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from fedsense_core.codecs.viterbi import MAX_CHOICES
 SWITCH = "FEDSENSE_COMPILED"
 """Environment variable: ``0`` keeps to plain torch."""
 BLOCKS_PER_TURN = 64
-"""Blocks that a thread takes at a time: short enough to share work evenly, long enough to hide Python."""
+"""Blocks that a thread takes at a time: short enough to share work evenly, long enough to hide
+Python."""
 
 Bytes = NDArray[np.uint8]
 
@@ -39,7 +42,8 @@ def is_available() -> bool:
 
 @cache
 def _loops() -> Any:
-    """Import the loops when they are first needed: numba takes a second, and many processes never code anything."""
+    """Import the loops when they are first needed: numba takes a second, and many processes never
+    code anything."""
     try:
         from fedsense_core.codecs import loops
     except (ImportError, OSError):  # numba is an optional dependency, and its library may not load
@@ -99,7 +103,8 @@ def _arrays(vector: Tensor, places: Places) -> tuple[NDArray[np.generic], ...]:
 
 
 def _share(blocks: int, work: Callable[[int, int], None], most: int = 1024) -> None:
-    """Call ``work`` on ranges that cover ``blocks``, in as many threads as torch uses, but at ``most`` so many."""
+    """Call ``work`` on ranges that cover ``blocks``, in as many threads as torch uses, but at
+    ``most`` so many."""
     turns = [(low, min(low + BLOCKS_PER_TURN, blocks)) for low in range(0, blocks, BLOCKS_PER_TURN)]
     threads = min(torch.get_num_threads(), most)
     if threads <= 1 or len(turns) <= 1:

@@ -1,6 +1,8 @@
-"""EDEN: rotate each block, send the nearest level of a normal codebook for every number and one scale for the block.
+"""EDEN: rotate each block, send the nearest level of a normal codebook for every number and one
+scale for the block.
 
-Vargaftik et al., EDEN: Communication-Efficient and Robust Distributed Mean Estimation, ICML 2022 (DESIGN, section 5).
+Vargaftik et al., EDEN: Communication-Efficient and Robust Distributed Mean Estimation, ICML 2022
+(DESIGN, section 5).
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ class Eden(BlockwiseCodec):
             scales_K[part] = scales.cpu()
 
     def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
-        """Write what codes (K, 128 bits) and scales (K,) stand for to the places of the run in ``out`` (N,)."""
+        """Write what codes (K, 128 bits) and scales (K,) stand for to the places of the run in
+        ``out`` (N,)."""
         book = codebook(run.bits)
         if compiled.can_decode(out):
             compiled.decode_eden(codes, scales_K, layout.places(run.blocks, seed), book, out)

@@ -1,9 +1,10 @@
-"""EDEN's encoder as one Triton kernel: a block is read once, coded in registers, and only codes and a scale are
-written.
+"""EDEN's encoder as one Triton kernel: a block is read once, coded in registers, and only codes and
+a scale are written.
 
-The operations and their order are those of the plain torch code, so that the bits are too: no multiplication may be
-fused with an addition (``enable_fp_fusion``), and divisions and roots are the correctly rounded ones. torch's builds
-for CUDA on Linux bring Triton; without it, and for all else, plain torch does the work on the GPU.
+The operations and their order are those of the plain torch code, so that the bits are too: no
+multiplication may be fused with an addition (``enable_fp_fusion``), and divisions and roots are the
+correctly rounded ones. torch's builds for CUDA on Linux bring Triton; without it, and for all else,
+plain torch does the work on the GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def can_encode(source: Tensor) -> bool:
 
 
 def encode_eden(source: Tensor, places: Places, book: Codebook, bits: int, unbiased: bool) -> tuple[Tensor, Tensor]:
-    """Return the codes, uint8 (K, 128 bits), and scales, float32 (K,), of the blocks in ``places``, where they are."""
+    """Return the codes, uint8 (K, 128 bits), and scales, float32 (K,), of the blocks in ``places``,
+    where they are."""
     blocks, device = len(places.starts_K), source.device
     codes = torch.empty(blocks, PLANE_BYTES * bits, dtype=torch.uint8, device=device)
     scales_K = torch.empty(blocks, dtype=torch.float32, device=device)

@@ -1,8 +1,10 @@
-"""The block randomised Hadamard rotation: it makes any block of numbers look normal to a scalar codebook.
+"""The block randomised Hadamard rotation: it makes any block of numbers look normal to a scalar
+codebook.
 
-Shapes: K blocks of B = 1024 numbers. With H the B x B Sylvester-Hadamard matrix (entries +-1, symmetric, H H = B I) and
-D_s a diagonal of random signs, a block x is rotated to H D_s x / sqrt(B) (Vargaftik et al., EDEN, ICML 2022; DESIGN,
-section 5). Here H is left unscaled: sqrt(B) = 32 is a power of two, so callers divide by it without rounding.
+Shapes: K blocks of B = 1024 numbers. With H the B x B Sylvester-Hadamard matrix (entries +-1,
+symmetric, H H = B I) and D_s a diagonal of random signs, a block x is rotated to H D_s x / sqrt(B)
+(Vargaftik et al., EDEN, ICML 2022; DESIGN, section 5). Here H is left unscaled: sqrt(B) = 32 is a
+power of two, so callers divide by it without rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 SIDE = 32
-"""H is applied as two rounds of 32-point butterflies with a transposition after each: long inner loops."""
+"""H is applied as two rounds of 32-point butterflies with a transposition after each: long inner
+loops."""
 BLOCK = SIDE * SIDE
 """B, the numbers rotated together and the smallest unit that is coded."""
 
@@ -23,8 +26,9 @@ BLOCK = SIDE * SIDE
 def hadamard_(rows_KB: Tensor, spare_KB: Tensor) -> Tensor:
     """Replace each row of ``rows_KB`` (K, 1024) float32 by H times that row, and return it.
 
-    Only sums and differences of two numbers, in one fixed order: the result has the same bits on every CPU and for any
-    number of threads. ``spare_KB`` is working memory of the same shape, with undefined content afterwards.
+    Only sums and differences of two numbers, in one fixed order: the result has the same bits on
+    every CPU and for any number of threads. ``spare_KB`` is working memory of the same shape, with
+    undefined content afterwards.
     """
     blocks = rows_KB.shape[0]
     source, target = rows_KB, spare_KB
@@ -40,9 +44,11 @@ def hadamard_(rows_KB: Tensor, spare_KB: Tensor) -> Tensor:
 
 
 def signs(seed: int, tensor: int) -> Tensor:
-    """Return the (1024,) float32 signs of D_s for the ``tensor``-th tensor of a table under ``seed`` (taken mod 2^64).
+    """Return the (1024,) float32 signs of D_s for the ``tensor``-th tensor of a table under
+    ``seed`` (taken mod 2^64).
 
-    SHAKE-128 yields exactly 1024 bits from the two integers, the same on every machine, unlike a library's generator.
+    SHAKE-128 yields exactly 1024 bits from the two integers, the same on every machine, unlike a
+    library's generator.
     """
     key = struct.pack("<QI", seed % 2**64, tensor)
     bits = np.unpackbits(np.frombuffer(hashlib.shake_128(key).digest(BLOCK // 8), np.uint8), bitorder="little")

@@ -1,4 +1,5 @@
-"""The kernels behind ``gpu.py``. Importing this module needs Triton. One program codes one block."""
+"""The kernels behind ``gpu.py``. Importing this module needs Triton. One program codes one
+block."""
 
 from __future__ import annotations
 

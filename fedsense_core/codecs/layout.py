@@ -1,6 +1,8 @@
-"""Which numbers of a flat vector are coded in blocks, which travel in fp16, and how to walk over both in small pieces.
+"""Which numbers of a flat vector are coded in blocks, which travel in fp16, and how to walk over
+both in small pieces.
 
-Blocks never span two tensors: the last block of each coded tensor is filled up with zeros, and all of it travels.
+Blocks never span two tensors: the last block of each coded tensor is filled up with zeros, and all
+of it travels.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from fedsense_core.codecs.hadamard import BLOCK, signs
 from fedsense_core.tensors import TensorSpec, TensorTable
 
 CHUNK_BLOCKS = 256
-"""Blocks worked on at once: 1 MiB in float32 fits a core's cache, and bounds memory whatever the model's size."""
+"""Blocks worked on at once: 1 MiB in float32 fits a core's cache, and bounds memory whatever the
+model's size."""
 PIECE = CHUNK_BLOCKS * BLOCK
 """Elements worked on at once where there are no blocks."""
 
@@ -33,7 +36,8 @@ class Segment:
     """Its elements within the flat vector: up to 1023 fewer than its blocks hold."""
 
     def flat(self, rows_KB: Tensor) -> Tensor:
-        """Return the segment's elements, without the filling, as a one-dimensional view of the chunk's rows."""
+        """Return the segment's elements, without the filling, as a one-dimensional view of the
+        chunk's rows."""
         first = self.rows.start * BLOCK
         return rows_KB.view(-1)[first : first + self.elements.stop - self.elements.start]
 
@@ -51,7 +55,8 @@ class Chunk:
         return slice(self.blocks.start - run.blocks.start, self.blocks.stop - run.blocks.start)
 
     def gather(self, vector: Tensor) -> Tensor:
-        """Copy the chunk's elements of ``vector`` (N,) into new float32 rows (K, 1024), the filling zero."""
+        """Copy the chunk's elements of ``vector`` (N,) into new float32 rows (K, 1024), the filling
+        zero."""
         blocks = self.blocks.stop - self.blocks.start
         rows_KB = torch.zeros(blocks, BLOCK, dtype=torch.float32, device=vector.device)
         for segment in self.segments:
@@ -131,7 +136,8 @@ class BlockLayout:
         return cls(tuple(coded), tuple(small), len(table), blocks, sum(spec.numel for _, spec in small))
 
     def runs(self, bits: int | Sequence[int]) -> tuple[Run, ...]:
-        """Cut the blocks where the bits change: one number for all, or one for each tensor of the table.
+        """Cut the blocks where the bits change: one number for all, or one for each tensor of the
+        table.
 
         Raises ValueError where ``bits`` does not name as many tensors as the table has.
         """
@@ -184,7 +190,8 @@ class BlockLayout:
             yield Chunk(slice(low, high), tuple(segments))
 
     def small_pieces(self) -> Iterator[tuple[int, slice]]:
-        """Yield (index in the table, elements) of all small tensors in order, at most ``PIECE`` elements at a time."""
+        """Yield (index in the table, elements) of all small tensors in order, at most ``PIECE``
+        elements at a time."""
         for index, spec in self.small:
             for piece in pieces(spec.offset, spec.end):
                 yield index, piece

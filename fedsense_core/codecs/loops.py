@@ -1,10 +1,10 @@
 """The loops behind ``compiled.py``. Importing this module needs numba.
 
-Each takes a range of blocks. Arrays: ``vector`` (N,) float32, ``starts``, ``counts``, ``rows`` (K,) int64, ``signs``
-(T, 1024) float32, ``codes`` (K, 128 bits) uint8, ``scales`` (K,) float32.
+Each takes a range of blocks. Arrays: ``vector`` (N,) float32, ``starts``, ``counts``, ``rows`` (K,)
+int64, ``signs`` (T, 1024) float32, ``codes`` (K, 128 bits) uint8, ``scales`` (K,) float32.
 
-Traps: every constant is a float32, because a Python number would make the arithmetic double; and nothing here may be
-compiled with ``fastmath``, which fuses and reorders.
+Traps: every constant is a float32, because a Python number would make the arithmetic double; and
+nothing here may be compiled with ``fastmath``, which fuses and reorders.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ Loop = Callable[..., Any]
 
 
 def compiled(function: Loop) -> Loop:
-    """Compile a loop on first use, without the interpreter's lock; keep the machine code on disk where that works."""
+    """Compile a loop on first use, without the interpreter's lock; keep the machine code on disk
+    where that works."""
     options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
         loop = numba.njit(cache=True, **options)(function)
@@ -79,7 +80,8 @@ def rotate(vector, start, count, sign, row, spare):
 
 @compiled
 def butterflies(row):
-    """Combine elements of ``row`` at distances 32, 64, 128, 256 and 512, two steps in one pass where there are two."""
+    """Combine elements of ``row`` at distances 32, 64, 128, 256 and 512, two steps in one pass
+    where there are two."""
     for gap in (32, 128):
         for first in range(0, BLOCK, 4 * gap):
             part = row[first : first + 4 * gap]
@@ -104,7 +106,8 @@ def transpose(row, out):
 
 @compiled
 def hadamard(row, spare):
-    """Replace ``row`` by H times it, as two rounds of 32-point butterflies with a transposition after each."""
+    """Replace ``row`` by H times it, as two rounds of 32-point butterflies with a transposition
+    after each."""
     butterflies(row)
     transpose(row, spare)
     butterflies(spare)
@@ -228,7 +231,8 @@ def best_of_two(costs, half, best, choice):
 
 @compiled
 def best_of_four(costs, row, half, best, choice):
-    """The same among rows ``row`` to ``row`` + 3, and what earlier rows have left if ``row`` is above 0."""
+    """The same among rows ``row`` to ``row`` + 3, and what earlier rows have left if ``row`` is
+    above 0."""
     rows = costs[row * half : (row + 4) * half]
     zero, one, two, three = rows[:half], rows[half : 2 * half], rows[2 * half : 3 * half], rows[3 * half :]
     for h in range(half):
@@ -245,9 +249,11 @@ def best_of_four(costs, row, half, best, choice):
 
 @compiled
 def forward(z, branches, values, costs, best, spread, choices):
-    """Run the Viterbi recursion over ``z`` (T,), from and to ``costs`` (S,); leave the choices (T, H).
+    """Run the Viterbi recursion over ``z`` (T,), from and to ``costs`` (S,); leave the choices (T,
+    H).
 
-    Two and four branches are written out, because only then the compiler makes vector code of the interleaved stores.
+    Two and four branches are written out, because only then the compiler makes vector code of the
+    interleaved stores.
     """
     fan, half = branches.shape
     for t in range(len(z)):
@@ -281,8 +287,8 @@ def forward(z, branches, values, costs, best, spread, choices):
 
 @compiled
 def trellis_encode(low, high, vector, starts, counts, rows, signs, values, branches, bits, unbiased, codes, scales):
-    """Encode blocks ``low`` to ``high``: Viterbi over the tail for the state in which the circle closes, then over
-    all."""
+    """Encode blocks ``low`` to ``high``: Viterbi over the tail for the state in which the circle
+    closes, then over all."""
     states, half = len(values), branches.shape[1]
     shift, mask = np.int64(0), np.int64((1 << bits) - 1)
     while half >> (shift + 1):
@@ -319,7 +325,8 @@ def trellis_encode(low, high, vector, starts, counts, rows, signs, values, branc
 
 @compiled
 def trellis_decode(low, high, vector, starts, counts, rows, signs, values, bits, codes, scales):
-    """Decode blocks ``low`` to ``high``: slide a window of the state's bits over the code string."""
+    """Decode blocks ``low`` to ``high``: slide a window of the state's bits over the code
+    string."""
     mask = np.uint64(len(values) - 1)
     row, spare = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for k in range(low, high):

@@ -1,7 +1,7 @@
 """Codes of b bits packed without a gap: every eight codes become b bytes.
 
-The first code takes the highest bits of the first byte. A row of 1024 codes so becomes one string of 1024 b bits, which
-is also the bit string over which a trellis slides its window.
+The first code takes the highest bits of the first byte. A row of 1024 codes so becomes one string
+of 1024 b bits, which is also the bit string over which a trellis slides its window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PLANE_BYTES = BLOCK // GROUP
 
 
 def pack_codes(codes_KB: Tensor, bits: int) -> Tensor:
-    """Pack (K, 1024) integer codes below 2^bits into (K, 128 bits) uint8, on the device where they are."""
+    """Pack (K, 1024) integer codes below 2^bits into (K, 128 bits) uint8, on the device where they
+    are."""
     groups = codes_KB.view(-1, PLANE_BYTES, GROUP).to(torch.int64)
     word = groups[:, :, 0]
     for i in range(1, GROUP):
@@ -30,7 +31,8 @@ def pack_codes(codes_KB: Tensor, bits: int) -> Tensor:
 
 
 def unpack_codes(packed: Tensor, bits: int) -> Tensor:
-    """Return the codes (K, 1024), int32, that `pack_codes` put into ``packed`` (K, 128 bits) uint8."""
+    """Return the codes (K, 1024), int32, that `pack_codes` put into ``packed`` (K, 128 bits)
+    uint8."""
     octets = packed.view(-1, PLANE_BYTES, bits).to(torch.int64)
     word = octets[:, :, 0]
     for i in range(1, bits):

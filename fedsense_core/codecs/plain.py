@@ -41,7 +41,8 @@ class Float32:
         return stream.getvalue()
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
-        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or NaN or infinity."""
+        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or
+        NaN or infinity."""
         words = checked_payload(payload, self.payload_bytes(table)).view("<u4")
         check_exponents(words, 0x7F800000)
         vector = checked_output(out, table)
@@ -74,7 +75,8 @@ class Bfloat16:
         return stream.getvalue()
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
-        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or NaN or infinity."""
+        """Decode into ``out`` (N,) float32, or a new vector; raise FrameError for a wrong length or
+        NaN or infinity."""
         words = checked_payload(payload, self.payload_bytes(table)).view("<u2")
         check_exponents(words, 0x7F80)
         vector = checked_output(out, table)
@@ -84,15 +86,18 @@ class Bfloat16:
 
 
 def upper_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return finite ``values`` as little-endian bfloat16, by integer arithmetic: no CPU's rounding mode matters."""
+    """Return finite ``values`` as little-endian bfloat16, by integer arithmetic: no CPU's rounding
+    mode matters."""
     words = values.view(np.uint32)
-    # Adding just under half of the kept unit, plus one where the kept part is odd, carries exactly when rounding up.
+    # Adding just under half of the kept unit, plus one where the kept part is odd, carries exactly
+    # when rounding up.
     rounded = words + (np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1)))
     return (rounded >> np.uint32(16)).astype("<u2")
 
 
 def check_exponents(words: NDArray[np.unsignedinteger[Any]], full: int) -> None:
-    """Raise FrameError if any of ``words`` (N,) has every bit of ``full``, the exponent, set: NaN or infinity."""
+    """Raise FrameError if any of ``words`` (N,) has every bit of ``full``, the exponent, set: NaN
+    or infinity."""
     for piece in pieces(0, len(words)):
         if bool(((words[piece] & words.dtype.type(full)) == full).any()):
             raise FrameError("the payload holds NaN or infinity")

@@ -20,7 +20,8 @@ from fedsense_core.tensors import TensorTable
 
 
 class Codec(Protocol):
-    """Turns a flat vector into bytes and back. Both directions are functions of their arguments alone."""
+    """Turns a flat vector into bytes and back. Both directions are functions of their arguments
+    alone."""
 
     @property
     def id(self) -> int:
@@ -38,11 +39,12 @@ class Codec(Protocol):
         """Return the exact length of every payload for ``table``."""
 
     def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
-        """Encode ``vector`` (N,) float32 or float64; raise ValueError if it is not finite or of another shape."""
+        """Encode ``vector`` (N,) float32 or float64; raise ValueError if it is not finite or of
+        another shape."""
 
     def decode(self, payload: bytes | memoryview, table: TensorTable, seed: int, out: Tensor | None = None) -> Tensor:
-        """Decode into ``out`` (N,) float32 or a new vector, with the same bits everywhere; raise FrameError if
-        unsound."""
+        """Decode into ``out`` (N,) float32 or a new vector, with the same bits everywhere; raise
+        FrameError if unsound."""
 
 
 CODECS: dict[str, tuple[Codec, ...]] = {

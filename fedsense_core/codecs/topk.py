@@ -1,10 +1,12 @@
-"""Top-k: the largest magnitudes of every block travel, each with its place, and all others are zero.
+"""Top-k: the largest magnitudes of every block travel, each with its place, and all others are
+zero.
 
-Stich et al., Sparsified SGD with Memory, NeurIPS 2018 (arXiv 1809.07599), with k numbers of every block instead of k of
-the whole vector: places then take 10 bits. It contracts, |x - C(x)|^2 <= (1 - k/d) |x|^2, and needs a residual.
+Stich et al., Sparsified SGD with Memory, NeurIPS 2018 (arXiv 1809.07599), with k numbers of every
+block instead of k of the whole vector: places then take 10 bits. It contracts, |x - C(x)|^2 <= (1 -
+k/d) |x|^2, and needs a residual.
 
-Codes of one block at b bits: k low bytes of the places, the two high bits of four places to a byte (the first one
-lowest), k values in fp16 relative to the block's largest magnitude. Places ascend.
+Codes of one block at b bits: k low bytes of the places, the two high bits of four places to a byte
+(the first one lowest), k values in fp16 relative to the block's largest magnitude. Places ascend.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class TopK(UnrotatedCodec):
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
 
     def block_bytes(self, bits: int) -> int:
-        """Return the bytes that the kept numbers of one block take at ``bits`` bits: at most 128 bits."""
+        """Return the bytes that the kept numbers of one block take at ``bits`` bits: at most 128
+        bits."""
         kept = kept_of_block(bits)
         return kept + -(-kept // 4) + 2 * kept
 
@@ -48,13 +51,15 @@ class TopK(UnrotatedCodec):
         return torch.from_numpy(np.concatenate([*split_places(places.numpy()), values], 1)), rows.peaks_K
 
     def decode_rows(self, codes: Tensor, bits: int) -> Tensor:
-        """Return the kept numbers of codes, uint8 (K, block bytes), at their places: float32 (K, 1024)."""
+        """Return the kept numbers of codes, uint8 (K, block bytes), at their places: float32 (K,
+        1024)."""
         places, values = read_entries(codes.numpy(), kept_of_block(bits))
         rows_KB = torch.zeros(len(codes), BLOCK)
         return rows_KB.scatter_(1, torch.from_numpy(places), torch.from_numpy(values))
 
     def are_sound(self, codes: Bytes, bits: int) -> bool:
-        """Tell whether places ascend, none twice, and no value is NaN or above the block's largest."""
+        """Tell whether places ascend, none twice, and no value is NaN or above the block's
+        largest."""
         places, values = read_entries(codes, kept_of_block(bits))
         return bool((np.diff(places, axis=1) > 0).all()) and bool((np.abs(values) <= 1).all())
 
@@ -67,8 +72,8 @@ def kept_of_block(bits: int) -> int:
 def largest(values_KB: Tensor, kept: int) -> Tensor:
     """Return the places of the ``kept`` largest magnitudes of each row, int64 (K, kept), ascending.
 
-    Of equal magnitudes the first ones win: with the place in its low bits no two keys are equal, and no library's order
-    of equals matters.
+    Of equal magnitudes the first ones win: with the place in its low bits no two keys are equal,
+    and no library's order of equals matters.
     """
     magnitudes = values_KB.abs().view(torch.int32).to(torch.int64)  # as integers, floats without a sign order the same
     keys = (magnitudes << 10) | torch.arange(BLOCK - 1, -1, -1)
@@ -86,7 +91,8 @@ def split_places(places: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
 
 
 def read_entries(codes: Bytes, kept: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return places, below 1024 whatever the bytes, and values (K, kept) of codes (K, block bytes)."""
+    """Return places, below 1024 whatever the bytes, and values (K, kept) of codes (K, block
+    bytes)."""
     low, packed, words = np.split(codes, [kept, kept + -(-kept // 4)], axis=1)
     high = (packed[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
     places = low.astype(np.int64) | high.reshape(len(codes), -1)[:, :kept].astype(np.int64) << 8

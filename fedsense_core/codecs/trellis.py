@@ -1,9 +1,11 @@
-"""The trellis codec: EDEN's rotation and scale, with codes chosen together along a block instead of one by one.
+"""The trellis codec: EDEN's rotation and scale, with codes chosen together along a block instead of
+one by one.
 
-Each number is coded in b bits, but what a code stands for depends on the L - b bits before it, so that the values can
-lie as dense as L bits allow and the Viterbi search picks the path that fits best. Decoding is a look-up in a table of
-2^L values. It comes closer to the limit 2^-2b than any code that treats numbers one by one (Marcellin and Fischer 1990;
-bit-shift trellis with a look-up table: QTIP, arXiv 2406.11235; DESIGN, section 5).
+Each number is coded in b bits, but what a code stands for depends on the L - b bits before it, so
+that the values can lie as dense as L bits allow and the Viterbi search picks the path that fits
+best. Decoding is a look-up in a table of 2^L values. It comes closer to the limit 2^-2b than any
+code that treats numbers one by one (Marcellin and Fischer 1990; bit-shift trellis with a look-up
+table: QTIP, arXiv 2406.11235; DESIGN, section 5).
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ from fedsense_core.codecs.trellis_books import HALF_BOOKS, TrellisBook, trellis_
 from fedsense_core.codecs.viterbi import MAX_CHOICES, best_states
 
 IDS = {8: (3, 13), 10: (4, 14), 12: (5, 15)}
-"""Codec numbers in a frame by state bits, without and with water-filling: both are part of the format."""
+"""Codec numbers in a frame by state bits, without and with water-filling: both are part of the
+format."""
 DISTORTION = {
     8: (1.0, 0.2783, 0.0756, 0.0204, 0.0056),
     10: (1.0, 0.2722, 0.0726, 0.0191, 0.0051),
     12: (1.0, 0.2685, 0.0703, 0.0183, 0.0048),
 }
-"""Measured normalised squared error by state bits, then by bits (``docs/experiments/train_trellis.py``)."""
+"""Measured normalised squared error by state bits, then by bits
+(``docs/experiments/train_trellis.py``)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Trellis(BlockwiseCodec):
             scales_K[part] = scales.cpu()
 
     def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
-        """Write what codes (K, 128 bits) and scales (K,) stand for to the places of the run in ``out`` (N,)."""
+        """Write what codes (K, 128 bits) and scales (K,) stand for to the places of the run in
+        ``out`` (N,)."""
         book = trellis_book(self.state_bits, run.bits)
         if compiled.can_decode(out):
             compiled.decode_trellis(codes, scales_K, layout.places(run.blocks, seed), book, out)
@@ -91,7 +96,8 @@ class Trellis(BlockwiseCodec):
 
 
 def windows(codes_KB: Tensor, bits: int, state_bits: int) -> Tensor:
-    """Return the state after each code (K, 1024), int32: the last ``state_bits`` bits of the circular code string."""
+    """Return the state after each code (K, 1024), int32: the last ``state_bits`` bits of the
+    circular code string."""
     states_KB = codes_KB.clone()
     for back in range(1, -(-state_bits // bits)):
         states_KB |= codes_KB.roll(back, 1) << (bits * back)
@@ -99,6 +105,7 @@ def windows(codes_KB: Tensor, bits: int, state_bits: int) -> Tensor:
 
 
 def blocks_at_once(book: TrellisBook) -> int:
-    """Return how many blocks are searched together: a GPU has the memory for sixteen times as many."""
+    """Return how many blocks are searched together: a GPU has the memory for sixteen times as
+    many."""
     room = MAX_CHOICES * (16 if book.values_S.device.type == "cuda" else 1)
     return max(1, min(room // (BLOCK * book.branches_CH.shape[1]), CHUNK_BLOCKS * 16))

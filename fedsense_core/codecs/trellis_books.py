@@ -1,8 +1,9 @@
-"""What each state of a trellis stands for: tables refined on normal numbers by ``docs/experiments/train_trellis.py``.
+"""What each state of a trellis stands for: tables refined on normal numbers by
+``docs/experiments/train_trellis.py``.
 
-Constants, not computed at import, because both sides must hold the same bits. Each number is an fp16, and the
-complement of a state stands for the negative number, so half a table in base64 is all there is. Changing one is a new
-wire format.
+Constants, not computed at import, because both sides must hold the same bits. Each number is an
+fp16, and the complement of a state stands for the negative number, so half a table in base64 is all
+there is. Changing one is a new wire format.
 """
 
 from __future__ import annotations
@@ -311,7 +312,8 @@ HALF_BOOKS: dict[tuple[int, int], str] = {
     ),
 }
 # fmt: on
-"""First half of the values by (state bits L, bits b): base64 of 2^(L-1) little-endian fp16 numbers."""
+"""First half of the values by (state bits L, bits b): base64 of 2^(L-1) little-endian fp16
+numbers."""
 
 STATE_BITS = tuple(sorted({state_bits for state_bits, _ in HALF_BOOKS}))
 TRELLIS_BITS = tuple(sorted({bits for _, bits in HALF_BOOKS}))
@@ -319,7 +321,8 @@ TRELLIS_BITS = tuple(sorted({bits for _, bits in HALF_BOOKS}))
 
 @dataclass(frozen=True)
 class TrellisBook:
-    """The values of the states of one trellis, in the two orders that decoding and encoding read."""
+    """The values of the states of one trellis, in the two orders that decoding and encoding
+    read."""
 
     bits: int
     """b: bits that a step shifts in."""

@@ -1,7 +1,7 @@
 """What the codecs of other methods share: blocks coded as they are, without a rotation.
 
-Shapes: K blocks of B = 1024 numbers. A block is decoded as its scale times what its codes stand for: one float32
-multiplication of exact numbers, so that every CPU decodes the same bits.
+Shapes: K blocks of B = 1024 numbers. A block is decoded as its scale times what its codes stand
+for: one float32 multiplication of exact numbers, so that every CPU decodes the same bits.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Rows:
         return cls(values_KB, peaks_K, counts(chunk), seed, chunk.blocks.start)
 
     def unit(self) -> Tensor:
-        """Return y = x / peak (K, 1024), within [-1, 1], whose sums and squares neither overflow nor vanish."""
+        """Return y = x / peak (K, 1024), within [-1, 1], whose sums and squares neither overflow
+        nor vanish."""
         return self.values_KB / torch.where(self.peaks_K > 0, self.peaks_K, torch.inf)[:, None]
 
     def norms(self, unit_KB: Tensor) -> Tensor:
@@ -54,7 +55,8 @@ class Rows:
         return rounded_sqrt(row_sums(unit_KB * unit_KB))
 
     def draws(self) -> Tensor:
-        """Return u (K, 1024), the codec's random choices: a function of the seed and of the block's place alone."""
+        """Return u (K, 1024), the codec's random choices: a function of the seed and of the block's
+        place alone."""
         return uniform(self.seed, self.first, len(self.values_KB))
 
 
@@ -68,10 +70,12 @@ def counts(chunk: Chunk) -> Tensor:
 
 
 def uniform(seed: int, first: int, blocks: int) -> Tensor:
-    """Return uniform numbers (blocks, 1024) float32 for the blocks from ``first``; ``seed`` is taken mod 2^64.
+    """Return uniform numbers (blocks, 1024) float32 for the blocks from ``first``; ``seed`` is
+    taken mod 2^64.
 
-    Each is an odd multiple of 2^-24: u < p has the chance p to within 2^-24, never for p = 0 and always for p = 1.
-    SHAKE-128 for the reason that ``signs`` gives, and block by block so that it does not matter where a chunk begins.
+    Each is an odd multiple of 2^-24: u < p has the chance p to within 2^-24, never for p = 0 and
+    always for p = 1. SHAKE-128 for the reason that ``signs`` gives, and block by block so that it
+    does not matter where a chunk begins.
     """
     keys = (struct.pack("<QQ", seed % 2**64, block) for block in range(first, first + blocks))
     octets = np.frombuffer(b"".join(hashlib.shake_128(key).digest(3 * BLOCK) for key in keys), np.uint8)
@@ -82,7 +86,8 @@ def uniform(seed: int, first: int, blocks: int) -> Tensor:
 
 @dataclass(frozen=True)
 class UnrotatedCodec(BlockwiseCodec):
-    """A blockwise codec that turns rows into codes and back; walking, scales and checks are done here."""
+    """A blockwise codec that turns rows into codes and back; walking, scales and checks are done
+    here."""
 
     name: ClassVar[str]
     """The name that stands for the codec in a configuration."""
@@ -99,7 +104,8 @@ class UnrotatedCodec(BlockwiseCodec):
 
     @abstractmethod
     def decode_rows(self, codes: Tensor, bits: int) -> Tensor:
-        """Return what codes, uint8 (K, block bytes), stand for under a scale of 1: a new float32 (K, 1024)."""
+        """Return what codes, uint8 (K, block bytes), stand for under a scale of 1: a new float32
+        (K, 1024)."""
 
     def are_sound(self, codes: Bytes, bits: int) -> bool:
         """Tell whether an encoder can have sent the codes (K, block bytes)."""
@@ -121,7 +127,8 @@ class UnrotatedCodec(BlockwiseCodec):
             codes[part] = written.numpy()
 
     def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
-        """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in ``out`` (N,)."""
+        """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in
+        ``out`` (N,)."""
         for chunk in layout.chunks(run.blocks):
             part = chunk.within(run)
             rows_KB = self.decode_rows(torch.from_numpy(codes[part].copy()), run.bits)

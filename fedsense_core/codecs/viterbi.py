@@ -1,12 +1,13 @@
 """The search for the best path through a bit-shift trellis, in plain torch, many blocks at a time.
 
-A state is the last L bits of a code string; a step of k bits shifts them by k and appends a code c, and each state
-stands for one value. The path whose values are nearest to a sequence is found by dynamic programming (Viterbi 1967).
-The trellis is circular: the state after the last code is the state before the first, so that no block spends bits on a
-start (tail biting, as in QTIP, arXiv 2406.11235).
+A state is the last L bits of a code string; a step of k bits shifts them by k and appends a code c,
+and each state stands for one value. The path whose values are nearest to a sequence is found by
+dynamic programming (Viterbi 1967). The trellis is circular: the state after the last code is the
+state before the first, so that no block spends bits on a start (tail biting, as in QTIP, arXiv
+2406.11235).
 
-Shapes: K blocks, here the last axis, T steps, S = 2^L states, C = 2^k codes, H = S / C. State s has the predecessors p
-H + (s >> k), p < C.
+Shapes: K blocks, here the last axis, T steps, S = 2^L states, C = 2^k codes, H = S / C. State s has
+the predecessors p H + (s >> k), p < C.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from torch import Tensor
 TAIL = 64
 """Steps searched on each side of a block's border to find the state in which the circle closes."""
 MAX_CHOICES = 32 * 2**20
-"""Bytes of choices that may be held at once: bounds the blocks that are searched together on a CPU."""
+"""Bytes of choices that may be held at once: bounds the blocks that are searched together on a
+CPU."""
 
 
 def best_states(z_KT: Tensor, branches_CH: Tensor) -> Tensor:
-    """Return the states (K, T), int32, of the best circular path for each row of ``z_KT`` (K, T) float32.
+    """Return the states (K, T), int32, of the best circular path for each row of ``z_KT`` (K, T)
+    float32.
 
-    The circle closes in the state that is best for the last and first ``TAIL`` numbers alone; the path is the best of
-    those through it. Ties go to the smaller predecessor.
+    The circle closes in the state that is best for the last and first ``TAIL`` numbers alone; the
+    path is the best of those through it. Ties go to the smaller predecessor.
     """
     z_TK = z_KT.T.contiguous()  # blocks last: every operation then runs along them
     costs_SK = z_TK.new_zeros(branches_CH.numel(), z_TK.shape[1])
@@ -35,7 +38,8 @@ def best_states(z_KT: Tensor, branches_CH: Tensor) -> Tensor:
 
 
 def forward(z_TK: Tensor, branches_CH: Tensor, costs_SK: Tensor) -> Tensor:
-    """Run the recursion from ``costs_SK`` (S, K), which it overwrites; return the choices p (T, H, K), uint8."""
+    """Run the recursion from ``costs_SK`` (S, K), which it overwrites; return the choices p (T, H,
+    K), uint8."""
     fan, half = branches_CH.shape
     (steps, blocks), values_HC1 = z_TK.shape, branches_CH.T[:, :, None].contiguous()
     choices_THK = torch.empty(steps, half, blocks, dtype=torch.uint8, device=z_TK.device)
@@ -67,6 +71,7 @@ def backward(last_K: Tensor, choices_THK: Tensor, branches_CH: Tensor) -> Tensor
 
 
 def first_least(costs_SK: Tensor) -> Tensor:
-    """Return the index of the first least cost of each column (K,): torch's own choice among equals is not fixed."""
+    """Return the index of the first least cost of each column (K,): torch's own choice among equals
+    is not fixed."""
     index_S1 = torch.arange(len(costs_SK), device=costs_SK.device)[:, None]
     return torch.where(costs_SK == costs_SK.amin(0), index_S1, len(costs_SK)).amin(0)

@@ -1,4 +1,5 @@
-"""What clients do: local training, its guidance and alignment, and what a client keeps of its own model."""
+"""What clients do: local training, its guidance and alignment, and what a client keeps of its own
+model."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ class TrainSection(Section):
     batch_size: int = Field(64, ge=2)
     """Chips in a batch."""
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
-    """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the rest, and the first
-    and last layers, to AdamW."""
+    """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the
+    rest, and the first and last layers, to AdamW."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum (sgd); Muon has its own of 0.95."""
     learning_rate: float = Field(4e-3, gt=0)
@@ -32,8 +33,8 @@ class TrainSection(Section):
     proximal: float = Field(0.0, ge=0)
     """μ of FedProx: half of it times the squared distance to the global model joins the loss."""
     global_momentum: float = Field(0.0, ge=0, lt=1)
-    """Share of every local step that repeats the last global update (MoFedSAM); that update is exact where
-    ``guidance.momentum`` is 0, else a moving average of the last ones."""
+    """Share of every local step that repeats the last global update (MoFedSAM); that update is
+    exact where ``guidance.momentum`` is 0, else a moving average of the last ones."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps of the run with a rising learning rate; a cosine follows."""
     temperature: float = Field(0.1, gt=0)
@@ -48,15 +49,16 @@ class TrainSection(Section):
     """Random directions along which the regulariser looks (lejepa): new ones in each step, in
     each round if it is federated."""
     federated_sigreg: bool = False
-    """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients then send sums over
-    what they trained on and get how far all were from them, 136 bytes a direction each way."""
+    """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients
+    then send sums over what they trained on and get how far all were from them, 136 bytes a
+    direction each way."""
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     """Share of patches hidden from the encoder (mae)."""
     band_subset: float = Field(0.5, ge=0, le=1)
     """Probability that a batch shows only a random subset of its bands; wavelength stems only."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` is bf16 autocast on CUDA and fp32 on the CPU. ``fp32`` is float32 throughout, without the TF32 in which
-    torch would convolve on CUDA."""
+    """``auto`` is bf16 autocast on CUDA and fp32 on the CPU. ``fp32`` is float32 throughout,
+    without the TF32 in which torch would convolve on CUDA."""
 
 
 class GuidanceSection(Section):
@@ -67,15 +69,15 @@ class GuidanceSection(Section):
     radius: float = Field(0.1, ge=0)
     """r: radius of the perturbation, as ``guidance.scale`` measures it."""
     scale: Literal["update", "absolute"] = "update"
-    """``update``: each tensor's radius is r times the norm of its last aggregated update; ``absolute``: r is the norm
-    of the perturbation of all tensors together, as in SAM."""
+    """``update``: each tensor's radius is r times the norm of its last aggregated update;
+    ``absolute``: r is the norm of the perturbation of all tensors together, as in SAM."""
     direction: Literal["momentum", "random"] = "momentum"
     """``random`` is the control: a direction that means nothing."""
     sign: Literal[-1, 0, 1] = 1
     """1 looks from the sharp side; 0 and -1 are controls."""
     ramp: float = Field(0.1, ge=0, le=1)
-    """Share of the rounds over which the radius rises to its value, from 0 in round 1; with 0, an absolute radius is
-    full from round 1 on."""
+    """Share of the rounds over which the radius rises to its value, from 0 in round 1; with 0, an
+    absolute radius is full from round 1 on."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """β of the momentum of global updates."""
     mix: float = Field(0.5, ge=0, le=1)
@@ -88,10 +90,11 @@ class AlignmentSection(Section):
     """Keeping representations near the universal encoder's."""
 
     kind: Literal["representation", "cross"] = "representation"
-    """``representation``: distance of pooled or projected features; ``cross``: the cross distillation of FedX
-    (simclr and byol)."""
+    """``representation``: distance of pooled or projected features; ``cross``: the cross
+    distillation of FedX (simclr and byol)."""
     weight: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """μ; ``auto`` is 0.5 for contrastive recipes and 0.1 for masked images; 0 saves the second forward pass."""
+    """μ; ``auto`` is 0.5 for contrastive recipes and 0.1 for masked images; 0 saves the second
+    forward pass."""
     target: Literal["global", "shifted"] = "global"
     """Whether the anchor is ŵ or the shifted start."""
 
@@ -100,10 +103,11 @@ class RetentionSection(Section):
     """What a client keeps of its own model when a new global one arrives."""
 
     kind: Literal["none", "predictor", "average"] = "none"
-    """``predictor``: its own predictor where the models are far apart (FedU; byol only); ``average``: a moving average
-    of both, by their distance (FedEMA)."""
+    """``predictor``: its own predictor where the models are far apart (FedU; byol only);
+    ``average``: a moving average of both, by their distance (FedEMA)."""
     threshold: float = Field(0.4, ge=0)
-    """Distance of the encoders, averaged over their matrices and kernels, from which on the client's predictor stays
-    (predictor)."""
+    """Distance of the encoders, averaged over their matrices and kernels, from which on the
+    client's predictor stays (predictor)."""
     scaler: float = Field(0.7, ge=0)
-    """τ of FedEMA: share that a client keeps in its second round, from which λ follows (average)."""
+    """τ of FedEMA: share that a client keeps in its second round, from which λ follows
+    (average)."""

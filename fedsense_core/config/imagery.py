@@ -15,10 +15,12 @@ class ModelSection(Section):
     architecture: str = "resnet18"
     """timm model name."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of ``timm.create_model``; JSON types only, they are exported with the encoder."""
+    """Further arguments of ``timm.create_model``; JSON types only, they are exported with the
+    encoder."""
     stem: Literal["auto", "plain", "wavelength"] = "auto"
-    """What reads the bands: ``plain`` is timm's own convolution; ``wavelength`` makes the kernel of each band from its
-    wavelength or polarisation; ``auto`` is ``wavelength`` where ``data.bands`` is ``all``."""
+    """What reads the bands: ``plain`` is timm's own convolution; ``wavelength`` makes the kernel of
+    each band from its wavelength or polarisation; ``auto`` is ``wavelength`` where ``data.bands``
+    is ``all``."""
     band_kernels: int = Field(16, ge=1)
     """Kernels that are mixed into that of a band (wavelength)."""
     projector: Annotated[tuple[int, int], AsTuple] = (256, 64)
@@ -35,8 +37,8 @@ class DataSection(Section):
     """What the model sees."""
 
     bands: Annotated[Literal["all"] | tuple[str, ...], BandNames] = ("red", "green", "blue")
-    """Bands read from every sensor, by name, as a list or a text with commas; ``all``: from each sensor all that it
-    has."""
+    """Bands read from every sensor, by name, as a list or a text with commas; ``all``: from each
+    sensor all that it has."""
     chip_size: int = Field(64, ge=8)
     """Side of the chips cut from the rasters, pixels."""
     view_size: int = Field(48, ge=8)
@@ -48,29 +50,34 @@ class DataSection(Section):
     blur: float = Field(0.0, ge=0, le=1)
     """Probability that a view is blurred (all recipes but mae)."""
     noise: float = Field(0.0, ge=0)
-    """Largest deviation of white noise on a view, in deviations of the band (all recipes but mae)."""
+    """Largest deviation of white noise on a view, in deviations of the band (all recipes but
+    mae)."""
     drop_bands: float = Field(0.0, ge=0, le=1)
-    """Probability that some bands of a view, never all, are replaced by their mean (all recipes but mae)."""
+    """Probability that some bands of a view, never all, are replaced by their mean (all recipes but
+    mae)."""
     share_statistics: bool = False
-    """Ask institutions for counts of pixel values by sensor and band, which are merged and exported with the encoder.
-    Only those whose site file says ``share_statistics = true`` send them."""
+    """Ask institutions for counts of pixel values by sensor and band, which are merged and exported
+    with the encoder. Only those whose site file says ``share_statistics = true`` send them."""
 
 
 class PartitionSection(Section):
     """Studies in simulation: how imagery is shared out among clients."""
 
     kind: Literal["sites", "iid", "blocks", "sensor", "dirichlet"] = "sites"
-    """``sites``: one client for each site file; the others share all imagery out anew: at random, by region blocks, by
-    sensor, or with mixes of classes drawn from a Dirichlet distribution."""
+    """``sites``: one client for each site file; the others share all imagery out anew: at random,
+    by region blocks, by sensor, or with mixes of classes drawn from a Dirichlet distribution."""
     clients: int = Field(8, ge=1)
     """Clients among whom all imagery is shared out (all kinds but ``sites``)."""
     tail: float = Field(0.0, ge=0)
-    """Sizes fall as rank^-tail from client to client: 0 equal, 1 as in Zipf's law (all kinds but ``sites``)."""
+    """Sizes fall as rank^-tail from client to client: 0 equal, 1 as in Zipf's law (all kinds but
+    ``sites``)."""
     block_pixels: int = Field(512, ge=1)
     """Side of a region block in pixels of its scene (blocks, sensor)."""
     alpha: float = Field(0.5, gt=0)
-    """Concentration of the mixes: large, all clients are alike; small, each has few classes (dirichlet)."""
+    """Concentration of the mixes: large, all clients are alike; small, each has few classes
+    (dirichlet)."""
     by: Literal["cluster", "label"] = "cluster"
-    """Classes: ``label`` is the name of the folder that a scene's file lies in, ``cluster`` what a chip looks like."""
+    """Classes: ``label`` is the name of the folder that a scene's file lies in, ``cluster`` what a
+    chip looks like."""
     clusters: int = Field(10, ge=2)
     """Clusters that are told apart (by ``cluster``)."""

@@ -1,7 +1,8 @@
 """From what a user says to the settings of a run; a wrong key or value stops it at once.
 
-Four layers, later ones win: the defaults below, the ``[fedsense]`` table of ``flower.toml``, the preset, and Flower's
-run config (``flwr run -c``). In the run config the word ``preset`` means "as the layers below say".
+Four layers, later ones win: the defaults below, the ``[fedsense]`` table of ``flower.toml``, the
+preset, and Flower's run config (``flwr run -c``). In the run config the word ``preset`` means "as
+the layers below say".
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def known_keys() -> list[str]:
 def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
     """Build the configuration of a run.
 
-    ``run_config`` maps dotted keys to scalars, as Flower passes it; ``defaults`` is the ``[fedsense]`` table of
-    ``flower.toml`` (read from the bundle when None). Raises ConfigError with the nearest right key or value.
+    ``run_config`` maps dotted keys to scalars, as Flower passes it; ``defaults`` is the
+    ``[fedsense]`` table of ``flower.toml`` (read from the bundle when None). Raises ConfigError
+    with the nearest right key or value.
     """
     chosen = {key: value for key, value in run_config.items() if value != FROM_PRESET}
     name = str(chosen.pop("preset", (defaults or {}).get("preset", "fedsense")))
@@ -73,7 +75,8 @@ def _check_codecs(config: Config) -> None:
 
 
 def flower_defaults() -> dict[str, Any]:
-    """Return ``[fedsense]`` of ``flower.toml``, which lies beside the packages, or inside fedsense_core in a wheel."""
+    """Return ``[fedsense]`` of ``flower.toml``, which lies beside the packages, or inside
+    fedsense_core in a wheel."""
     here = Path(__file__).parents[1]
     for path in (here.parent / "flower.toml", here / "flower.toml"):
         if path.is_file():

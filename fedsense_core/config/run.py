@@ -19,13 +19,15 @@ class RunSection(Section):
     folder: str = "auto"
     """Run folder, an absolute path; ``auto`` is ``~/.fedsense/runs/<preset>-seed<seed>``."""
     resume: Literal["auto", "never"] = "auto"
-    """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an existing folder."""
+    """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an
+    existing folder."""
     evaluate_every: int = Field(2, ge=0)
     """Probe the encoder every E rounds and after the last; 0 never."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints that stay on disk."""
     keep_models: bool = True
-    """Keep the last round's global model and what each client made of it, for ``fedsense analyse``."""
+    """Keep the last round's global model and what each client made of it, for ``fedsense
+    analyse``."""
     report: bool = True
     """Write report.html at the end."""
 
@@ -48,11 +50,13 @@ class FederationSection(Section):
     pooled: bool = False
     """One client opens every site file (``centralised``; simulation only)."""
     sites: str = "sample"
-    """Simulation: folder of site files, one per SuperNode in name order; ``sample`` is the shipped federation."""
+    """Simulation: folder of site files, one per SuperNode in name order; ``sample`` is the shipped
+    federation."""
     public: str = "sample"
     """Site file of the public imagery, read by the server; ``sample`` is the shipped set."""
     labelled: str = "sample"
-    """Folder of the labelled set for the probes, read by the server; ``sample`` is the shipped set, empty is none."""
+    """Folder of the labelled set for the probes, read by the server; ``sample`` is the shipped set,
+    empty is none."""
 
 
 class AdmissionSection(Section):

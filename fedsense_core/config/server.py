@@ -1,4 +1,5 @@
-"""What travels, and what the server makes of it: codecs, aggregation, outer optimiser, distillation."""
+"""What travels, and what the server makes of it: codecs, aggregation, outer optimiser,
+distillation."""
 
 from __future__ import annotations
 
@@ -19,17 +20,19 @@ class CodecSection(Section):
     state_bits: Literal[8, 10, 12] = 8
     """trellis: bits of state; each one more halves the speed of encoding."""
     waterfill: bool = False
-    """Deal the bits out over the tensors of each vector, where they remove the most error (eden, trellis)."""
+    """Deal the bits out over the tensors of each vector, where they remove the most error (eden,
+    trellis)."""
 
 
 class UplinkSection(CodecSection):
     """Client to server."""
 
     feedback: bool = True
-    """Carry what the codec lost over to the next round; off below half participation, where it would be stale, and
-    without aggregation, where rounds do not add up."""
+    """Carry what the codec lost over to the next round; off below half participation, where it
+    would be stale, and without aggregation, where rounds do not add up."""
     predictor: bool = False
-    """Code the update less γ_l m̂_l, the part of it that server and clients both expect from earlier rounds."""
+    """Code the update less γ_l m̂_l, the part of it that server and clients both expect from
+    earlier rounds."""
 
 
 class DownlinkSection(CodecSection):
@@ -43,8 +46,9 @@ class AggregationSection(Section):
     """How the clients' updates become one."""
 
     kind: Literal["mean", "l-dawa", "l-dawa-normalised", "none"] = "mean"
-    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``: the mean is not
-    used, and distillation alone moves the model (FLESD, FedMKD, ``public-only``)."""
+    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``:
+    the mean is not used, and distillation alone moves the model (FLESD, FedMKD,
+    ``public-only``)."""
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
 
@@ -64,9 +68,10 @@ class DistillationSection(Section):
     """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
 
     kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
-    """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD; ``multi-teacher``: their
-    features, weighted for each chip (FedMKD); ``public-ssl`` (plain self-supervision, equal steps) and ``self`` (the
-    mean as its own teacher; set ``public_weight`` to 0) are controls."""
+    """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD;
+    ``multi-teacher``: their features, weighted for each chip (FedMKD); ``public-ssl`` (plain
+    self-supervision, equal steps) and ``self`` (the mean as its own teacher; set ``public_weight``
+    to 0) are controls."""
     steps: int = Field(20, ge=1)
     """Optimiser steps a round."""
     batch_size: int = Field(128, ge=4)

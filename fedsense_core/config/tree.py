@@ -21,10 +21,11 @@ from fedsense_core.config.server import (
 from fedsense_core.errors import ConfigError
 
 SCALED_CODECS = ("eden", "trellis")
-"""Codecs with a second scale, which makes them unbiased where nothing carries over what they lose."""
+"""Codecs with a second scale, which makes them unbiased where nothing carries over what they
+lose."""
 UNBIASED_CODECS = ("qsgd", "ternary")
-"""Codecs whose error may exceed what they code: with feedback they would owe more and more (Karimireddy et al.
-2019)."""
+"""Codecs whose error may exceed what they code: with feedback they would owe more and more
+(Karimireddy et al. 2019)."""
 FREE_KEYS = (
     "run.folder",
     "run.resume",
@@ -141,7 +142,8 @@ class Config(Section):
 
     @property
     def asks_clients(self) -> bool:
-        """Whether anything that clients do reaches the model; where it does not, they are left alone."""
+        """Whether anything that clients do reaches the model; where it does not, they are left
+        alone."""
         return self.aggregation.kind != "none" or self.distillation.asks_clients
 
     @property
@@ -167,22 +169,25 @@ class Config(Section):
 
     @property
     def momentum_in_use(self) -> float | None:
-        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that lag."""
+        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that
+        lag."""
         guided = self.guidance.kind in ("shift", "mixed") or self.train.global_momentum > 0
         in_use = guided or self.predictor_in_use
         return self.guidance.momentum if in_use else None
 
     @property
     def predictor_in_use(self) -> bool:
-        """Whether updates are coded less their prediction; nothing is gained where no codec loses anything."""
+        """Whether updates are coded less their prediction; nothing is gained where no codec loses
+        anything."""
         return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
 
     @property
     def feedback_in_use(self) -> bool:
         """Whether clients carry a residual.
 
-        Below half participation it would go stale between a client's rounds. Without aggregation no sum of updates
-        makes up for what was lost: what a client owes of one model would only blur the next one that it sends.
+        Below half participation it would go stale between a client's rounds. Without aggregation no
+        sum of updates makes up for what was lost: what a client owes of one model would only blur
+        the next one that it sends.
         """
         able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
         adds_up = self.aggregation.kind != "none" and self.federation.participation >= 0.5

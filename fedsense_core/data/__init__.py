@@ -1,4 +1,5 @@
-"""An institution's imagery: site files, sensor cards, chips, augmentation, and the sample that ships with FedSense."""
+"""An institution's imagery: site files, sensor cards, chips, augmentation, and the sample that
+ships with FedSense."""
 
 from fedsense_core.data.batches.augment import Augmentation, augment
 from fedsense_core.data.batches.batch import Batch, epoch_batches

@@ -21,8 +21,9 @@ def embed(
 ) -> np.ndarray:
     """Return the features (N, D) float32 of the chips ``x_NCHW``, which are standardised.
 
-    With ``size`` the chips are first resized to ``size`` x ``size`` pixels, antialiased. The encoder is moved to
-    ``device``; it computes in eval mode and in float32, and is then as trainable as it was before.
+    With ``size`` the chips are first resized to ``size`` x ``size`` pixels, antialiased. The
+    encoder is moved to ``device``; it computes in eval mode and in float32, and is then as
+    trainable as it was before.
     """
     encoder.to(device)
     with evaluating(encoder):
@@ -40,7 +41,8 @@ def resize(x_NCHW: Tensor, size: int | None) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Hold ``module`` in eval mode, then give every submodule its own mode back (a frozen norm stays frozen)."""
+    """Hold ``module`` in eval mode, then give every submodule its own mode back (a frozen norm
+    stays frozen)."""
     training = [(child, child.training) for child in module.modules()]
     module.eval()
     try:

@@ -61,8 +61,8 @@ def probe(
 ) -> ProbeScores:
     """Score ``encoder`` on ``labelled`` by weighted nearest neighbours and by logistic regression.
 
-    Chips are resized to ``size`` x ``size`` pixels first. Deterministic. Raises SiteError for an empty part or a class
-    without training samples, FedSenseError when the encoder has diverged.
+    Chips are resized to ``size`` x ``size`` pixels first. Deterministic. Raises SiteError for an
+    empty part or a class without training samples, FedSenseError when the encoder has diverged.
     """
     train_f, test_f = (
         embed(encoder, torch.as_tensor(part.values), size=size, device=device)

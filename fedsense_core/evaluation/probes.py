@@ -1,7 +1,7 @@
 """Two probes of frozen features: nearest neighbours and logistic regression.
 
-The weighted neighbour vote is that of Wu et al. 2018 (arXiv 1805.01978), the usual companion of self-supervised
-training. Shapes: N training samples, M test samples, D features.
+The weighted neighbour vote is that of Wu et al. 2018 (arXiv 1805.01978), the usual companion of
+self-supervised training. Shapes: N training samples, M test samples, D features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ NEIGHBOURS = 20
 AT_ONCE = 1024
 """Test samples whose similarities are held in memory together."""
 INVERSE_PENALTY = 0.1
-"""scikit-learn's C, below its default of 1: a few hundred labels do not determine a few hundred weights a class."""
+"""scikit-learn's C, below its default of 1: a few hundred labels do not determine a few hundred
+weights a class."""
 
 
 def knn_scores(
@@ -31,17 +32,20 @@ def knn_scores(
     groups: np.ndarray | None = None,
     k: int = NEIGHBOURS,
 ) -> Scores:
-    """Score the vote of the ``k`` training features (N, D) nearest in cosine to each test feature (M, D).
+    """Score the vote of the ``k`` training features (N, D) nearest in cosine to each test feature
+    (M, D).
 
-    A neighbour counts exp(cos / 0.07). ``groups`` (M,) are the test samples' scenes. Raises SiteError for an empty
-    part or a class without training samples, FedSenseError for features that are not finite.
+    A neighbour counts exp(cos / 0.07). ``groups`` (M,) are the test samples' scenes. Raises
+    SiteError for an empty part or a class without training samples, FedSenseError for features that
+    are not finite.
     """
     _check(train_f, train_y, test_f, test_y)
     return score(test_y, knn_predictions(train_f, train_y, test_f, k), groups)
 
 
 def knn_predictions(train_f: np.ndarray, train_y: np.ndarray, test_f: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Return the classes (M,) for which the neighbours of ``knn_scores`` vote; test samples are taken in parts."""
+    """Return the classes (M,) for which the neighbours of ``knn_scores`` vote; test samples are
+    taken in parts."""
     unit_ND = _unit(train_f)
     votes = []
     for part_BD in np.split(_unit(test_f), range(AT_ONCE, len(test_f), AT_ONCE)):
@@ -59,9 +63,11 @@ def linear_scores(
     test_y: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> Scores:
-    """Score a logistic regression on features standardised by the training part's mean and deviation.
+    """Score a logistic regression on features standardised by the training part's mean and
+    deviation.
 
-    Deterministic: the penalised problem is convex and solved from zero. Arguments and errors as in ``knn_scores``.
+    Deterministic: the penalised problem is convex and solved from zero. Arguments and errors as in
+    ``knn_scores``.
     """
     _check(train_f, train_y, test_f, test_y)
     return score(test_y, linear_predictions(train_f, train_y, test_f), groups)
@@ -70,7 +76,8 @@ def linear_scores(
 def linear_predictions(train_f: np.ndarray, train_y: np.ndarray, test_f: np.ndarray) -> np.ndarray:
     """Return the classes (M,) that the probe of ``linear_scores`` predicts."""
     mean, std = train_f.mean(0), train_f.std(0) + 1e-6
-    # L-BFGS takes some 40 steps on standardised features; second-order solvers need a (D K)² matrix.
+    # L-BFGS takes some 40 steps on standardised features; second-order solvers need a (D K)²
+    # matrix.
     model = LogisticRegression(C=INVERSE_PENALTY, solver="lbfgs", tol=1e-4, max_iter=1000)
     model.fit((train_f - mean) / std, train_y)
     return np.asarray(model.predict((test_f - mean) / std))

@@ -1,8 +1,9 @@
-"""Accuracy and macro F1 of predicted classes, with a standard error that respects groups of related chips.
+"""Accuracy and macro F1 of predicted classes, with a standard error that respects groups of related
+chips.
 
-Chips cut from one scene resemble each other, so they are not independent evidence. The standard error is a cluster
-bootstrap (Cameron, Gelbach and Miller 2008, "Bootstrap-based improvements for inference with clustered errors"):
-whole groups are drawn with replacement.
+Chips cut from one scene resemble each other, so they are not independent evidence. The standard
+error is a cluster bootstrap (Cameron, Gelbach and Miller 2008, "Bootstrap-based improvements for
+inference with clustered errors"): whole groups are drawn with replacement.
 
 Shapes: M test samples, G groups, K classes, R resamples.
 """
@@ -28,14 +29,16 @@ class Scores:
     macro_f1: float
     """Mean over classes of the harmonic mean of precision and recall."""
     macro_f1_se: float
-    """Standard error of macro_f1 from resampled groups; NaN when there are fewer than two groups."""
+    """Standard error of macro_f1 from resampled groups; NaN when there are fewer than two
+    groups."""
 
 
 def score(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Scores:
     """Score ``predicted`` (M,) against ``truth`` (M,), integer classes.
 
-    ``groups`` (M,) names the scene each sample comes from; None makes every sample its own group. Macro F1 averages
-    over the classes that occur in truth or prediction, as scikit-learn does. Raises SiteError for an empty set.
+    ``groups`` (M,) names the scene each sample comes from; None makes every sample its own group.
+    Macro F1 averages over the classes that occur in truth or prediction, as scikit-learn does.
+    Raises SiteError for an empty set.
     """
     if len(truth) == 0:
         raise SiteError("cannot score an empty test set: give at least one labelled sample.")
@@ -50,14 +53,16 @@ def score(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = 
 
 
 def paired_lift(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
-    """Return macro F1 of predictions ``a`` minus ``b`` (M,), and its standard error under the same draws of groups."""
+    """Return macro F1 of predictions ``a`` minus ``b`` (M,), and its standard error under the same
+    draws of groups."""
     counts = [_counts(truth, predicted, groups) for predicted in (a, b)]
     difference = float(_macro_f1(counts[0].sum(0)) - _macro_f1(counts[1].sum(0)))
     return difference, float((_resampled_f1(counts[0], 0) - _resampled_f1(counts[1], 0)).std(ddof=1))
 
 
 def _counts(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Return for each group and class the number of hits, true members and predictions, (G, 3, K) float64."""
+    """Return for each group and class the number of hits, true members and predictions, (G, 3, K)
+    float64."""
     codes = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     shape = (int(codes.max()) + 1, 3, int(max(truth.max(), predicted.max())) + 1)
     hit = truth == predicted
@@ -77,7 +82,8 @@ def _macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def _resampled_f1(counts_G3K: np.ndarray, seed: int) -> np.ndarray:
-    """Return macro F1 (R,) of R draws of G groups with replacement: one product of draw counts with the counts."""
+    """Return macro F1 (R,) of R draws of G groups with replacement: one product of draw counts with
+    the counts."""
     groups = len(counts_G3K)
     draws_RG = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES)
     counts = draws_RG @ counts_G3K.reshape(groups, -1)

@@ -1,11 +1,13 @@
 """Any bands, one model: weights that are made from what a band is, not from its place in the file.
 
-A band's code says its wavelength or its polarisation. A small network turns the code into a mixture, and the mixture
-weighs a bank of learned kernels, so that sensors share every parameter whatever bands they have. Generating kernels
-from wavelengths is the idea of DOFA (arXiv 2403.15356); the bank keeps the generator small. Each band's kernel comes
-from its own code alone, so the order of the bands carries nothing.
+A band's code says its wavelength or its polarisation. A small network turns the code into a
+mixture, and the mixture weighs a bank of learned kernels, so that sensors share every parameter
+whatever bands they have. Generating kernels from wavelengths is the idea of DOFA (arXiv
+2403.15356); the bank keeps the generator small. Each band's kernel comes from its own code alone,
+so the order of the bands carries nothing.
 
-Shapes: B batch, C bands, H W pixels, D features, K a kernel's side, E a code's length, R kernels of the bank.
+Shapes: B batch, C bands, H W pixels, D features, K a kernel's side, E a code's length, R kernels of
+the bank.
 """
 
 from __future__ import annotations
@@ -23,18 +25,21 @@ from fedsense_core.data.sites.sensors import Band, Polarisation
 from fedsense_core.errors import ConfigError
 
 PERIODS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
-"""Of a code's sines and cosines, in natural logarithms of micrometres. The longest is more than 0.2 to 20 um; on the
-shortest, neighbouring red-edge bands are a sixth of a turn apart and the reds of two sensors a sixteenth."""
+"""Of a code's sines and cosines, in natural logarithms of micrometres. The longest is more than 0.2
+to 20 um; on the shortest, neighbouring red-edge bands are a sixth of a turn apart and the reds of
+two sensors a sixteenth."""
 CODE = 2 * len(PERIODS)
 """E, the length of a code."""
 HIDDEN = 48
-"""Width of the mixing network: its matrices stay below the size from which tensors travel as codes."""
+"""Width of the mixing network: its matrices stay below the size from which tensors travel as
+codes."""
 USUAL_BANDS = 3
 """Bands of an ordinary encoder, whose scale of activations the stem keeps."""
 
 
 class BandCodes(nn.Module):
-    """What each band is, as numbers: fixed waves of log wavelength, or a learned row for each polarisation."""
+    """What each band is, as numbers: fixed waves of log wavelength, or a learned row for each
+    polarisation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,13 +49,15 @@ class BandCodes(nn.Module):
     def forward(self, bands: Sequence[Band]) -> Tensor:
         """Return the codes (C, E) of ``bands``."""
         waves_CE = self.polarisations.new_tensor([_waves(band.wavelength_um) for band in bands])
-        # A product instead of a lookup: on optical bands the rows have a gradient of zero, not none.
+        # A product instead of a lookup: on optical bands the rows have a gradient of zero, not
+        # none.
         choice = [[float(band.polarisation == one) for one in get_args(Polarisation)] for band in bands]
         return waves_CE + self.polarisations.new_tensor(choice) @ self.polarisations
 
 
 class BandWeights(nn.Module):
-    """One generated tensor for each band: a mixture of a learned bank, weighed by the band's code."""
+    """One generated tensor for each band: a mixture of a learned bank, weighed by the band's
+    code."""
 
     def __init__(self, kernels: int, shape: Sequence[int], std: float) -> None:
         super().__init__()
@@ -59,7 +66,8 @@ class BandWeights(nn.Module):
         self.bank = nn.Parameter(torch.randn(kernels, *shape) * std)
         self.bands: tuple[Band, ...] = ()
         """The bands of the next batch, set by `read_bands`; not a parameter: it never travels."""
-        # Hidden units of unit variance, so that the mixture bends with the wavelength from the start.
+        # Hidden units of unit variance, so that the mixture bends with the wavelength from the
+        # start.
         nn.init.normal_(self.mix[0].weight, std=math.sqrt(2 / CODE))  # type: ignore[arg-type]
         nn.init.zeros_(self.mix[0].bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.mix[2].bias)  # type: ignore[arg-type]
@@ -67,8 +75,8 @@ class BandWeights(nn.Module):
     def forward(self, bands: Sequence[Band]) -> Tensor:
         """Return the tensors (C, *shape) of ``bands``; each depends on its own band alone.
 
-        Mixtures have length 1, so that the tensors start with the bank's deviation, and a wavelength that was never
-        seen in training gives no outsized kernel.
+        Mixtures have length 1, so that the tensors start with the bank's deviation, and a
+        wavelength that was never seen in training gives no outsized kernel.
         """
         with torch.autocast(self.bank.device.type, enabled=False):  # bf16 would blur what tells two bands apart
             mixture_CR = F.normalize(self.mix(self.codes(bands)), dim=1)
@@ -77,7 +85,8 @@ class BandWeights(nn.Module):
     def current(self, channels: int | None = None) -> Tensor:
         """Return the tensors of the bands that were read last.
 
-        Raises ValueError where none were, or where they are not as many as the ``channels`` of the batch.
+        Raises ValueError where none were, or where they are not as many as the ``channels`` of the
+        batch.
         """
         if not self.bands:
             raise ValueError("which bands the images have is not known: call read_bands(bands) on the model first")
@@ -94,8 +103,9 @@ class BandWeights(nn.Module):
 class BandConv2d(nn.Module):
     """A first convolution for any bands, in place of an encoder's own.
 
-    Its output is 3 times the mean over bands of each band's convolution. So listing every band twice changes nothing, a
-    subset of bands keeps the scale, and on 3 independent bands the first output has the variance of timm's own.
+    Its output is 3 times the mean over bands of each band's convolution. So listing every band
+    twice changes nothing, a subset of bands keeps the scale, and on 3 independent bands the first
+    output has the variance of timm's own.
     """
 
     def __init__(self, replaced: nn.Conv2d, kernels: int) -> None:
@@ -106,7 +116,8 @@ class BandConv2d(nn.Module):
         self.stride, self.padding, self.dilation = replaced.stride, replaced.padding, replaced.dilation
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the features (B, D, H', W') of images whose bands were read last; see `BandWeights.current`."""
+        """Return the features (B, D, H', W') of images whose bands were read last; see
+        `BandWeights.current`."""
         kernel_DCKK = _mean_kernel(self.weights.current(x_BCHW.shape[1]))
         return F.conv2d(x_BCHW, kernel_DCKK, self.bias, self.stride, self.padding, self.dilation)
 
@@ -132,7 +143,8 @@ class BandConv2d(nn.Module):
 
 
 class BandLinear(nn.Module):
-    """Predicts the pixels of any bands: (..., W) -> (..., C*pixels), all pixels of a band before the next band's."""
+    """Predicts the pixels of any bands: (..., W) -> (..., C*pixels), all pixels of a band before
+    the next band's."""
 
     def __init__(self, width: int, pixels: int, kernels: int) -> None:
         super().__init__()
@@ -153,7 +165,8 @@ def read_bands(module: nn.Module, bands: Sequence[Band]) -> None:
 
 
 def condition(encoder: nn.Module, kernels: int) -> None:
-    """Replace the first convolution of an encoder of 3 bands by one for any bands. Raises as `first_convolution`."""
+    """Replace the first convolution of an encoder of 3 bands by one for any bands. Raises as
+    `first_convolution`."""
     path = first_convolution(encoder)
     conv = encoder.get_submodule(path)
     assert isinstance(conv, nn.Conv2d)
@@ -161,12 +174,14 @@ def condition(encoder: nn.Module, kernels: int) -> None:
 
 
 def band_stem(encoder: nn.Module) -> tuple[str, BandConv2d] | None:
-    """Return where an encoder's convolution for any bands is, and the convolution; None for a plain encoder."""
+    """Return where an encoder's convolution for any bands is, and the convolution; None for a plain
+    encoder."""
     return next(((path, part) for path, part in encoder.named_modules() if isinstance(part, BandConv2d)), None)
 
 
 def encoder_for(encoder: nn.Module, bands: Sequence[Band]) -> nn.Module:
-    """Return a plain timm encoder with the features that ``encoder`` has on ``bands``: itself where it is plain."""
+    """Return a plain timm encoder with the features that ``encoder`` has on ``bands``: itself where
+    it is plain."""
     found = band_stem(encoder)
     if found is None:
         return encoder
@@ -179,7 +194,8 @@ def encoder_for(encoder: nn.Module, bands: Sequence[Band]) -> nn.Module:
 def first_convolution(encoder: nn.Module) -> str:
     """Return the path of the convolution that reads the bands of an encoder built for 3 of them.
 
-    Raises ConfigError where several do, or one that is not ordinary: neither can be replaced without changing more.
+    Raises ConfigError where several do, or one that is not ordinary: neither can be replaced
+    without changing more.
     """
     named: object = (getattr(encoder, "pretrained_cfg", None) or {}).get("first_conv")
     convolutions = [
@@ -212,7 +228,8 @@ def _why_not(encoder: nn.Module, path: str | None, named: object) -> str:
 
 
 def _mean_kernel(kernels_CDKK: Tensor) -> Tensor:
-    """Return the kernel (D, C, K, K) of a convolution that takes ``USUAL_BANDS`` times the mean over bands."""
+    """Return the kernel (D, C, K, K) of a convolution that takes ``USUAL_BANDS`` times the mean
+    over bands."""
     return kernels_CDKK.transpose(0, 1).mul(USUAL_BANDS / len(kernels_CDKK)).contiguous()
 
 

@@ -1,8 +1,10 @@
-"""Masked image modelling on a timm encoder: hide cells, encode the rest, predict the pixels that were hidden.
+"""Masked image modelling on a timm encoder: hide cells, encode the rest, predict the pixels that
+were hidden.
 
-ViTs drop hidden tokens before the blocks (MAE, arXiv 2111.06377); convolutional encoders see a learned colour in
-their place and predict from the last map (SimMIM, arXiv 2111.09886). Shapes: B batch, C bands, H W pixels, G cells
-a side, N = G*G cells, V visible cells, P pixels of a cell a side, D width."""
+ViTs drop hidden tokens before the blocks (MAE, arXiv 2111.06377); convolutional encoders see a
+learned colour in their place and predict from the last map (SimMIM, arXiv 2111.09886). Shapes: B
+batch, C bands, H W pixels, G cells a side, N = G*G cells, V visible cells, P pixels of a cell a
+side, D width."""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ EPSILON = 1e-6
 
 
 class MaskedModel(nn.Module):
-    """Heads that turn an encoder into a masked-image model. The encoder is passed in, not owned: it travels once."""
+    """Heads that turn an encoder into a masked-image model. The encoder is passed in, not owned: it
+    travels once."""
 
     predict: nn.Module
     """From a cell's features to its pixels, in the order of ``patches``."""
@@ -37,13 +40,15 @@ class MaskedModel(nn.Module):
         return (order_BN < hidden).to(x_BCHW.device)
 
     def condition(self, kernels: int) -> None:
-        """Predict whatever bands the batch has from now on, by weights made from what each band is."""
+        """Predict whatever bands the batch has from now on, by weights made from what each band
+        is."""
         assert isinstance(self.predict, nn.Linear)
         self.predict = BandLinear(self.predict.in_features, self.cell**2, kernels)
 
     @abstractmethod
     def forward(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predicted patches (B, N, C*P*P) and the pooled, LayerNorm'ed features of visible cells (B, D)."""
+        """Return predicted patches (B, N, C*P*P) and the pooled, LayerNorm'ed features of visible
+        cells (B, D)."""
 
     @abstractmethod
     def pool_visible(self, encoder: nn.Module, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
@@ -58,7 +63,8 @@ class MaskedModel(nn.Module):
         return unpatch(filled_BNF, self.cell, x_BCHW.shape[1], x_BCHW.shape[2], x_BCHW.shape[3])
 
     def loss(self, predicted_BNF: Tensor, x_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Return the mean squared error over hidden cells, each standardised by its own mean and deviation."""
+        """Return the mean squared error over hidden cells, each standardised by its own mean and
+        deviation."""
         target_BNF = patches(x_BCHW, self.cell)
         mean, deviation = _moments(target_BNF)
         error_BN = (predicted_BNF.float() - (target_BNF - mean) / deviation).square().mean(dim=2)
@@ -66,7 +72,8 @@ class MaskedModel(nn.Module):
 
 
 class VitMaskedModel(MaskedModel):
-    """MAE on a timm ViT: the encoder sees visible tokens only, a small transformer predicts the rest."""
+    """MAE on a timm ViT: the encoder sees visible tokens only, a small transformer predicts the
+    rest."""
 
     def __init__(self, encoder: VisionTransformer, channels: int, width: int, depth: int, mask_ratio: float) -> None:
         super().__init__(int(encoder.patch_embed.patch_size[0]), mask_ratio)
@@ -100,12 +107,14 @@ class VitMaskedModel(MaskedModel):
         prefix = _prefix_tokens(encoder, len(x_BCHW))
         tokens = visible_BVD if prefix is None else torch.cat([prefix.to(visible_BVD.dtype), visible_BVD], dim=1)
         encoded: Tensor = encoder.norm(encoder.blocks(encoder.norm_pre(tokens)))
-        # With average pooling timm normalises after it; the same layer serves here, so that it learns too.
+        # With average pooling timm normalises after it; the same layer serves here, so that it
+        # learns too.
         return encoder.fc_norm(encoded[:, encoder.num_prefix_tokens :])  # type: ignore[no-any-return]
 
 
 class ConvMaskedModel(MaskedModel):
-    """SimMIM on a convolutional encoder: hidden cells show a learned colour; one convolution predicts pixels."""
+    """SimMIM on a convolutional encoder: hidden cells show a learned colour; one convolution
+    predicts pixels."""
 
     def __init__(self, encoder: nn.Module, channels: int, mask_ratio: float) -> None:
         super().__init__(cell_size(encoder, channels), mask_ratio)
@@ -141,7 +150,8 @@ class ConvMaskedModel(MaskedModel):
 
 
 def cell_size(encoder: nn.Module, channels: int, side: int = 256) -> int:
-    """Return the pixels along a cell of the encoder's last feature map, measured: timm's tables count empty stages.
+    """Return the pixels along a cell of the encoder's last feature map, measured: timm's tables
+    count empty stages.
 
     Raises ValueError for encoders whose features are not maps (1, D, G, G).
     """
@@ -153,7 +163,8 @@ def cell_size(encoder: nn.Module, channels: int, side: int = 256) -> int:
 
 
 def patches(x_BCHW: Tensor, cell: int) -> Tensor:
-    """Cut images into cells: (B, C, H, W) -> (B, N, C*P*P), all pixels of a band before the next band's."""
+    """Cut images into cells: (B, C, H, W) -> (B, N, C*P*P), all pixels of a band before the next
+    band's."""
     return F.unfold(x_BCHW, kernel_size=cell, stride=cell).transpose(1, 2)
 
 

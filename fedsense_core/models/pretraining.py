@@ -1,6 +1,8 @@
-"""The encoder by timm name, and the module that travels: encoder, projector, predictor, masked-image decoder.
+"""The encoder by timm name, and the module that travels: encoder, projector, predictor,
+masked-image decoder.
 
-Shapes: B batch, C bands, H W pixels, D features, G cells of the feature map a side, P pixels of a cell a side.
+Shapes: B batch, C bands, H W pixels, D features, G cells of the feature map a side, P pixels of a
+cell a side.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def build_encoder(architecture: str, channels: int, image_size: int, args: Mapping[str, Any]) -> nn.Module:
     """Create a timm encoder without a classifier: (B, C, H, W) -> (B, D).
 
-    ``image_size`` is given to architectures that are built for one (ViTs, Swin); the others take any.
-    Raises ConfigError for an unknown name or argument, and for layers that hold batch statistics, which
-    do not average over institutions.
+    ``image_size`` is given to architectures that are built for one (ViTs, Swin); the others take
+    any. Raises ConfigError for an unknown name or argument, and for layers that hold batch
+    statistics, which do not average over institutions.
     """
     if architecture not in timm.list_models():
         hint = nearest(architecture, timm.list_models())
@@ -54,7 +56,8 @@ def encoder_args(architecture: str, channels: int, image_size: int, args: Mappin
 
 
 class PretrainingModel(nn.Module):
-    """Encoder with the heads of its recipe. Every parameter travels unless the configuration keeps it local."""
+    """Encoder with the heads of its recipe. Every parameter travels unless the configuration keeps
+    it local."""
 
     def __init__(
         self, encoder: nn.Module, projector: nn.Module, masked: MaskedModel | None, predictor: nn.Module | None = None
@@ -88,7 +91,8 @@ class PretrainingModel(nn.Module):
 
 
 def build_model(config: Config, generator: torch.Generator | None = None) -> PretrainingModel:
-    """Build the model of a run with weights drawn from ``config.run.seed``: equal on every machine that asks."""
+    """Build the model of a run with weights drawn from ``config.run.seed``: equal on every machine
+    that asks."""
     seed = config.run.seed if generator is None else int(generator.initial_seed())
     with torch.random.fork_rng(devices=[]):  # timm draws initial weights from the global generator
         torch.manual_seed(seed)
@@ -111,7 +115,8 @@ def _predicts(config: Config) -> bool:
 
 
 def _head(width: int, hidden: int, out: int) -> nn.Module:
-    # Normalised by the batch at hand, without running statistics: those would be one institution's, and never travel.
+    # Normalised by the batch at hand, without running statistics: those would be one institution's,
+    # and never travel.
     norm = nn.BatchNorm1d(hidden, track_running_stats=False)
     return nn.Sequential(nn.Linear(width, hidden, bias=False), norm, nn.ReLU(), nn.Linear(hidden, out))
 

@@ -1,4 +1,5 @@
-"""The stem of an exported encoder of any bands: what rebuilds its first convolution for the bands that a user has."""
+"""The stem of an exported encoder of any bands: what rebuilds its first convolution for the bands
+that a user has."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def write_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
 
 
 def write_stem(encoder: nn.Module, path: Path, bands: Sequence[str] | Sequence[Band]) -> dict[str, Any] | None:
-    """Write the stem of an encoder of any bands; return what rebuilds it, and the default bands. None if plain."""
+    """Write the stem of an encoder of any bands; return what rebuilds it, and the default bands.
+    None if plain."""
     found = band_stem(encoder)
     if found is None:
         return None
@@ -38,7 +40,8 @@ def write_stem(encoder: nn.Module, path: Path, bands: Sequence[str] | Sequence[B
 
 
 def remake_first_convolution(encoder: nn.Module, path: Path, stem: Mapping[str, Any], bands: Sequence[Band]) -> None:
-    """Give a loaded plain encoder the first convolution for these bands, out of the file that `write_stem` wrote.
+    """Give a loaded plain encoder the first convolution for these bands, out of the file that
+    `write_stem` wrote.
 
     Raises CheckpointError where that file is missing or of another encoder.
     """
@@ -58,10 +61,11 @@ def remake_first_convolution(encoder: nn.Module, path: Path, stem: Mapping[str, 
 
 
 def described(bands: Sequence[str] | Sequence[Band] | None, sensor: str | None = None) -> tuple[Band, ...]:
-    """Return what each band is: as given, or as the shipped card ``sensor`` says; all of its bands for None.
+    """Return what each band is: as given, or as the shipped card ``sensor`` says; all of its bands
+    for None.
 
-    Raises CheckpointError for names without a sensor, which say too little, and for no band at all; SiteError for a
-    card that does not ship, or a band that it does not hold.
+    Raises CheckpointError for names without a sensor, which say too little, and for no band at all;
+    SiteError for a card that does not ship, or a band that it does not hold.
     """
     if bands is not None and not bands:
         raise CheckpointError("bands is empty: name at least one band.")

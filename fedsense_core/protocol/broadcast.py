@@ -1,4 +1,5 @@
-"""Server to clients: which frames carry a client from what it holds to the current replica, and how it applies them."""
+"""Server to clients: which frames carry a client from what it holds to the current replica, and how
+it applies them."""
 
 from __future__ import annotations
 
@@ -40,17 +41,20 @@ class Stream:
     """β of m̂; None where nothing uses m̂, which then stays zero everywhere."""
 
     def broadcast_seed(self, version: int) -> int:
-        """Return the rotation seed of the frame that builds on ``version``: known to both sides, never sent."""
+        """Return the rotation seed of the frame that builds on ``version``: known to both sides,
+        never sent."""
         return seed_of("broadcast", self.seed, version)
 
     def update_seed(self, server_round: int, site: str) -> int:
-        """Return the rotation seed of one client's update in one round: clients differ, so their errors average."""
+        """Return the rotation seed of one client's update in one round: clients differ, so their
+        errors average."""
         return seed_of("update", self.seed, server_round, site)
 
 
 @dataclass
 class Broadcaster:
-    """The server's end of the stream: its replica, and the recent frames that lagging clients replay."""
+    """The server's end of the stream: its replica, and the recent frames that lagging clients
+    replay."""
 
     stream: Stream
     codec: Codec
@@ -81,7 +85,8 @@ class Broadcaster:
         return self.replica
 
     def frames_for(self, held: int | None) -> np.ndarray:
-        """Return one array with the frames for a client that holds version ``held`` (None: nothing).
+        """Return one array with the frames for a client that holds version ``held`` (None:
+        nothing).
 
         Clients that hold the same version get the same array, made once.
         """
@@ -149,7 +154,8 @@ class Broadcaster:
         )
 
     def _forget_what_a_snapshot_replaces(self) -> None:
-        """Keep the newest frames that together are smaller than a snapshot, and the newest in any case."""
+        """Keep the newest frames that together are smaller than a snapshot, and the newest in any
+        case."""
         total = 0
         for version in sorted(self.frames, reverse=True):
             total += len(self.frames[version])
@@ -160,7 +166,8 @@ class Broadcaster:
 def receive(held: Replica | None, bundled: np.ndarray, stream: Stream) -> Replica:
     """Apply the frames of a broadcast to what a client holds.
 
-    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is no frame of this run.
+    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is no
+    frame of this run.
     """
     replica = held
     for raw in unbundle(bundled):
@@ -207,7 +214,8 @@ def _check(header: FrameHeader, stream: Stream) -> None:
 
 
 def bundle(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Join frames into one array: every further Array of a message costs a fifth of a second a round."""
+    """Join frames into one array: every further Array of a message costs a fifth of a second a
+    round."""
     head = COUNT.pack(len(frames)) + b"".join(LENGTH.pack(len(frame)) for frame in frames)
     return np.concatenate([np.frombuffer(head, np.uint8), *frames])
 

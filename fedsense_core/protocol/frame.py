@@ -1,4 +1,5 @@
-"""The frame: a fixed header and a payload, all that ever travels between server and clients (DESIGN, section 10).
+"""The frame: a fixed header and a payload, all that ever travels between server and clients
+(DESIGN, section 10).
 
 Little-endian, 96 bytes of header:
 
@@ -21,8 +22,8 @@ offset bytes field
 96           payload
 ====== ===== ==================================================================
 
-The checksum finds damage, not forgery: who may send is settled by Flower's authentication, what may be sent by the
-admission of replies.
+The checksum finds damage, not forgery: who may send is settled by Flower's authentication, what may
+be sent by the admission of replies.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def pack(header: FrameHeader, payload: bytes | memoryview | NDArray[np.uint8]) -
 def unpack(frame: NDArray[np.uint8] | bytes) -> tuple[FrameHeader, memoryview]:
     """Return the header of ``frame`` and a read-only view of its payload, without copying it.
 
-    Raises FrameError for anything but a frame that `pack` can have made: nothing is believed, and nothing sized by the
-    sender, before length and checksum agree.
+    Raises FrameError for anything but a frame that `pack` can have made: nothing is believed, and
+    nothing sized by the sender, before length and checksum agree.
     """
     view = byte_view(frame)
     if len(view) < HEADER_BYTES:
@@ -134,7 +135,8 @@ def unpack(frame: NDArray[np.uint8] | bytes) -> tuple[FrameHeader, memoryview]:
 
 
 def header_fields(header: FrameHeader) -> bytes:
-    """Return the header's bytes before the checksum; raise ValueError for a field that does not fit."""
+    """Return the header's bytes before the checksum; raise ValueError for a field that does not
+    fit."""
     for name in ("base_digest", "table_digest"):
         if len(getattr(header, name)) != DIGEST_BYTES:
             raise ValueError(f"{name} must have {DIGEST_BYTES} bytes, not {len(getattr(header, name))}")
@@ -165,7 +167,8 @@ def checksum(fields: bytes | memoryview, payload: memoryview) -> bytes:
 
 
 def byte_view(frame: NDArray[np.uint8] | bytes) -> memoryview:
-    """Return ``frame`` as a read-only view of its bytes; raise FrameError for an array of any other dtype or shape."""
+    """Return ``frame`` as a read-only view of its bytes; raise FrameError for an array of any other
+    dtype or shape."""
     if not isinstance(frame, np.ndarray):
         return memoryview(frame).toreadonly()
     if frame.dtype != np.uint8 or frame.ndim != 1:

@@ -1,6 +1,7 @@
 """Flower messages to values and back. The only module of the core that knows Flower.
 
-Each direction carries one uint8 Array: every further Array costs a round a fifth of a second, whatever its size.
+Each direction carries one uint8 Array: every further Array costs a round a fifth of a second,
+whatever its size.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class TrainTask:
     frames: np.ndarray = field(repr=False)
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
     offset: bytes = field(default=b"", repr=False)
-    """How far all clients' embeddings were from this one's (``train.federated_sigreg``); empty where unknown."""
+    """How far all clients' embeddings were from this one's (``train.federated_sigreg``); empty
+    where unknown."""
 
     @property
     def bytes_down(self) -> int:
@@ -102,7 +104,8 @@ class TrainReply:
     note: str = ""
     """What the coordinator should know of a round that went well otherwise; empty if nothing."""
     sums: bytes = field(default=b"", repr=False)
-    """Sums of the client's embeddings (``train.federated_sigreg``), as ``SigregStatistics`` writes them."""
+    """Sums of the client's embeddings (``train.federated_sigreg``), as ``SigregStatistics`` writes
+    them."""
 
     @property
     def examples(self) -> float:
@@ -205,7 +208,8 @@ def hello_run_id(message: Message) -> int:
 
 
 def bytes_up(message: Message) -> int:
-    """Return the bytes of all Arrays and of the sums of a reply, whoever sent it and whatever is in them."""
+    """Return the bytes of all Arrays and of the sums of a reply, whoever sent it and whatever is in
+    them."""
     if message.has_error():
         return 0
     records = message.content
@@ -215,7 +219,8 @@ def bytes_up(message: Message) -> int:
 
 
 def _array(content: RecordDict, record: str, key: str) -> np.ndarray:
-    """Return the bytes of an Array as a view; ``Array.numpy`` would parse, and allocate what a sender claims."""
+    """Return the bytes of an Array as a view; ``Array.numpy`` would parse, and allocate what a
+    sender claims."""
     try:
         array = content.array_records[record][key]
     except KeyError as error:

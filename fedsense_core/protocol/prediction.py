@@ -1,7 +1,9 @@
-"""What both ends expect of an update before it is sent: γ_l m̂_l, so that codes carry only the rest (DESIGN, section 3).
+"""What both ends expect of an update before it is sent: γ_l m̂_l, so that codes carry only the rest
+(DESIGN, section 3).
 
-Client updates and the momentum of the global model point partly the same way. Both ends hold m̂ in equal bits, so the
-common part costs nothing but γ_l, one float32 a tensor. Shapes: N, L as in ``fedsense_core.tensors``.
+Client updates and the momentum of the global model point partly the same way. Both ends hold m̂ in
+equal bits, so the common part costs nothing but γ_l, one float32 a tensor. Shapes: N, L as in
+``fedsense_core.tensors``.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ from fedsense_core.tensors import TensorTable
 
 
 def momentum_weight(beta: float, version: int) -> float:
-    """Return 1 - β^(version-1), the sum of the weights of all changes in m̂ (Adam's bias, arXiv 1412.6980).
+    """Return 1 - β^(version-1), the sum of the weights of all changes in m̂ (Adam's bias, arXiv
+    1412.6980).
 
-    m̂ starts from zero, so m̂ divided by this is the mean change; 0 for the first version, which holds no change yet.
+    m̂ starts from zero, so m̂ divided by this is the mean change; 0 for the first version, which
+    holds no change yet.
     """
     return 1.0 - beta ** (version - 1)
 
 
 def coefficients(mean_update: Tensor, momentum: Tensor, weight: float, table: TensorTable) -> Tensor:
-    """Return clip(<Δ̄_l, m_l> / ‖m_l‖², 0, 1) of m = m̂ / ``weight``, as float32 (L,); 0 where m̂_l is."""
+    """Return clip(<Δ̄_l, m_l> / ‖m_l‖², 0, 1) of m = m̂ / ``weight``, as float32 (L,); 0 where m̂_l
+    is."""
     shares = torch.zeros(len(table))
     for index, ((_, update), (_, m)) in enumerate(zip(table.views(mean_update), table.views(momentum), strict=True)):
         energy = float(m.double() @ m.double())
@@ -33,8 +38,8 @@ def coefficients(mean_update: Tensor, momentum: Tensor, weight: float, table: Te
 def prediction(gammas: Tensor, momentum: Tensor, table: TensorTable) -> Tensor | None:
     """Return γ_l m̂_l, flat (N,), or None where every γ_l is 0.
 
-    One multiplication for each element, so both ends get equal bits. Raises ValueError unless there is one finite γ for
-    each tensor.
+    One multiplication for each element, so both ends get equal bits. Raises ValueError unless there
+    is one finite γ for each tensor.
     """
     if gammas.shape != (len(table),) or not bool(gammas.isfinite().all()):
         raise ValueError(f"the task carries {tuple(gammas.shape)} coefficients, expected {len(table)} finite numbers")

@@ -1,7 +1,9 @@
-"""The stream that every party replays: ŵ_t and m̂_t from one sequence of exact operations (DESIGN, section 3).
+"""The stream that every party replays: ŵ_t and m̂_t from one sequence of exact operations (DESIGN,
+section 3).
 
-Elementwise float32 additions and multiplications, one after the other: IEEE 754 fixes each result, so server and
-clients hold equal bits whatever their processor. Nothing fused (``add(alpha=)``, ``lerp``) belongs here."""
+Elementwise float32 additions and multiplications, one after the other: IEEE 754 fixes each result,
+so server and clients hold equal bits whatever their processor. Nothing fused (``add(alpha=)``,
+``lerp``) belongs here."""
 
 from __future__ import annotations
 
@@ -30,11 +32,13 @@ class Replica:
         return cls(1, weights, torch.zeros_like(weights))
 
     def advance(self, delta: Tensor, beta: float | None) -> Replica:
-        """Return ŵ + δ and β m̂ + (1-β) δ, for the decoded difference δ (N,); ``beta`` None keeps m̂ at zero."""
+        """Return ŵ + δ and β m̂ + (1-β) δ, for the decoded difference δ (N,); ``beta`` None keeps
+        m̂ at zero."""
         return Replica(self.version + 1, self.weights + delta, self._mixed(delta, beta))
 
     def replace(self, weights: Tensor, beta: float | None) -> Replica:
-        """Return the replica after a broadcast of full weights: δ = w - ŵ, and ŵ is w itself, without rounding."""
+        """Return the replica after a broadcast of full weights: δ = w - ŵ, and ŵ is w itself,
+        without rounding."""
         return Replica(self.version + 1, weights, self._mixed(weights - self.weights, beta))
 
     def digest(self) -> bytes:

@@ -1,8 +1,9 @@
-"""What a run leaves behind: one folder with its configuration, its figures, its checkpoints and its report.
+"""What a run leaves behind: one folder with its configuration, its figures, its checkpoints and its
+report.
 
-``metrics.jsonl`` holds one JSON object a round, each line synced to disk before the next round begins. A process that
-is killed while writing leaves a torn last line, which readers
-pass over and the next line written replaces.
+``metrics.jsonl`` holds one JSON object a round, each line synced to disk before the next round
+begins. A process that is killed while writing leaves a torn last line, which readers pass over and
+the next line written replaces.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class RunFolder:
 
     @property
     def pictures_file(self) -> Path:
-        """The pictures of the report, so that it can be written again where the imagery is not, JSON."""
+        """The pictures of the report, so that it can be written again where the imagery is not,
+        JSON."""
         return self.path / "pictures.json"
 
     @property
@@ -85,7 +87,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
-        """Start a run in ``path``, which must be new or empty. Raises CheckpointError when it is neither."""
+        """Start a run in ``path``, which must be new or empty. Raises CheckpointError when it is
+        neither."""
         run = cls(Path(path))
         if run.is_finished:
             raise CheckpointError(f"{path} holds a finished run: choose another run.folder, or move that one away.")
@@ -102,10 +105,12 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, config: Mapping[str, Any] | None = None, free: Collection[str] = ()) -> RunFolder:
-        """Open the run in ``path``: to read it, or, with ``config``, to continue it under that configuration.
+        """Open the run in ``path``: to read it, or, with ``config``, to continue it under that
+        configuration.
 
-        ``free`` are dotted keys that may differ from those the run was started with, such as "run.resume". Raises
-        CheckpointError when there is no run, and, with ``config``, when it is finished or had other settings.
+        ``free`` are dotted keys that may differ from those the run was started with, such as
+        "run.resume". Raises CheckpointError when there is no run, and, with ``config``, when it is
+        finished or had other settings.
         """
         run = cls(Path(path))
         if not cls.exists(path):
@@ -122,7 +127,8 @@ class RunFolder:
             raise CheckpointError(f"{self.config_file} is damaged ({error}): choose another run.folder.") from error
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Add one line and wait until it is on disk. Numbers that are not finite are written as null."""
+        """Add one line and wait until it is on disk. Numbers that are not finite are written as
+        null."""
         is_new = not self.metrics_file.exists()
         self._drop_torn_line()
         with self.metrics_file.open("ab") as file:
@@ -133,7 +139,8 @@ class RunFolder:
             sync(self.path)
 
     def read_metrics(self) -> list[Metrics]:
-        """Return all whole lines, oldest first. Raises CheckpointError naming a line that is damaged."""
+        """Return all whole lines, oldest first. Raises CheckpointError naming a line that is
+        damaged."""
         lines = self._whole_lines()
         try:
             return [json.loads(line) for line in lines]
@@ -174,12 +181,14 @@ class RunFolder:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` to a file, whole or not at all. Numbers that are not finite are written as null."""
+    """Write ``value`` to a file, whole or not at all. Numbers that are not finite are written as
+    null."""
     write_whole(path, _encode(value, indent=2))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what `write_json` wrote, None where there is no file. Raises CheckpointError for a damaged one."""
+    """Return what `write_json` wrote, None where there is no file. Raises CheckpointError for a
+    damaged one."""
     if not path.exists():
         return None
     try:
@@ -189,7 +198,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Return whether ``path`` is a folder with nothing in it but what a killed ``create`` may leave."""
+    """Return whether ``path`` is a folder with nothing in it but what a killed ``create`` may
+    leave."""
     if not path.is_dir():
         return False
     return all(
@@ -204,7 +214,8 @@ def _encode(value: Mapping[str, Any], indent: int | None = None) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """Return ``value`` with NaN and infinities as None: JSON has no word for them and other readers refuse them."""
+    """Return ``value`` with NaN and infinities as None: JSON has no word for them and other readers
+    refuse them."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -39,15 +39,18 @@ def with_error(value: float | None, error: float | None) -> str:
 
 
 def clean(text: str) -> str:
-    """Return ``text`` without control characters: a client chooses its name, and terminals obey escape codes."""
+    """Return ``text`` without control characters: a client chooses its name, and terminals obey
+    escape codes."""
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def float32_bytes(metrics: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the bytes (up, down) of one round if every message were a float32 model, None where unknown.
+    """Return the bytes (up, down) of one round if every message were a float32 model, None where
+    unknown.
 
-    Up counts the accepted replies only, so a rejected one never makes the codec look better; down counts every client
-    that was asked. Needs ``elements``, the number of travelling parameters, and ``asked`` in the metrics.
+    Up counts the accepted replies only, so a rejected one never makes the codec look better; down
+    counts every client that was asked. Needs ``elements``, the number of travelling parameters, and
+    ``asked`` in the metrics.
     """
     if not metrics.get("elements"):
         return None

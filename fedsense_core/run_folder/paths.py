@@ -14,7 +14,8 @@ SAMPLE = "sample"
 
 
 def run_folder(config: Config) -> Path:
-    """Return the folder of the run. ``auto`` is under the home directory: a daemon's working directory is anybody's."""
+    """Return the folder of the run. ``auto`` is under the home directory: a daemon's working
+    directory is anybody's."""
     if config.run.folder == "auto":
         return Path.home() / ".fedsense" / "runs" / f"{config.preset}-seed{config.run.seed}"
     path = Path(config.run.folder).expanduser()
@@ -49,7 +50,8 @@ def labelled_folder(config: Config) -> Path | None:
 
 
 def open_site(path: Path, config: Config, cache: Path, progress: Progress | None = None) -> tuple[Chips, ...]:
-    """Open the chips of a site file as the run reads them: all together, or each sensor apart where bands may differ.
+    """Open the chips of a site file as the run reads them: all together, or each sensor apart where
+    bands may differ.
 
     ``progress`` hears of every scene. Raises SiteError where nothing is usable.
     """

@@ -1,8 +1,9 @@
-"""The models of a run's last round on disk: what clients started from, what each made of it, what the server made.
+"""The models of a run's last round on disk: what clients started from, what each made of it, what
+the server made.
 
-One file a model, flat float32 (N,) under the key ``weights``: ``global``, ``start``, and one for each client. So the
-folder is written, and read, with one client's model in memory at a time. It takes 4 N bytes for each client and twice
-that for the server.
+One file a model, flat float32 (N,) under the key ``weights``: ``global``, ``start``, and one for
+each client. So the folder is written, and read, with one client's model in memory at a time. It
+takes 4 N bytes for each client and twice that for the server.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SUFFIX = ".safetensors"
 def keep_models(
     folder: Path, table: TensorTable, *, start: Tensor, final: Tensor, clients: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """Write ``start`` ŵ, ``final`` w and each client's (site, w_i), all (N,), to ``folder``, whole or not at all."""
+    """Write ``start`` ŵ, ``final`` w and each client's (site, w_i), all (N,), to ``folder``, whole
+    or not at all."""
     with whole_folder(folder) as temporary:
         _write(temporary / f"{GLOBAL}{SUFFIX}", final, table)
         _write(temporary / f"{START}{SUFFIX}", start, table)
@@ -44,7 +46,8 @@ class KeptModels:
     table: TensorTable
 
     def final(self) -> Tensor:
-        """Return the global model w (N,). Raises CheckpointError, like the others, for a damaged or strange file."""
+        """Return the global model w (N,). Raises CheckpointError, like the others, for a damaged or
+        strange file."""
         return self._read(self.folder / f"{GLOBAL}{SUFFIX}")[1]
 
     def start(self) -> Tensor:
@@ -52,7 +55,8 @@ class KeptModels:
         return self._read(self.folder / f"{START}{SUFFIX}")[1]
 
     def clients(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield site and model w_i (N,) of each client that was accepted in the last round, in the order of names."""
+        """Yield site and model w_i (N,) of each client that was accepted in the last round, in the
+        order of names."""
         return (self._read(path) for path in self._client_files())
 
     def __len__(self) -> int:

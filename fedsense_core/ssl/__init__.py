@@ -1,4 +1,5 @@
-"""Self-supervised recipes: each maps a batch to a loss of the model and its alignment to the universal encoder."""
+"""Self-supervised recipes: each maps a batch to a loss of the model and its alignment to the
+universal encoder."""
 
 from fedsense_core.ssl.recipe import Recipe, StepLoss, build_recipe
 from fedsense_core.ssl.teacher import MovingTeacher

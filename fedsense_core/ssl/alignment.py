@@ -1,4 +1,5 @@
-"""How contrastive recipes stay near the universal encoder: by its representation, or by the relations of FedX.
+"""How contrastive recipes stay near the universal encoder: by its representation, or by the
+relations of FedX.
 
 FedX is arXiv 2207.09158, sections 3.2 and 3.3. Shapes: B batch, D width of a projection.
 """
@@ -17,7 +18,8 @@ from fedsense_core.ssl.step import Views, precise
 
 
 def representation_distance(model: PretrainingModel, anchor: PretrainingModel | None, views: Views) -> Tensor:
-    """Return the mean of 1 - cos(h, stopgrad h_anchor) on the first view; zero without an anchor."""
+    """Return the mean of 1 - cos(h, stopgrad h_anchor) on the first view; zero without an
+    anchor."""
     h_BD = views.projected[0]
     if anchor is None:
         return h_BD.new_zeros(())
@@ -29,13 +31,15 @@ def representation_distance(model: PretrainingModel, anchor: PretrainingModel | 
 def cross_distillation(
     model: PretrainingModel, anchor: PretrainingModel | None, views: Views, *, temperature: float
 ) -> Tensor:
-    """Return what FedX adds to the local contrastive loss; zero without an anchor, which is the global model.
+    """Return what FedX adds to the local contrastive loss; zero without an anchor, which is the
+    global model.
 
-    Local relations (JS of how both views of a chip relate to others, by the model's projections), global contrast
-    (NT-Xent of predictions with the anchor's projections of the other view) and global relations (JS of how both
-    views, by the model's predictions, relate to the anchor's projections of others). The others are the second views
-    of all other chips of the batch, which is drawn at random; the paper draws another batch for it, whose projection
-    would be half as much work again.
+    Local relations (JS of how both views of a chip relate to others, by the model's projections),
+    global contrast (NT-Xent of predictions with the anchor's projections of the other view) and
+    global relations (JS of how both views, by the model's predictions, relate to the anchor's
+    projections of others). The others are the second views of all other chips of the batch, which
+    is drawn at random; the paper draws another batch for it, whose projection would be half as much
+    work again.
     """
     first, second = views.projected
     if anchor is None:
@@ -53,7 +57,8 @@ def cross_distillation(
 
 
 def relations(z_BD: Tensor, others_BD: Tensor, temperature: float) -> Tensor:
-    """Return log softmax of cos(z_i, others_j)/τ over j ≠ i (B, B - 1): how each chip relates to the other chips."""
+    """Return log softmax of cos(z_i, others_j)/τ over j ≠ i (B, B - 1): how each chip relates to
+    the other chips."""
     with torch.autocast(z_BD.device.type, enabled=False):
         logits = F.normalize(precise(z_BD), dim=1) @ F.normalize(precise(others_BD), dim=1).T / temperature
         n = len(logits)
@@ -62,7 +67,8 @@ def relations(z_BD: Tensor, others_BD: Tensor, temperature: float) -> Tensor:
 
 
 def js_divergence(log_p_BN: Tensor, log_q_BN: Tensor) -> Tensor:
-    """Return the mean over rows of (KL(p ‖ m) + KL(q ‖ m)) / 2 with m = (p + q) / 2, from log probabilities."""
+    """Return the mean over rows of (KL(p ‖ m) + KL(q ‖ m)) / 2 with m = (p + q) / 2, from log
+    probabilities."""
     log_m = torch.logaddexp(log_p_BN, log_q_BN) - math.log(2)
     terms = log_p_BN.exp() * (log_p_BN - log_m) + log_q_BN.exp() * (log_q_BN - log_m)
     return terms.sum(dim=1).mean() / 2

@@ -1,4 +1,5 @@
-"""BYOL (arXiv 2006.07733): predict from one view what a slowly moving teacher makes of the other."""
+"""BYOL (arXiv 2006.07733): predict from one view what a slowly moving teacher makes of the
+other."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
 
 def byol_distance(predicted_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Return the mean of 2 - 2 cos(q, z'), the squared distance of the normalised vectors (equation 2)."""
+    """Return the mean of 2 - 2 cos(q, z'), the squared distance of the normalised vectors (equation
+    2)."""
     return (2 - 2 * F.cosine_similarity(precise(predicted_BD), precise(target_BD), dim=1)).mean()
 
 
@@ -26,10 +28,11 @@ def byol_loss(
     teacher: PretrainingModel,
     align: Align,
 ) -> StepLoss:
-    """Return the distance of predictions to the teacher's projections of the other view, and the alignment.
+    """Return the distance of predictions to the teacher's projections of the other view, and the
+    alignment.
 
-    Each view is predicted from the other, as in section 3.1 of the paper, and the two distances are averaged: the
-    paper adds them, which doubles loss and gradient. No gradient reaches the teacher.
+    Each view is predicted from the other, as in section 3.1 of the paper, and the two distances are
+    averaged: the paper adds them, which doubles loss and gradient. No gradient reaches the teacher.
     """
     assert model.predictor is not None, "the byol recipe needs a model built with train.recipe = 'byol'"
     views = look(model, x_BCHW, policy, generator)

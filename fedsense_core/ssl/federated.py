@@ -1,9 +1,11 @@
-"""Federated SIGReg: what is to be Gaussian is the mixture of all clients' embeddings, not those of each client alone.
+"""Federated SIGReg: what is to be Gaussian is the mixture of all clients' embeddings, not those of
+each client alone.
 
-A client that sees one kind of land would otherwise be told to spread it over the whole space. Ours: LeJEPA (arXiv
-2511.08544) knows one place. Clients send sums (`SigregStatistics`) of what they trained on, along directions that run
-and round name; the next round corrects each batch by how far the mixture was from its client, as SCAFFOLD (arXiv
-1910.06378) corrects gradients. Shapes: B batch, V views, D width of an embedding, M directions, T knots.
+A client that sees one kind of land would otherwise be told to spread it over the whole space. Ours:
+LeJEPA (arXiv 2511.08544) knows one place. Clients send sums (`SigregStatistics`) of what they
+trained on, along directions that run and round name; the next round corrects each batch by how far
+the mixture was from its client, as SCAFFOLD (arXiv 1910.06378) corrects gradients. Shapes: B batch,
+V views, D width of an embedding, M directions, T knots.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ LARGEST = 2.0
 
 @dataclass(frozen=True)
 class Offset:
-    """How far the mixture of all clients was from one of them: φ̂(all) - φ̂(own), characteristic functions."""
+    """How far the mixture of all clients was from one of them: φ̂(all) - φ̂(own), characteristic
+    functions."""
 
     cosines_MT: Tensor
     """Real part."""
@@ -43,7 +46,8 @@ class Offset:
 
     @classmethod
     def between(cls, every: Sequence[SigregStatistics], own: SigregStatistics) -> Offset:
-        """Return that of the client whose sums are ``own``; ``every`` has those of all clients, this one too."""
+        """Return that of the client whose sums are ``own``; ``every`` has those of all clients,
+        this one too."""
         whole = reduce(add, every)
         cosines_MT = whole.cosines_MT / whole.count - own.cosines_MT / own.count
         return cls(cosines_MT, whole.sines_MT / whole.count - own.sines_MT / own.count)
@@ -54,18 +58,21 @@ class Offset:
 
     @classmethod
     def from_bytes(cls, data: bytes, directions: int) -> Offset:
-        """Read what `to_bytes` wrote. Raises ValueError for what is no difference of characteristic functions."""
+        """Read what `to_bytes` wrote. Raises ValueError for what is no difference of characteristic
+        functions."""
         return cls(*unpack_parts(data, directions, LARGEST, "offsets of embeddings"))
 
 
 @dataclass(frozen=True)
 class FederatedSigreg:
-    """One client's part in one round: what it trains by, and what it finds out for the next round."""
+    """One client's part in one round: what it trains by, and what it finds out for the next
+    round."""
 
     directions_MD: Tensor
     """Of this round, which the last one announced."""
     offset: Offset | None
-    """None in the first round, and after one in which this client or all others were missing: then plain SIGReg."""
+    """None in the first round, and after one in which this client or all others were missing: then
+    plain SIGReg."""
     next_directions_MD: Tensor
     """Of the next round."""
 
@@ -77,10 +84,12 @@ class FederatedSigreg:
         return cls(_directions(config, server_round), offset, _directions(config, server_round + 1))
 
     def sigreg(self, z_BD: Tensor) -> Tensor:
-        """Return SIGReg (scalar) of φ̂(batch) + φ̂(all) - φ̂(own), the latter two as they were in the last round.
+        """Return SIGReg (scalar) of φ̂(batch) + φ̂(all) - φ̂(own), the latter two as they were in
+        the last round.
 
-        Where each batch is all that a client has, and the offset not old, that is φ̂(all): the mean of the clients'
-        gradients, each by its share, is the gradient of SIGReg on all embeddings at once.
+        Where each batch is all that a client has, and the offset not old, that is φ̂(all): the mean
+        of the clients' gradients, each by its share, is the gradient of SIGReg on all embeddings at
+        once.
         """
         batch = sigreg_statistics(z_BD, self.directions_MD.to(z_BD.device))
         if self.offset is None:
@@ -90,7 +99,8 @@ class FederatedSigreg:
         return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
 
     def look(self, z_VBD: Tensor) -> SigregStatistics:
-        """Return the sums over all views of a batch along the next round's directions, without gradient."""
+        """Return the sums over all views of a batch along the next round's directions, without
+        gradient."""
         with torch.autocast(z_VBD.device.type, enabled=False):
             z_ND = precise(z_VBD.detach()).flatten(0, 1)
             return sigreg_statistics(z_ND, self.next_directions_MD.to(z_ND.device))

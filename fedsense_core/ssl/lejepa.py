@@ -1,4 +1,5 @@
-"""LeJEPA (arXiv 2511.08544): views of a chip agree, and every view's embeddings are distributed as N(0, I)."""
+"""LeJEPA (arXiv 2511.08544): views of a chip agree, and every view's embeddings are distributed as
+N(0, I)."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
 
 def lejepa_distance(z_VBD: Tensor, regulariser: Callable[[Tensor], Tensor], weight: float) -> Tensor:
-    """Return (1 - λ) mean (z_v - mean_v z)² + λ mean_v R(z_v), of embeddings that are not normalised.
+    """Return (1 - λ) mean (z_v - mean_v z)² + λ mean_v R(z_v), of embeddings that are not
+    normalised.
 
-    R, from (B, D) to a scalar, is SIGReg along some directions. The first mean is over views, chips and the D
-    coordinates too: SIGReg is a mean over directions, and so changes as much for each coordinate. λ = 0.02 is published
-    with these two means.
+    R, from (B, D) to a scalar, is SIGReg along some directions. The first mean is over views, chips
+    and the D coordinates too: SIGReg is a mean over directions, and so changes as much for each
+    coordinate. λ = 0.02 is published with these two means.
     """
     with torch.autocast(z_VBD.device.type, enabled=False):
         z_VBD = precise(z_VBD)
@@ -42,7 +44,8 @@ def lejepa_loss(
     align: Align,
     federated: FederatedSigreg | None = None,
 ) -> StepLoss:
-    """Return the loss of all views, the alignment, and what other clients are to know; alone, directions are drawn."""
+    """Return the loss of all views, the alignment, and what other clients are to know; alone,
+    directions are drawn."""
     views = look(model, x_BCHW, policy, generator, settings.views)
     z_VBD = torch.stack(views.projected)
     if federated is not None and federated.offset is not None:

@@ -1,4 +1,5 @@
-"""Masked image modelling: predict hidden cells; visible cells stay aligned to the universal encoder's."""
+"""Masked image modelling: predict hidden cells; visible cells stay aligned to the universal
+encoder's."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ def mae_loss(
     policy: Augmentation,
     generator: torch.Generator,
 ) -> StepLoss:
-    """Return the reconstruction error of hidden cells, and the squared distance of pooled visible features.
+    """Return the reconstruction error of hidden cells, and the squared distance of pooled visible
+    features.
 
-    Both encoders see the same mask, and their pooled features are LayerNorm'ed, so the distance is bounded (by 4).
+    Both encoders see the same mask, and their pooled features are LayerNorm'ed, so the distance is
+    bounded (by 4).
     """
     assert model.masked is not None, "the mae recipe needs a model built with train.recipe = 'mae'"
     view = augment(x_BCHW, policy, generator)

@@ -32,7 +32,8 @@ class Recipe:
     policy: Augmentation
     """How views are made."""
     loss: Callable[..., StepLoss]
-    """Called with (model, anchor, x_BCHW, policy, generator), and with ``teacher`` where ``taught``."""
+    """Called with (model, anchor, x_BCHW, policy, generator), and with ``teacher`` where
+    ``taught``."""
     band_subset: float = 0.0
     """Probability that the models see only a random subset of a batch's bands."""
     taught: bool = False
@@ -48,8 +49,9 @@ class Recipe:
     ) -> StepLoss:
         """Return the losses of one batch of standardised chips; ``anchor`` None skips alignment.
 
-        A bare tensor (B, C, H, W) does for models of fixed bands, and for one that was told its bands by `read_bands`.
-        A teacher is ignored by recipes without one; raises ValueError where the recipe needs one and gets none.
+        A bare tensor (B, C, H, W) does for models of fixed bands, and for one that was told its
+        bands by `read_bands`. A teacher is ignored by recipes without one; raises ValueError where
+        the recipe needs one and gets none.
         """
         if self.taught and teacher is None:
             raise ValueError(
@@ -69,7 +71,8 @@ class Recipe:
 
 
 def build_recipe(config: Config, federated: FederatedSigreg | None = None) -> Recipe:
-    """Return the recipe that the configuration names; ``federated`` is what lejepa knows of other clients."""
+    """Return the recipe that the configuration names; ``federated`` is what lejepa knows of other
+    clients."""
     subset = config.train.band_subset if config.conditioned else 0.0
     recipe, align = config.train.recipe, _alignment(config)
     if recipe == "mae":
@@ -89,7 +92,8 @@ def _alignment(config: Config) -> Align:
 
 
 def contrastive_policy(config: Config) -> Augmentation:
-    """Return crops with all other changes; those of brightness and colour ``data.jitter`` times as strong as usual."""
+    """Return crops with all other changes; those of brightness and colour ``data.jitter`` times as
+    strong as usual."""
     usual, strength = Augmentation(config.data.view_size, config.data.min_scale), config.data.jitter
     return replace(
         usual,

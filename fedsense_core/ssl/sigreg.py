@@ -1,7 +1,8 @@
-"""SIGReg of LeJEPA (arXiv 2511.08544): how far embeddings are from N(0, I), seen along random directions.
+"""SIGReg of LeJEPA (arXiv 2511.08544): how far embeddings are from N(0, I), seen along random
+directions.
 
-Along each direction it is the statistic of Epps and Pulley: the squared distance of two characteristic functions.
-Shapes: N samples, D width of an embedding, M directions, T knots.
+Along each direction it is the statistic of Epps and Pulley: the squared distance of two
+characteristic functions. Shapes: N samples, D width of an embedding, M directions, T knots.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from torch import Tensor
 
 KNOTS = 17
 REACH = 3.0
-"""The characteristic functions are compared from -3 to 3; both are even in what is summed, so [0, 3] is enough."""
+"""The characteristic functions are compared from -3 to 3; both are even in what is summed, so [0,
+3] is enough."""
 ROUNDING = 1e-3
 """Relative error by which sums in float32 may exceed their number of samples."""
 
 
 @dataclass(frozen=True)
 class SigregStatistics:
-    """All that SIGReg knows of its samples: sums, so that those of several places add up to those of all samples."""
+    """All that SIGReg knows of its samples: sums, so that those of several places add up to those
+    of all samples."""
 
     cosines_MT: Tensor
     """Σ cos(t a·z) over samples, for each direction a and knot t."""
@@ -37,12 +40,14 @@ class SigregStatistics:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the count as 8 bytes, then both sums as float32, little-endian: 8 + 8 M T bytes."""
+        """Return the count as 8 bytes, then both sums as float32, little-endian: 8 + 8 M T
+        bytes."""
         return self.count.to_bytes(8, "little") + pack_parts(self.cosines_MT, self.sines_MT)
 
     @classmethod
     def from_bytes(cls, data: bytes, directions: int) -> SigregStatistics:
-        """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for what no embeddings could give."""
+        """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for what no embeddings
+        could give."""
         count = int.from_bytes(data[:8], "little")
         # Every sample adds a number from -1 to 1.
         parts = unpack_parts(data[8:], directions, count * (1 + ROUNDING), "sums of embeddings")
@@ -58,7 +63,8 @@ def pack_parts(cosines_MT: Tensor, sines_MT: Tensor) -> bytes:
 
 
 def unpack_parts(data: bytes, directions: int, largest: float, what: str) -> tuple[Tensor, Tensor]:
-    """Read what `pack_parts` wrote, whoever sent it. Raises ValueError for another length and for larger numbers."""
+    """Read what `pack_parts` wrote, whoever sent it. Raises ValueError for another length and for
+    larger numbers."""
     wanted = 8 * directions * KNOTS
     if len(data) != wanted:
         raise ValueError(f"{what} have {len(data)} bytes of numbers, expected {wanted}")
@@ -75,16 +81,19 @@ def random_directions(count: int, width: int, generator: torch.Generator) -> Ten
 
 
 def sigreg(z_ND: Tensor, directions_MD: Tensor) -> Tensor:
-    """Return the mean over directions of T(a) = N Σ_j ω_j φ_j ((mean cos(t_j a·z) - φ_j)² + (mean sin(t_j a·z))²).
+    """Return the mean over directions of T(a) = N Σ_j ω_j φ_j ((mean cos(t_j a·z) - φ_j)² + (mean
+    sin(t_j a·z))²).
 
-    t_j are 17 knots on [0, 3], φ_j = exp(-t_j²/2), and ω_j the weights of the trapezoid rule over [-3, 3]. Samples of
-    N(0, I) give about 1.05 whatever their number; those of any other distribution a value that grows with N.
+    t_j are 17 knots on [0, 3], φ_j = exp(-t_j²/2), and ω_j the weights of the trapezoid rule over
+    [-3, 3]. Samples of N(0, I) give about 1.05 whatever their number; those of any other
+    distribution a value that grows with N.
     """
     return sigreg_from(sigreg_statistics(z_ND, directions_MD))
 
 
 def sigreg_statistics(z_ND: Tensor, directions_MD: Tensor) -> SigregStatistics:
-    """Return the sums over samples from which `sigreg_from` computes the loss; the directions must be the same ones."""
+    """Return the sums over samples from which `sigreg_from` computes the loss; the directions must
+    be the same ones."""
     angles_NMT = (z_ND @ directions_MD.to(z_ND).T)[:, :, None] * _knots(z_ND)
     return SigregStatistics(angles_NMT.cos().sum(0), angles_NMT.sin().sum(0), len(z_ND))
 

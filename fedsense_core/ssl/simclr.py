@@ -12,7 +12,8 @@ from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
 
 def nt_xent(a_BD: Tensor, b_BD: Tensor, temperature: float) -> Tensor:
-    """Return the normalised temperature-scaled cross entropy of paired projections (equation 1 of the paper)."""
+    """Return the normalised temperature-scaled cross entropy of paired projections (equation 1 of
+    the paper)."""
     with torch.autocast(a_BD.device.type, enabled=False):  # in bf16 the logits would be off by several hundredths
         z = F.normalize(precise(torch.cat([a_BD, b_BD])), dim=1)
         logits = z @ z.T / temperature

@@ -25,7 +25,8 @@ class StepLoss:
     alignment: Tensor
     """Distance to the universal encoder's representation, scalar; zero without an anchor."""
     sums: SigregStatistics | None = None
-    """What the other clients are to know of the batch's embeddings (lejepa, ``train.federated_sigreg``)."""
+    """What the other clients are to know of the batch's embeddings (lejepa,
+    ``train.federated_sigreg``)."""
 
     def total(self, weight: float) -> Tensor:
         """Return ssl + weight * alignment."""
@@ -43,7 +44,8 @@ class Views:
 
 
 Align = Callable[[PretrainingModel, PretrainingModel | None, Views], Tensor]
-"""From the model that learns, its anchor and the views to the alignment loss; zero without an anchor."""
+"""From the model that learns, its anchor and the views to the alignment loss; zero without an
+anchor."""
 
 
 def look(
@@ -57,5 +59,6 @@ def look(
 
 
 def precise(x: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 if it is: losses of bf16 numbers would be off by hundredths."""
+    """Return the tensor in float32, or in float64 if it is: losses of bf16 numbers would be off by
+    hundredths."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

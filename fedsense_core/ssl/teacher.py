@@ -1,4 +1,5 @@
-"""The teacher of BYOL (arXiv 2006.07733): a moving average of the model that it teaches, never trained itself."""
+"""The teacher of BYOL (arXiv 2006.07733): a moving average of the model that it teaches, never
+trained itself."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from fedsense_core.models import PretrainingModel
 class MovingTeacher:
     """A frozen copy of a model; `follow` moves it towards the model after every step.
 
-    It lives with the client and never travels. Where guidance shifts the model, whoever makes the teacher shifts it
-    too.
+    It lives with the client and never travels. Where guidance shifts the model, whoever makes the
+    teacher shifts it too.
     """
 
     def __init__(self, model: PretrainingModel, decay: float) -> None:

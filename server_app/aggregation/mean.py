@@ -1,8 +1,8 @@
 """How accepted updates become one: decoded one at a time into one accumulator.
 
-Memory is a few vectors whatever the number of clients; frames wait on disk. The order is that of site names:
-floating-point sums depend on it, and Flower's node ids change from one run to the next. Shapes: N, L as in
-``fedsense_core.tensors``."""
+Memory is a few vectors whatever the number of clients; frames wait on disk. The order is that of
+site names: floating-point sums depend on it, and Flower's node ids change from one run to the next.
+Shapes: N, L as in ``fedsense_core.tensors``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def weights_of(accepted: Sequence[Accepted]) -> list[float]:
 def weighted_mean(accepted: Sequence[Accepted]) -> Tensor:
     """Return Σ p_i x_i of what travelled (updates, or models) as float32 (N,).
 
-    The operations and their order are those of Flower's FedAvg on the same ordered replies, so with full models the
-    result equals it bit for bit (McMahan et al. 2017, algorithm 1).
+    The operations and their order are those of Flower's FedAvg on the same ordered replies, so with
+    full models the result equals it bit for bit (McMahan et al. 2017, algorithm 1).
     """
     mean: np.ndarray | None = None
     for one, weight in zip(accepted, weights_of(accepted), strict=True):
@@ -42,18 +42,21 @@ def weighted_mean(accepted: Sequence[Accepted]) -> Tensor:
 
 
 def model_of(one: Accepted) -> Tensor:
-    """Return w_i (N,), a client's model as the server decodes it: the replica moved by Δ̂_i, or what was sent whole."""
+    """Return w_i (N,), a client's model as the server decodes it: the replica moved by Δ̂_i, or
+    what was sent whole."""
     value = one.value()
     return value if one.expected.kind == FrameKind.MODEL else one.expected.replica.weights + value
 
 
 def layerwise_mean(accepted: Sequence[Accepted], table: TensorTable, *, normalised: bool) -> Tensor:
-    """Return the model (N,) that L-DAWA makes of the clients' (Rehman et al. 2023, arXiv 2307.07393, and its code).
+    """Return the model (N,) that L-DAWA makes of the clients' (Rehman et al. 2023, arXiv
+    2307.07393, and its code).
 
-    As published each tensor is Σ c_i w_i / n, where c_i is the cosine of w_i to the global model that the round began
-    with; cosines are below 1, so it shrinks. ``normalised`` divides by Σ c_i instead. A sum of cosines near or below
-    zero would then blow the tensor up, so a client whose tensor points away from the global one (c_i < 0) is left out
-    of that tensor, and where all are, the tensor stays as it was.
+    As published each tensor is Σ c_i w_i / n, where c_i is the cosine of w_i to the global model
+    that the round began with; cosines are below 1, so it shrinks. ``normalised`` divides by Σ c_i
+    instead. A sum of cosines near or below zero would then blow the tensor up, so a client whose
+    tensor points away from the global one (c_i < 0) is left out of that tensor, and where all are,
+    the tensor stays as it was.
     """
     base = accepted[0].expected.replica.weights
     total, weights_L = torch.zeros(table.numel), torch.zeros(len(table), dtype=torch.float64)
@@ -72,13 +75,15 @@ def layerwise_mean(accepted: Sequence[Accepted], table: TensorTable, *, normalis
 
 
 def cosine_of(a: Tensor, b: Tensor) -> float:
-    """Return the cosine of two vectors (M,); 1 where one of them is zero: no angle, so nothing speaks against it."""
+    """Return the cosine of two vectors (M,); 1 where one of them is zero: no angle, so nothing
+    speaks against it."""
     size = vector_norm(a) * vector_norm(b)
     return min(1.0, max(-1.0, float(a.double() @ b.double()) / size)) if size else 1.0
 
 
 def spread_of(accepted: Sequence[Accepted], mean_update: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """Return, by site, the drift ‖Δ̂_i - Δ̄‖/‖Δ̄‖ and the cosine of Δ̂_i to Δ̄ (DESIGN, section 8)."""
+    """Return, by site, the drift ‖Δ̂_i - Δ̄‖/‖Δ̄‖ and the cosine of Δ̂_i to Δ̄ (DESIGN, section
+    8)."""
     drift, cosine = {}, {}
     size = float(mean_update.norm()) or 1.0
     for one in accepted:

@@ -1,7 +1,8 @@
-"""Clients-to-server guidance: what the clients make of public imagery, distilled into the aggregated model.
+"""Clients-to-server guidance: what the clients make of public imagery, distilled into the
+aggregated model.
 
-DESIGN section 6. ``similarity`` and ``ensemble`` match only relations between images, so a client's encoder may be
-rotated against the others'. Shapes: P public chips, B batch, D features, n clients.
+DESIGN section 6. ``similarity`` and ``ensemble`` match only relations between images, so a client's
+encoder may be rotated against the others'. Shapes: P public chips, B batch, D features, n clients.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from fedsense_core.ssl.teacher import MovingTeacher
 from fedsense_core.tensors import TensorTable
 
 KEY_DECAY = 0.999
-"""Decay of the moving average that makes FLESD's keys: the default of its public code, and of MoCo."""
+"""Decay of the moving average that makes FLESD's keys: the default of its public code, and of
+MoCo."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Teacher:
     weight: float
     """a_i, the client's share."""
     features: Tensor
-    """Normalised features (P, D), half precision: the encoder's, or projections where heads are distilled."""
+    """Normalised features (P, D), half precision: the encoder's, or projections where heads are
+    distilled."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """The model that learns, and the moving averages of it that its losses look at; all new in every round."""
+    """The model that learns, and the moving averages of it that its losses look at; all new in
+    every round."""
 
     model: PretrainingModel
     target: MovingTeacher | None
@@ -62,12 +66,14 @@ def similarities(z_BD: Tensor, temperature: float) -> Tensor:
 
 
 def similarity_loss(z_BD: Tensor, target_BB: Tensor, temperature: float) -> Tensor:
-    """Return KL(Ā ‖ rowsoftmax(Z Zᵀ/τ_S)), averaged over rows (arXiv 2107.01152 distils the same relations)."""
+    """Return KL(Ā ‖ rowsoftmax(Z Zᵀ/τ_S)), averaged over rows (arXiv 2107.01152 distils the same
+    relations)."""
     return row_divergence(target_BB, similarities(z_BD, temperature))
 
 
 def row_divergence(target_BB: Tensor, logits_BB: Tensor) -> Tensor:
-    """Return KL(target ‖ rowsoftmax(logits)), averaged over rows; logits may be -inf where the target is 0."""
+    """Return KL(target ‖ rowsoftmax(logits)), averaged over rows; logits may be -inf where the
+    target is 0."""
     log_student = logits_BB.log_softmax(dim=1)
     entropy = torch.xlogy(target_BB, target_BB).sum(dim=1)
     cross = torch.where(target_BB > 0, target_BB * log_student, 0.0).sum(dim=1)
@@ -75,11 +81,13 @@ def row_divergence(target_BB: Tensor, logits_BB: Tensor) -> Tensor:
 
 
 def ensemble_target(teachers_nBD: Tensor, temperature: float) -> Tensor:
-    """Return FLESD's rows (B, B): the mean over clients of exp((M_i - row maximum)/τ_T), then normalised.
+    """Return FLESD's rows (B, B): the mean over clients of exp((M_i - row maximum)/τ_T), then
+    normalised.
 
-    M_i = R_i R_iᵀ of normalised features (Shi et al. 2021, arXiv 2109.14611, ensemble and sharpening; its public code).
-    The row maximum is the chip's similarity to itself, 1 for every client. Rows are normalised after the mean: a client
-    that finds a chip unlike all others says less about it, where ``similarity`` gives every client an equal say.
+    M_i = R_i R_iᵀ of normalised features (Shi et al. 2021, arXiv 2109.14611, ensemble and
+    sharpening; its public code). The row maximum is the chip's similarity to itself, 1 for every
+    client. Rows are normalised after the mean: a client that finds a chip unlike all others says
+    less about it, where ``similarity`` gives every client an equal say.
     """
     similar_nBB = teachers_nBD @ teachers_nBD.mT
     sharp_BB = ((similar_nBB - similar_nBB.amax(dim=2, keepdim=True)) / temperature).exp().mean(dim=0)
@@ -89,8 +97,9 @@ def ensemble_target(teachers_nBD: Tensor, temperature: float) -> Tensor:
 def attention(z_BD: Tensor, teachers_nBD: Tensor, temperature: float) -> Tensor:
     """Return the weight of each client for each chip (B, n): softmax over clients of <z, R_i>/τ_T.
 
-    The adaptive knowledge integration of FedMKD (Li et al. 2024, openreview.net/forum?id=Of4iNAIUSe), whose code maps
-    z and R_i by learned layers first; here they are compared as they are. Constant: no gradient.
+    The adaptive knowledge integration of FedMKD (Li et al. 2024,
+    openreview.net/forum?id=Of4iNAIUSe), whose code maps z and R_i by learned layers first; here
+    they are compared as they are. Constant: no gradient.
     """
     return (torch.einsum("bd,nbd->bn", z_BD.detach(), teachers_nBD) / temperature).softmax(dim=1)
 
@@ -101,18 +110,21 @@ def integrated(weights_Bn: Tensor, teachers_nBD: Tensor) -> Tensor:
 
 
 def contrast(z_BD: Tensor, target_BD: Tensor, temperature: float) -> Tensor:
-    """Return the cross entropy of each chip finding its own target among those of the batch (InfoNCE)."""
+    """Return the cross entropy of each chip finding its own target among those of the batch
+    (InfoNCE)."""
     return F.cross_entropy(z_BD @ target_BD.T / temperature, torch.arange(len(z_BD), device=z_BD.device))
 
 
 class Distiller:
-    """Moves the aggregated model on the public set; also its three controls. SiteError for fewer than 2 chips."""
+    """Moves the aggregated model on the public set; also its three controls. SiteError for fewer
+    than 2 chips."""
 
     def __init__(self, config: Config, public: Sequence[Batch], recipe: Recipe, device: torch.device) -> None:
         self.config = config
         self.settings = config.distillation
         self.public = public
-        """The whole public set, P chips in all; one batch for each kind, which differ in their bands."""
+        """The whole public set, P chips in all; one batch for each kind, which differ in their
+        bands."""
         self.count = sum(map(len, public))
         if self.count < 2:
             raise SiteError(
@@ -129,7 +141,8 @@ class Distiller:
 
     @property
     def projects(self) -> bool:
-        """True where projections are compared, so that heads learn too: without averaging nothing else moves them.
+        """True where projections are compared, so that heads learn too: without averaging nothing
+        else moves them.
 
         FLESD and FedMKD compare the outputs of their heads. Masked images train no projector.
         """
@@ -145,10 +158,11 @@ class Distiller:
     def distil(
         self, model: PretrainingModel, table: TensorTable, teachers: Sequence[Teacher], server_round: int
     ) -> tuple[Tensor, float]:
-        """Train ``model`` (the aggregated one) for a few steps; return its new flat weights (N,) and the mean loss.
+        """Train ``model`` (the aggregated one) for a few steps; return its new flat weights (N,)
+        and the mean loss.
 
-        What does not travel stays as it was drawn: no checkpoint holds it, so a continued run would begin with other
-        values than the run that it continues.
+        What does not travel stays as it was drawn: no checkpoint holds it, so a continued run would
+        begin with other values than the run that it continues.
         """
         teachers = [self.look(model, 1.0)] if self.settings.kind == "self" else teachers
         student = self._student(model.to(self.device).train())
@@ -192,7 +206,8 @@ class Distiller:
         rows: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return the distance of the student to what the teachers make of the chips of the rows (B,)."""
+        """Return the distance of the student to what the teachers make of the chips of the rows
+        (B,)."""
         tau_s, tau_t = self.settings.student_temperature, self.settings.teacher_temperature
         if student.keys is not None:
             queries, others = (self._augmented(parts, generator) for _ in range(2))
@@ -209,7 +224,8 @@ class Distiller:
         return similarity_loss(self._normalised(z_BD), self._target(teachers, rows), tau_s)
 
     def _pick(self, rows: Tensor) -> tuple[list[Batch], Tensor]:
-        """Return the chips of the rows (B,), those of one kind together, and the rows in that order."""
+        """Return the chips of the rows (B,), those of one kind together, and the rows in that
+        order."""
         parts, order, first = [], [], 0
         for kind in self.public:
             mine = rows[(rows >= first) & (rows < first + len(kind))]
@@ -220,7 +236,8 @@ class Distiller:
         return parts, torch.cat(order)
 
     def _ssl(self, student: Student, parts: Sequence[Batch], generator: torch.Generator) -> Tensor:
-        """Return the self-supervised loss, averaged over chips; 0 where none is left to contrast another with."""
+        """Return the self-supervised loss, averaged over chips; 0 where none is left to contrast
+        another with."""
         # Alone of its kind, a chip has nothing but itself to be contrasted with.
         fewest = 1 if self.config.train.recipe == "mae" else 2
         many = [part for part in parts if len(part) >= fewest]
@@ -237,7 +254,8 @@ class Distiller:
             model.read_bands(part.bands)
             pieces.append(model.embed(self._view(part.pixels)))
         z_BD = torch.cat(pieces)
-        # All kinds together: the projector normalises by its batch, and a chip may be alone of its kind.
+        # All kinds together: the projector normalises by its batch, and a chip may be alone of its
+        # kind.
         return model.projector(z_BD) if self.projects else z_BD
 
     @staticmethod

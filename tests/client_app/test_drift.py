@@ -95,7 +95,8 @@ def test_parameters_that_stay_local_are_not_pulled() -> None:
 
 
 def reference(config: Config, update: Tensor, beta: float, rates: Callable[[Config, int], float]) -> Tensor:
-    """Algorithm 2 with SGD: v = β g + (1-β) Δ, w ← w - η v, Δ = -update / (η K) at the rates of the round before."""
+    """Algorithm 2 with SGD: v = β g + (1-β) Δ, w ← w - η v, Δ = -update / (η K) at the rates of the
+    round before."""
     model = build_model(config).double()
     table = TensorTable.of(model)
     before = table.read(model)

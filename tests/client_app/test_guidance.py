@@ -29,7 +29,8 @@ SHARP = {
     "model__args__act_layer": "gelu",
     "train__epsilon": 1e-2,
 }
-"""Smooth everywhere, or rounding alone decides: no ReLU kinks, and an ε so that Adam does not divide noise by noise."""
+"""Smooth everywhere, or rounding alone decides: no ReLU kinks, and an ε so that Adam does not
+divide noise by noise."""
 
 
 def batches(dtype: torch.dtype, size: int = 16) -> list[Tensor]:
@@ -46,7 +47,8 @@ def start_of(model: PretrainingModel, table: TensorTable, dtype: torch.dtype, ra
 def per_step_reference(
     config: Config, model: PretrainingModel, recipe: Recipe, data: list[Tensor], start: Start
 ) -> Tensor:
-    """FedLESAM's form: stay at w, and take each gradient at w + shift. What reads w itself reads w, not w + shift."""
+    """FedLESAM's form: stay at w, and take each gradient at w + shift. What reads w itself reads w,
+    not w + shift."""
     table = TensorTable.of(model)
     direction = global_direction(start.replica.momentum, table, config.guidance, 0)
     offsets = table.unflatten(shift(direction, start.radii, table))

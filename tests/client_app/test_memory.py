@@ -83,7 +83,8 @@ def test_damaged_slot_counts_as_lost(tmp_path: Path, damage: str) -> None:
 
 
 class FakeTraining:
-    """Replaces local training by known updates: what is proved here is that none of them is lost."""
+    """Replaces local training by known updates: what is proved here is that none of them is
+    lost."""
 
     def __init__(self, numel: int, dtype: torch.dtype) -> None:
         self.numel, self.dtype = numel, dtype
@@ -108,7 +109,8 @@ def task_of(
 
 
 def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
-    """Play the server: every third reply is lost or refused, and the next task says so. Yields Δ̂ as it decodes it."""
+    """Play the server: every third reply is lost or refused, and the next task says so. Yields Δ̂
+    as it decodes it."""
     table = TensorTable.of(build_model(config))
     stream = Stream(1, 0, table, 0.9)
     server = Broadcaster(stream, get_codec("eden", 4))

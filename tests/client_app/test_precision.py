@@ -1,4 +1,5 @@
-"""What ``train.precision`` promises of convolutions on CUDA; the flags of torch can be seen without it."""
+"""What ``train.precision`` promises of convolutions on CUDA; the flags of torch can be seen without
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What clients keep of their own models: FedU and FedEMA worked by hand, and the teacher of BYOL."""
+"""What clients keep of their own models: FedU and FedEMA worked by hand, and the teacher of
+BYOL."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ TABLE = TensorTable.from_shapes(
 )
 GLOBAL = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 10.0])
 OWN = torch.tensor([3.0, 4.0, 1.0, 2.0, 9.0, 9.0, 20.0])
-"""Its encoder is 5 away in one matrix and 1 in the other: 3 on average; vectors and heads do not count."""
+"""Its encoder is 5 away in one matrix and 1 in the other: 3 on average; vectors and heads do not
+count."""
 
 
 def test_divergence_is_the_mean_distance_of_the_encoders_matrices() -> None:

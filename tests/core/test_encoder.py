@@ -1,4 +1,5 @@
-"""The exported folder is what plain timm loads, bit for bit, and a damaged one is refused with a remedy."""
+"""The exported folder is what plain timm loads, bit for bit, and a damaged one is refused with a
+remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The command files of docs/deployment as coordinator and institutions run them: TLS, keys, one site file each."""
+"""The command files of docs/deployment as coordinator and institutions run them: TLS, keys, one
+site file each."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ COMMAND_FILES = Path(__file__).parents[2] / "docs" / "deployment"
 
 
 class Deployment:
-    """One coordinator and two institutions, each in a folder of its own. Ends what it started, by process id."""
+    """One coordinator and two institutions, each in a folder of its own. Ends what it started, by
+    process id."""
 
     def __init__(self, root: Path, sites: Path, environment: Mapping[str, str], wait: Callable[..., None]) -> None:
         self.root, self.wait = root, wait
@@ -92,7 +94,8 @@ class Deployment:
             self.kill(process)
 
     def _move_in(self, site: Path) -> dict[str, str]:
-        """Give an institution a folder that holds its own site file and imagery and nobody else's."""
+        """Give an institution a folder that holds its own site file and imagery and nobody
+        else's."""
         home = self.root / site.stem
         home.mkdir()
         shutil.copy(site, home / "site.toml")
@@ -214,7 +217,8 @@ def test_institution_that_was_not_admitted_stays_out(deployment: Deployment) -> 
 
 
 def _comes_back(deployment: Deployment, name: str) -> bool:
-    """Restart a SuperNode as a supervisor does: Flower refuses it until the old one's heartbeat has run out."""
+    """Restart a SuperNode as a supervisor does: Flower refuses it until the old one's heartbeat has
+    run out."""
     process = deployment.processes.get(f"{name} supernode")
     if process is None or process.poll() is not None:
         deployment.keep_running(name, "supernode")

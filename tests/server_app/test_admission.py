@@ -28,7 +28,8 @@ def _identity() -> None:
 
 
 def judged(tmp_path: Path, prediction: float, most: float = 1_000.0) -> tuple[Accepted | Rejected, torch.Tensor]:
-    """Admit one small update over a large prediction; return the verdict and the update that was meant."""
+    """Admit one small update over a large prediction; return the verdict and the update that was
+    meant."""
     config = tiny(admission__first_round_max_norm=most)
     table = TensorTable.of(build_model(config))
     generator = torch.Generator().manual_seed(0)

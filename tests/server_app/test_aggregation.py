@@ -1,4 +1,5 @@
-"""How the clients' updates become one, on cases worked by hand, and in rounds where half of the clients take part."""
+"""How the clients' updates become one, on cases worked by hand, and in rounds where half of the
+clients take part."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def test_mean_of_fedavg_by_hand_counts_examples() -> None:
     assert weighted_mean(seen).tolist() == [0.25 * 4 + 0.75 * 8, 0.25 * -8]
 
 
-# Cosines to the start: tensor a 1 and 0, tensor b 0 and -1, tensor c has no angle, because it starts from zero.
+# Cosines to the start: tensor a 1 and 0, tensor b 0 and -1, tensor c has no angle, because it
+# starts from zero.
 FIRST = [3.0, 4.0, 0.0, 2.0, 6.0, 0.0]
 SECOND = [4.0, -3.0, -1.0, 0.0, 0.0, 2.0]
 
@@ -106,7 +108,8 @@ def test_a_clients_model_is_what_it_sent_or_the_replica_moved_by_its_update() ->
 
 
 def test_outer_nesterov_by_hand() -> None:
-    # DiLoCo (arXiv 2311.08105), algorithm 1 with PyTorch's Nesterov: m <- 0.9 m + Δ̄, w <- w + 0.7 (Δ̄ + 0.9 m).
+    # DiLoCo (arXiv 2311.08105), algorithm 1 with PyTorch's Nesterov: m <- 0.9 m + Δ̄, w <- w + 0.7
+    # (Δ̄ + 0.9 m).
     outer, weights = OuterOptimiser(OuterSection(kind="nesterov", learning_rate=0.7, momentum=0.9)), torch.zeros(1)
     weights = outer.step(weights, torch.tensor([1.0]))
     assert float(weights) == pytest.approx(0.7 * 1.9)
@@ -165,7 +168,8 @@ def test_l_dawa_begins_after_its_plain_rounds_and_shrinks(federation: Make) -> N
     )
     plain.run()
     layered.run()
-    # Both rounds begin from equal models, and drift is measured by the plain mean, whatever aggregates.
+    # Both rounds begin from equal models, and drift is measured by the plain mean, whatever
+    # aggregates.
     assert [line["drift"] for line in plain.lines()] == [line["drift"] for line in layered.lines()]
     assert float(layered.state().weights.norm()) < 0.9999 * float(plain.state().weights.norm())
 

@@ -1,4 +1,5 @@
-"""A federation of sensors that share no list of bands: every parameter is aggregated, and any sensor can be read."""
+"""A federation of sensors that share no list of bands: every parameter is aggregated, and any
+sensor can be read."""
 
 from __future__ import annotations
 

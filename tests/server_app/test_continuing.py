@@ -1,4 +1,5 @@
-"""Runs that were killed, folders that are taken, clients that forgot: nothing is lost, nothing is guessed."""
+"""Runs that were killed, folders that are taken, clients that forgot: nothing is lost, nothing is
+guessed."""
 
 from __future__ import annotations
 

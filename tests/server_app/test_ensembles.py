@@ -1,4 +1,5 @@
-"""What several teachers say together, worked by hand (FLESD, FedMKD); and recipes that bring a teacher of their own."""
+"""What several teachers say together, worked by hand (FLESD, FedMKD); and recipes that bring a
+teacher of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sums of embeddings over a whole run: who gets which offset, what is refused, and what is forgotten."""
+"""Sums of embeddings over a whole run: who gets which offset, what is refused, and what is
+forgotten."""
 
 from __future__ import annotations
 

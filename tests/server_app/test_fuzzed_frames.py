@@ -1,4 +1,5 @@
-"""Nothing in a frame is trusted: whatever arrives is rejected, or is an update that an honest client can have sent.
+"""Nothing in a frame is trusted: whatever arrives is rejected, or is an update that an honest
+client can have sent.
 
 Ten thousand mutated frames; ``docs/experiments/fuzz_frames.py`` does a million.
 """

@@ -1,4 +1,5 @@
-"""A round in the terminal tells what a person watches for, and nothing moves where nobody watches."""
+"""A round in the terminal tells what a person watches for, and nothing moves where nobody
+watches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One stream for everybody: after any round, whatever a client missed, all hold the server's bits."""
+"""One stream for everybody: after any round, whatever a client missed, all hold the server's
+bits."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from server_app.checkpoints import Checkpoints
 
 Make = Callable[..., Federation]
 SNAPSHOT = {"downlink.codec": "bf16"}
-"""Two bytes a parameter and round: four missed frames and their headers exceed ŵ and m̂ in float32."""
+"""Two bytes a parameter and round: four missed frames and their headers exceed ŵ and m̂ in
+float32."""
 
 
 def gone(task: Message, reply: Message | None) -> None:
@@ -36,7 +38,8 @@ def replica_of(fed: Federation, site: str, number: int) -> Replica:
 
 
 def missing(federation: Make, missed: int, **changes: object) -> tuple[Federation, list[FrameHeader], list[TrainTask]]:
-    """Run a federation in which gamma's replies are lost for some rounds after the first; return its next task."""
+    """Run a federation in which gamma's replies are lost for some rounds after the first; return
+    its next task."""
     number = missed + 2
     fed = federation(changes={"run.rounds": number, "federation.deadline_s": 0.3, **changes})
     tasks = []

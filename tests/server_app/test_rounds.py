@@ -1,4 +1,5 @@
-"""Strategy and clients against each other, through Flower's wire format: rounds as they should be."""
+"""Strategy and clients against each other, through Flower's wire format: rounds as they should
+be."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Random views of a batch, for any number of bands: one affine crop, then what light and detector change.
+"""Random views of a batch, for any number of bands: one affine crop, then what light and detector
+change.
 
-Shapes: B batch, C bands, H x H chip, S view size. Crops, gains, offsets and every choice are drawn on the CPU, so a
-seed gives the same ones on every device. White noise alone is drawn where the batch is, by a generator whose seed is
-drawn on the CPU: its values differ between kinds of device, and nothing that is drawn later does.
+Shapes: B batch, C bands, H x H chip, S view size. Crops, gains, offsets and every choice are drawn
+on the CPU, so a seed gives the same ones on every device. White noise alone is drawn where the
+batch is, by a generator whose seed is drawn on the CPU: its values differ between kinds of device,
+and nothing that is drawn later does.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly views differ. Inputs are standardised, so gains and offsets are in deviations of the band."""
+    """How strongly views differ. Inputs are standardised, so gains and offsets are in deviations of
+    the band."""
 
     size: int
     """Height and width S of a view, in pixels."""
@@ -26,7 +29,8 @@ class Augmentation:
     max_scale: float = 1.0
     """Largest crop, as a fraction of the chip's area."""
     flips: bool = True
-    """Mirror left-right half of the time; with ``turns`` this gives all eight symmetries of the square."""
+    """Mirror left-right half of the time; with ``turns`` this gives all eight symmetries of the
+    square."""
     turns: bool = True
     """Turn by a random multiple of 90 degrees: from above there is no up."""
     image_gain: float = 0.4
@@ -38,13 +42,15 @@ class Augmentation:
     band_offset: float = 0.2
     """Deviation of an offset of each band."""
     grey: float = 0.2
-    """Probability that every band is replaced by the mean over bands: texture must do without colour."""
+    """Probability that every band is replaced by the mean over bands: texture must do without
+    colour."""
     blur: float = 0.0
     """Probability of a binomial 5 x 5 blur: softer optics, haze."""
     noise: float = 0.0
     """Largest deviation of white noise; each image draws its own from 0 to this."""
     drop_bands: float = 0.0
-    """Probability that some bands of an image, never all, are 0, their mean; an image of one band keeps it."""
+    """Probability that some bands of an image, never all, are 0, their mean; an image of one band
+    keeps it."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.min_scale <= self.max_scale <= 1:
@@ -56,8 +62,8 @@ class Augmentation:
 def augment(batch_BCHW: Tensor, policy: Augmentation, generator: torch.Generator) -> Tensor:
     """Return one random view (B, C, S, S) of each image, on the batch's device and in its type.
 
-    ``generator`` must be a CPU generator; from the same state it gives the same views. Raises ValueError if the chips
-    are not square.
+    ``generator`` must be a CPU generator; from the same state it gives the same views. Raises
+    ValueError if the chips are not square.
     """
     if batch_BCHW.shape[2] != batch_BCHW.shape[3]:
         raise ValueError(f"augment needs square chips (B, C, H, H), not {tuple(batch_BCHW.shape)}")
@@ -73,7 +79,8 @@ def augment(batch_BCHW: Tensor, policy: Augmentation, generator: torch.Generator
 
 
 def crop_matrices(n: int, policy: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return (n, 2, 3) maps from view to chip in [-1, 1] coordinates: a square window, mirrored and turned."""
+    """Return (n, 2, 3) maps from view to chip in [-1, 1] coordinates: a square window, mirrored and
+    turned."""
     low, high = policy.min_scale, policy.max_scale
     side = (low + (high - low) * torch.rand(n, generator=generator)).sqrt()
     centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - side)[:, None]
@@ -89,7 +96,8 @@ def crop_matrices(n: int, policy: Augmentation, generator: torch.Generator) -> T
 def _crop(batch_BCHW: Tensor, policy: Augmentation, generator: torch.Generator) -> Tensor:
     n, bands, side = batch_BCHW.shape[:3]
     maps = crop_matrices(n, policy, generator).to(batch_BCHW)
-    # A coarser pixel is the mean over its footprint: bilinear samples about one chip pixel apart, averaged.
+    # A coarser pixel is the mean over its footprint: bilinear samples about one chip pixel apart,
+    # averaged.
     fine = max(1, round(side * policy.max_scale**0.5 / policy.size))
     grid = F.affine_grid(maps, [n, bands, fine * policy.size, fine * policy.size], align_corners=False)
     # Where samples are pixels, interpolation would only round them: flips and turns are then exact.

@@ -31,8 +31,9 @@ class Batch:
 def drop_band_subset(batch: Batch, probability: float, generator: torch.Generator) -> Batch:
     """Return the batch with a random subset of its bands, or as it is with ``1 - probability``.
 
-    Every subset that is not empty is as likely as every other; the bands keep their order. ``generator`` must be a CPU
-    generator. One subset serves the whole batch, so that its images stay comparable.
+    Every subset that is not empty is as likely as every other; the bands keep their order.
+    ``generator`` must be a CPU generator. One subset serves the whole batch, so that its images
+    stay comparable.
     """
     if len(batch.bands) < 2 or float(torch.rand((), generator=generator)) >= probability:
         return batch
@@ -44,10 +45,12 @@ def drop_band_subset(batch: Batch, probability: float, generator: torch.Generato
 
 
 def epoch_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield index batches (batch_size,) int64 without end: each run of n indices holds every chip once.
+    """Yield index batches (batch_size,) int64 without end: each run of n indices holds every chip
+    once.
 
-    A batch that spans two epochs takes no chip twice unless n < batch_size. The iterator's place in the epoch is not in
-    ``generator``: seed one per round to make rounds repeatable. Raises ValueError for n or batch_size below 1.
+    A batch that spans two epochs takes no chip twice unless n < batch_size. The iterator's place in
+    the epoch is not in ``generator``: seed one per round to make rounds repeatable. Raises
+    ValueError for n or batch_size below 1.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"epoch_batches needs at least one chip and one place, not n={n}, batch_size={batch_size}")
@@ -59,7 +62,8 @@ def _endless(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Te
     while True:
         while len(waiting) < batch_size:
             order = torch.randperm(n, generator=generator)
-            # A twin in the same batch would be a false negative of contrastive recipes: left-overs go last.
+            # A twin in the same batch would be a false negative of contrastive recipes: left-overs
+            # go last.
             seen = torch.isin(order, waiting)
             waiting = torch.cat([waiting, order[~seen], order[seen]])
         yield waiting[:batch_size]

@@ -1,4 +1,5 @@
-"""Batches that are ready when the model asks: gathered in a second thread, standardised where the model computes."""
+"""Batches that are ready when the model asks: gathered in a second thread, standardised where the
+model computes."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ Draw = tuple[Chips, Tensor]
 
 
 def draws(sets: Sequence[Sequence[Chips]], batch_size: int, generator: torch.Generator) -> Iterator[Draw]:
-    """Yield without end what goes into each batch: one institution after the other, one kind of chips at a time.
+    """Yield without end what goes into each batch: one institution after the other, one kind of
+    chips at a time.
 
-    ``sets`` holds for each institution its kinds of chips; an institution's kinds are drawn in proportion to their
-    numbers. Raises ValueError for a kind without chips.
+    ``sets`` holds for each institution its kinds of chips; an institution's kinds are drawn in
+    proportion to their numbers. Raises ValueError for a kind without chips.
     """
     orders = [[epoch_batches(len(chips), batch_size, generator) for chips in kinds] for kinds in sets]
     return _in_turn(sets, orders, generator)
@@ -47,11 +49,13 @@ def batches_of(chips: Chips, batch_size: int, generator: torch.Generator) -> Ite
 
 
 class Feed(Iterator[Batch]):
-    """The batches of ``draws``, in their order. Close it, or use it in a ``with``, so that its thread ends."""
+    """The batches of ``draws``, in their order. Close it, or use it in a ``with``, so that its
+    thread ends."""
 
     def __init__(self, draws: Iterator[Draw], device: torch.device) -> None:
         self.waited_s = 0.0
-        """Seconds for which the model waited for its batches: gathering, copying to the device, standardising."""
+        """Seconds for which the model waited for its batches: gathering, copying to the device,
+        standardising."""
         self._device = device
         self._gathered = ahead(_gathered(draws, device), AHEAD)
 

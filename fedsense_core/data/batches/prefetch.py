@@ -12,9 +12,11 @@ T = TypeVar("T")
 
 
 def ahead(items: Generator[T], depth: int) -> Generator[T]:
-    """Yield the items of a generator that runs in a thread of its own, at most ``depth`` items ahead, in its order.
+    """Yield the items of a generator that runs in a thread of its own, at most ``depth`` items
+    ahead, in its order.
 
-    What the generator raises is raised here. Closing what is returned closes the generator, in its thread.
+    What the generator raises is raised here. Closing what is returned closes the generator, in its
+    thread.
     """
     ready: Queue[tuple[T] | BaseException | None] = Queue(depth)
     stopped = Event()

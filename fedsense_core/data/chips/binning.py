@@ -2,9 +2,10 @@
 
 Shapes: N pixels of one band.
 
-Integer pixels have one bin for each value. A float32 is its sign, 8 bits of exponent and 23 of mantissa (IEEE 754); its
-bin is the upper 17 of these 32 bits, so a bin is at most 2^-8 of its values wide. Every float32 is a whole number of
-2^-149 and its square one of 2^-298, which are the units of the sums.
+Integer pixels have one bin for each value. A float32 is its sign, 8 bits of exponent and 23 of
+mantissa (IEEE 754); its bin is the upper 17 of these 32 bits, so a bin is at most 2^-8 of its
+values wide. Every float32 is a whole number of 2^-149 and its square one of 2^-298, which are the
+units of the sums.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
 _CHUNK = 1 << 18
-"""Pixels that are binned at once: their copies stay in the processor's cache, and their sums below 2^53 are exact."""
+"""Pixels that are binned at once: their copies stay in the processor's cache, and their sums below
+2^53 are exact."""
 _LOW = 15
 """Bits of a float32 that its bin does not tell."""
 _SIGN = 1 << 16
@@ -66,7 +68,8 @@ def _raw_bins(pixels: NDArray[np.float32]) -> Int64s:
 
 
 def float_bins(pixels: NDArray[np.float32]) -> Int64s:
-    """Return the bin of each float32, numbered so that bins grow with the value: negative ones have theirs reversed."""
+    """Return the bin of each float32, numbered so that bins grow with the value: negative ones have
+    theirs reversed."""
     raw = _raw_bins(pixels)
     return np.where(raw < _SIGN, raw + _SIGN, 2 * _SIGN - 1 - raw)
 
@@ -77,7 +80,8 @@ def float_edges(columns: Int64s) -> tuple[Float64s, Float64s]:
 
 
 def _edge(columns: Int64s) -> Float64s:
-    """Return the float whose bits are the bin's, with zeros below: exponent 0 has no implicit leading bit."""
+    """Return the float whose bits are the bin's, with zeros below: exponent 0 has no implicit
+    leading bit."""
     sign, magnitude = np.sign(columns - _SIGN), np.abs(columns - _SIGN)
     exponent, mantissa = magnitude >> 8, magnitude & 0xFF
     leading = np.where(exponent > 0, 1 << 8, 0)
@@ -88,11 +92,13 @@ def _edge(columns: Int64s) -> Float64s:
 
 
 def count_floats(pixels: NDArray[np.float32]) -> tuple[Int64s, BandSums]:
-    """Return (2^17,) how many pixels (N,) fall into each bin, in order of value, and their exact sums.
+    """Return (2^17,) how many pixels (N,) fall into each bin, in order of value, and their exact
+    sums.
 
     Raises ValueError for a pixel that is not finite.
     """
-    # Of each bin: pixels, sum of their low bits, sum of the squares of these. The last are below 2^30.
+    # Of each bin: pixels, sum of their low bits, sum of the squares of these. The last are below
+    # 2^30.
     counts, lows, squares = (np.zeros(2 * _SIGN, np.int64) for _ in range(3))
     for start in range(0, len(pixels), _CHUNK):
         chunk = pixels[start : start + _CHUNK]
@@ -111,8 +117,8 @@ def count_floats(pixels: NDArray[np.float32]) -> tuple[Int64s, BandSums]:
 def _exact_sums(counts: Int64s, lows: Int64s, squares: Int64s) -> tuple[int, int]:
     """Return the sums of the pixels and of their squares, in units of 2^-149 and 2^-298.
 
-    A pixel is ±(2^15 b + low) 2^e: b and e are its bin's. The bins of one sign and exponent share e, and are added as
-    int64; Python's integers do the rest.
+    A pixel is ±(2^15 b + low) 2^e: b and e are its bin's. The bins of one sign and exponent share
+    e, and are added as int64; Python's integers do the rest.
     """
     rows = [x.reshape(512, 256) for x in (counts, lows, squares)]
     total = total_squares = 0

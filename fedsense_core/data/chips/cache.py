@@ -1,8 +1,10 @@
-"""Chips cut once and kept: what was cut before is read from the disk, and only what is new or changed is cut.
+"""Chips cut once and kept: what was cut before is read from the disk, and only what is new or
+changed is cut.
 
-Layout: `<cache_dir>/<site>-<source, bands and size>/` holds segments (see `segments`), which never change, and
-`index.json`, which says what lies where. The index is put in place last and whole, so what it refers to is complete.
-One process at a time changes a folder; others wait for it and find its work.
+Layout: `<cache_dir>/<site>-<source, bands and size>/` holds segments (see `segments`), which never
+change, and `index.json`, which says what lies where. The index is put in place last and whole, so
+what it refers to is complete. One process at a time changes a folder; others wait for it and find
+its work.
 """
 
 from __future__ import annotations
@@ -103,7 +105,8 @@ class Shelf:
         return Held(segments, used, names, statistics, tuple(skipped))
 
     def fill(self) -> None:
-        """Cut what is missing, join what is scattered, and remove what is no longer wanted. Only for one at a time."""
+        """Cut what is missing, join what is scattered, and remove what is no longer wanted. Only
+        for one at a time."""
         try:
             # What is cut may leave less room for what follows: that is then cut again.
             while missing := self._plan()[2]:
@@ -136,7 +139,8 @@ class Shelf:
         return rows is not None and record.start >= 0 < record.count <= len(rows) - record.start
 
     def _plan(self) -> tuple[dict[int, Taken], list[Skipped], list[int]]:
-        """Return what is used, by its number, what is left out, and the numbers of the subjects still to be cut."""
+        """Return what is used, by its number, what is left out, and the numbers of the subjects
+        still to be cut."""
         used: dict[int, Taken] = {}
         skipped: list[Skipped] = []
         missing: list[int] = []

@@ -24,7 +24,8 @@ Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
 BLOCKS_AHEAD = 2
-"""Blocks that wait between reading and judging: enough that neither waits for the other's slow ones."""
+"""Blocks that wait between reading and judging: enough that neither waits for the other's slow
+ones."""
 
 
 class Subject(Protocol):
@@ -167,7 +168,8 @@ class _Cutting:
 
 
 def usable_chips(block: Block, request: Request) -> tuple[Array, Bools | None, Array]:
-    """Return chips (n, C, S, S) with enough valid pixels, which pixels those are (n, S, S) or None, and places (n,)."""
+    """Return chips (n, C, S, S) with enough valid pixels, which pixels those are (n, S, S) or None,
+    and places (n,)."""
     size, stride = request.size, request.stride
     grid = sliding_window_view(block.values, (size, size), axis=(1, 2))[:, ::stride, ::stride]
     grid = grid.transpose(1, 2, 0, 3, 4)
@@ -188,7 +190,8 @@ def usable_chips(block: Block, request: Request) -> tuple[Array, Bools | None, A
 
 
 def _parts(block: Block, request: Request) -> Iterator[Block]:
-    """Yield a block's chips in their order, so many at once as the limit allows: overlap repeats their pixels."""
+    """Yield a block's chips in their order, so many at once as the limit allows: overlap repeats
+    their pixels."""
     size, stride = request.size, request.stride
     bands, height, width = block.values.shape
     down, across = ((length - size) // stride + 1 for length in (height, width))
@@ -204,7 +207,8 @@ def _parts(block: Block, request: Request) -> Iterator[Block]:
 
 
 def filled(chips: Array, valid: Bools) -> Array:
-    """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws no edge."""
+    """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws
+    no edge."""
     for chip in np.flatnonzero(~valid.all(axis=(1, 2))):
         for band in chips[chip]:
             mean = band[valid[chip]].mean(dtype=np.float64)

@@ -21,7 +21,8 @@ from fedsense_core.data.sites.sensors import Band
 Array = NDArray[Any]
 
 CLAMP = 6.0
-"""Standardised values beyond six deviations are glint, clouds or faults; they would rule a batch."""
+"""Standardised values beyond six deviations are glint, clouds or faults; they would rule a
+batch."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Chips:
     """Chips with the same bands. Each source (one sensor) is standardised by its own statistics."""
 
     segments: tuple[Array, ...]
-    """Where the pixels lie: arrays (m, C, S, S), each of its own type; memory-mapped when cached."""
+    """Where the pixels lie: arrays (m, C, S, S), each of its own type; memory-mapped when
+    cached."""
     segment: NDArray[np.int64]
     """(n,) in which of the segments each chip lies."""
     place: NDArray[np.int64]
     """(n,) at which position of its segment."""
     mean: Tensor
-    """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset, else physical.
+    """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset,
+    else physical.
 
     For the record only: `standardise` goes by ``origin_mean`` and ``origin_std``.
     """
@@ -108,14 +111,16 @@ class Chips:
 
     @property
     def values(self) -> Array:
-        """Every chip (n, C, S, S) as stored: a view of the only segment, or a copy that takes as much memory."""
+        """Every chip (n, C, S, S) as stored: a view of the only segment, or a copy that takes as
+        much memory."""
         (first, *others) = self.segments
         if not others and len(first) == len(self) and np.array_equal(self.place, np.arange(len(self))):
             return first
         return np.asarray(self.read(np.arange(len(self))).numpy())
 
     def read(self, indices: Sequence[int] | Array | Tensor, out: Tensor | None = None) -> Tensor:
-        """Return chips (B, C, S, S) as stored, copied once; into ``out`` if given, which must be of `dtype`.
+        """Return chips (B, C, S, S) as stored, copied once; into ``out`` if given, which must be of
+        `dtype`.
 
         Raises IndexError for a position outside, TypeError for a mask of booleans.
         """
@@ -133,7 +138,8 @@ class Chips:
         return out
 
     def standardise(self, raw: Tensor, indices: Sequence[int] | Array | Tensor) -> Tensor:
-        """Return ``raw`` chips (B, C, S, S) as float32, on their device, by their own source's statistics.
+        """Return ``raw`` chips (B, C, S, S) as float32, on their device, by their own source's
+        statistics.
 
         ``indices`` (B,) says which chips they are. Clamped to ±6.
         """
@@ -146,7 +152,8 @@ class Chips:
         return self.standardise(self.read(indices), indices)
 
     def subset(self, indices: Sequence[int] | Array | Tensor) -> Chips:
-        """Return only these chips, without copying a pixel; the statistics stay those of the whole."""
+        """Return only these chips, without copying a pixel; the statistics stay those of the
+        whole."""
         index = _positions(indices)
         return replace(
             self,
@@ -161,10 +168,11 @@ class Chips:
 
 
 def joined(sets: Sequence[Chips], name: str) -> Chips:
-    """Return the chips of sets with the same bands as one, each still standardised by its own source.
+    """Return the chips of sets with the same bands as one, each still standardised by its own
+    source.
 
-    A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is copied. ``mean`` and
-    ``std`` are of the numbers as stored.
+    A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is
+    copied. ``mean`` and ``std`` are of the numbers as stored.
     """
     total = merged([one for chips in sets for one in chips.statistics])
     segments, origins, scenes = (

@@ -1,8 +1,8 @@
 """Labelled chips for probes: mosaics, and a table that says where in them each labelled chip lies.
 
-A labelled folder holds `labelled.toml`, `labels.csv` with the columns file,row,col,class,split,group, and the GeoTIFFs.
-``row`` and ``col`` count chips from the top left; ``split`` is ``train`` or ``test``; ``group`` joins neighbours, which
-are alike.
+A labelled folder holds `labelled.toml`, `labels.csv` with the columns
+file,row,col,class,split,group, and the GeoTIFFs. ``row`` and ``col`` count chips from the top left;
+``split`` is ``train`` or ``test``; ``group`` joins neighbours, which are alike.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class LabelledFile(SensorChoice):
     chip_size: Annotated[int, Field(ge=8, le=4096)]
     """Pixels along a chip's side."""
     standardise: Literal["set", "chip"] = "set"
-    """``set``: by the training part's statistics. ``chip``: each chip and band by its own, so that mean colour, which
-    untrained networks read as well as trained ones, answers nothing and texture must."""
+    """``set``: by the training part's statistics. ``chip``: each chip and band by its own, so that
+    mean colour, which untrained networks read as well as trained ones, answers nothing and texture
+    must."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class _Row:
 def load_labelled(
     folder: Path, bands: Sequence[str] | Literal["all"], standardise: Literal["set", "chip"] | None = None
 ) -> LabelledSet:
-    """Read a labelled folder with the named bands or ``all`` of its card's; ``standardise`` overrides the folder's own.
+    """Read a labelled folder with the named bands or ``all`` of its card's; ``standardise``
+    overrides the folder's own.
 
     Raises SiteError naming the file, the line and the remedy.
     """
@@ -125,7 +127,8 @@ def load_labelled(
 
 
 def _by_chip(split: LabelledSplit) -> LabelledSplit:
-    """Return the split with every chip and band at mean 0 and deviation 1; a flat band becomes 0."""
+    """Return the split with every chip and band at mean 0 and deviation 1; a flat band becomes
+    0."""
     x = split.values - split.values.mean((2, 3), keepdim=True)
     x = x / x.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-3)
     return replace(split, values=x.clamp_(-CLAMP, CLAMP))
@@ -165,7 +168,8 @@ def _row(fields: dict[str, str], where: str) -> _Row:
 
 
 def _read_chips(folder: Path, table: Sequence[_Row], source: Source, request: Request) -> NDArray[Any]:
-    """Return the chips of ``table``, in its order (n, C, S, S). Unlike imagery, a labelled file must not be missing."""
+    """Return the chips of ``table``, in its order (n, C, S, S). Unlike imagery, a labelled file
+    must not be missing."""
     mosaics = {name: _read_mosaic(folder, name, source, request) for name in sorted({row.file for row in table})}
     chips = []
     for row in table:
@@ -181,7 +185,8 @@ def _read_chips(folder: Path, table: Sequence[_Row], source: Source, request: Re
 
 
 def _read_mosaic(folder: Path, name: str, source: Source, request: Request) -> dict[tuple[int, int], NDArray[Any]]:
-    """Return a mosaic's chips (C, S, S) by row and column; one without any measurement is not there."""
+    """Return a mosaic's chips (C, S, S) by row and column; one without any measurement is not
+    there."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise SiteError(f"{folder / 'labels.csv'}: {name!r} lies outside the labelled folder.")

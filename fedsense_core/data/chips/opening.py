@@ -38,11 +38,12 @@ def open_chips(
     limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> Chips:
-    """Cut ``site`` into chips of ``chip_size`` pixels with the named bands, or map them from ``cache_dir``.
+    """Cut ``site`` into chips of ``chip_size`` pixels with the named bands, or map them from
+    ``cache_dir``.
 
-    Without ``limits`` those of the site file hold. ``all`` bands are those of the only source's card. ``progress`` is
-    called after each scene, see `held.Progress`.
-    Raises SiteError for a band that a source lacks, a file that contradicts its sensor card, or no usable chip.
+    Without ``limits`` those of the site file hold. ``all`` bands are those of the only source's
+    card. ``progress`` is called after each scene, see `held.Progress`. Raises SiteError for a band
+    that a source lacks, a file that contradicts its sensor card, or no usable chip.
     """
     if bands == "all" and len(site.sources) > 1:
         raise SiteError(f"{site.path}: bands 'all' needs a site of one source. Name the bands that all sources hold.")
@@ -60,10 +61,12 @@ def open_sources(
     limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> tuple[Chips, ...]:
-    """Return the chips of each source of ``site`` apart, with the named bands or ``all`` of its card's.
+    """Return the chips of each source of ``site`` apart, with the named bands or ``all`` of its
+    card's.
 
-    Arguments and errors are those of `open_chips`, with which it shares its cache. A source with nothing usable is left
-    out, and its files are among those that the first chips name as skipped; it is an error if that goes for all.
+    Arguments and errors are those of `open_chips`, with which it shares its cache. A source with
+    nothing usable is left out, and its files are among those that the first chips name as skipped;
+    it is an error if that goes for all.
     """
     opened = _hold(site, bands, chip_size, cache_dir, limits, progress)
     unusable = [item for _, held in opened if not held.count for item in held.skipped]
@@ -117,7 +120,8 @@ def _check(site: Site, source: Source, request: Request, where: str) -> None:
 
 
 def _folder(site: Site, number: int, request: Request) -> str:
-    """Return the name of a source's cache folder: it stays when files, cards or limits change, so that old chips go."""
+    """Return the name of a source's cache folder: it stays when files, cards or limits change, so
+    that old chips go."""
     source = site.sources[number]
 
     def kind(one: Source) -> list[object]:
@@ -167,7 +171,8 @@ def _chips(site: Site, opened: Sequence[tuple[Request, Held]]) -> Chips:
 
 
 def _pooled(site: Site, statistics: Sequence[Statistics]) -> Statistics:
-    """Return the statistics over all sources: in stored units if they share scale and offset, else in physical ones."""
+    """Return the statistics over all sources: in stored units if they share scale and offset, else
+    in physical ones."""
     cards = [source.card for source in site.sources]
     # Decibels are physical already.
     units = [(card.scale, card.offset) if card.decibels == "no" else (1.0, 0.0) for card in cards]
@@ -177,8 +182,10 @@ def _pooled(site: Site, statistics: Sequence[Statistics]) -> Statistics:
 
 
 def _nothing_usable(site: Site, skipped: Sequence[Skipped]) -> str:
-    """Say why a site has no chip, most frequent reason first, with one file as an example of each."""
-    # Reasons differ in their figures and in GDAL's words in brackets; those with the same beginning count together.
+    """Say why a site has no chip, most frequent reason first, with one file as an example of
+    each."""
+    # Reasons differ in their figures and in GDAL's words in brackets; those with the same beginning
+    # count together.
     kinds = [re.sub(r"\d+", "N", item.reason.split(" (")[0]) for item in skipped]
     lines = []
     for kind, count in Counter(kinds).most_common(5):

@@ -1,7 +1,8 @@
 """Where cut chips lie: rows of chips of one type, in memory or in files that are written once.
 
-A segment on disk is four files of one name: `.npy`, the chips; `.places.npy`, where each was cut; `.masks.npy`, the
-valid pixels of chips that have others too; `.statistics.json`, the statistics of all valid pixels together.
+A segment on disk is four files of one name: `.npy`, the chips; `.places.npy`, where each was cut;
+`.masks.npy`, the valid pixels of chips that have others too; `.statistics.json`, the statistics of
+all valid pixels together.
 
 Shapes: n chips, k of which have invalid pixels, C bands, S chip size.
 """
@@ -26,11 +27,13 @@ from fedsense_core.data.chips.statistics import Statistics, merged
 Array = NDArray[Any]
 
 PLACE = np.dtype([("row", "<i4"), ("col", "<i4"), ("valid", "<f4")])
-"""Of one chip: pixel row and column of its upper left corner in its scene, and the valid fraction of its pixels."""
+"""Of one chip: pixel row and column of its upper left corner in its scene, and the valid fraction
+of its pixels."""
 NPY_HEADER_BYTES = 128
 """Room for the `.npy` header, which can only be written when the number of chips is known."""
 FLUSH_BYTES = 64 << 20
-"""After so much the disk begins to take what was written, beside the cutting: else all of it waits for the end."""
+"""After so much the disk begins to take what was written, beside the cutting: else all of it waits
+for the end."""
 PIECE = 256
 """Chips that are looked at at once, when those of a segment are copied or counted."""
 UNFINISHED = "writing-"
@@ -46,7 +49,8 @@ class Rows:
     places: Array
     """(n,) of type `PLACE`."""
     masks: Array
-    """(k, S S / 8) uint8: packed bits, 1 where valid, of each chip whose valid fraction is below 1."""
+    """(k, S S / 8) uint8: packed bits, 1 where valid, of each chip whose valid fraction is below
+    1."""
 
     @classmethod
     def of(cls, chips: Array, places: Array, valid: NDArray[np.bool_] | None) -> Rows:
@@ -194,7 +198,8 @@ def load_segment(folder: Path, name: str) -> Rows:
 
 
 def statistics_of(folder: Path, name: str, rows: Rows, stretches: list[tuple[int, int]]) -> Statistics:
-    """Return the statistics of some stretches (start, count) of a segment that `load_segment` returned.
+    """Return the statistics of some stretches (start, count) of a segment that `load_segment`
+    returned.
 
     What was written down is used where it is of just these chips; else they are counted again.
     """

@@ -1,4 +1,5 @@
-"""What the imagery of each sensor is like, band by band: merged over institutions that agree, and kept with the model.
+"""What the imagery of each sensor is like, band by band: merged over institutions that agree, and
+kept with the model.
 
 A sensor's bands are kept apart, because institutions hold different ones of them.
 """
@@ -20,12 +21,14 @@ from fedsense_core.data.sites.sensors import shipped_card
 MOST_BYTES = 64 << 20
 """Largest text of statistics that is read from another party."""
 MOST_VALUES = 10_000
-"""Largest number of JSON values in it, a dozen a band: each may take a hundred times its text in memory."""
+"""Largest number of JSON values in it, a dozen a band: each may take a hundred times its text in
+memory."""
 
 
 @dataclass(frozen=True)
 class SensorStatistics:
-    """Statistics by shipped sensor card and band name, each of one band, in the card's stored units."""
+    """Statistics by shipped sensor card and band name, each of one band, in the card's stored
+    units."""
 
     sensors: Mapping[str, Mapping[str, Statistics]] = field(default_factory=dict)
 
@@ -33,8 +36,9 @@ class SensorStatistics:
     def of(cls, sets: Iterable[Chips], sites: Iterable[Site] = ()) -> SensorStatistics:
         """Return the statistics of chips that were cut from ``sites``.
 
-        Left out are cards written in place, whose names do not mean the same to all, and sensors of which a site holds
-        files in other units than the card's: their numbers would be merged with counts.
+        Left out are cards written in place, whose names do not mean the same to all, and sensors of
+        which a site holds files in other units than the card's: their numbers would be merged with
+        counts.
         """
         total, odd = cls(), {source.sensor for site in sites for source in site.sources if _has_own_units(source)}
         for chips in sets:
@@ -45,7 +49,8 @@ class SensorStatistics:
         return total
 
     def merge(self, other: SensorStatistics) -> SensorStatistics:
-        """Return the statistics of the pixels of both; the same in any order and grouping, bit for bit."""
+        """Return the statistics of the pixels of both; the same in any order and grouping, bit for
+        bit."""
         sensors = {name: dict(bands) for name, bands in self.sensors.items()}
         for name, bands in other.sensors.items():
             mine = sensors.setdefault(name, {})
@@ -54,11 +59,13 @@ class SensorStatistics:
         return SensorStatistics(sensors)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return by sensor the lists ``bands`` (in the card's order), ``mean``, ``std``, ``p2``, ``p98``, ``count``."""
+        """Return by sensor the lists ``bands`` (in the card's order), ``mean``, ``std``, ``p2``,
+        ``p98``, ``count``."""
         return {name: _summary(name, self.sensors[name]) for name in sorted(self.sensors)}
 
     def to_bytes(self) -> bytes:
-        """Return compressed JSON from which `from_bytes` makes an equal object; nothing at all for no statistics."""
+        """Return compressed JSON from which `from_bytes` makes an equal object; nothing at all for
+        no statistics."""
         if not self.sensors:
             return b""
         fields = {

@@ -104,7 +104,8 @@ def digest(*parts: Any) -> str:
 
 
 def state(path: Path) -> list[Any]:
-    """Return size, time of change and readability of a file; one that has vanished is found missing by its reader."""
+    """Return size, time of change and readability of a file; one that has vanished is found missing
+    by its reader."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,11 +1,12 @@
-"""What the valid pixels of each band are like: mean, deviation, percentiles and range, in one pass, merged exactly.
+"""What the valid pixels of each band are like: mean, deviation, percentiles and range, in one pass,
+merged exactly.
 
 Shapes: n chips, C bands, S chip size, W bins.
 
-A `Statistics` holds only integers that add: how many pixels fall into each bin, and exact sums. So any split of the
-same pixels into windows, files or institutions, merged in any order, gives the same object bit for bit, and each figure
-is derived from it by exact arithmetic that is rounded at the end: a deviation that is tiny beside the mean loses
-nothing. `binning` says what the bins are.
+A `Statistics` holds only integers that add: how many pixels fall into each bin, and exact sums. So
+any split of the same pixels into windows, files or institutions, merged in any order, gives the
+same object bit for bit, and each figure is derived from it by exact arithmetic that is rounded at
+the end: a deviation that is tiny beside the mean loses nothing. `binning` says what the bins are.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class Statistics:
         count = int(np.count_nonzero(valid))
         if count == 0:
             return cls.empty(chips.shape[1])
-        # Band by band: a boolean index over all bands would copy the window C times. None if it would change nothing.
+        # Band by band: a boolean index over all bands would copy the window C times. None if it
+        # would change nothing.
         where = None if count == valid.size else valid.reshape(-1)
         flat = (chips[:, band].reshape(-1) for band in range(chips.shape[1]))
         pixels = (x if where is None else x[where] for x in flat)
@@ -124,12 +126,14 @@ class Statistics:
         return Statistics(self.count + other.count, first, counts, sums)
 
     def scaled(self, scale: float, offset: float) -> Statistics:
-        """Return the statistics of ``scale`` times the pixels plus ``offset``, such as physical units.
+        """Return the statistics of ``scale`` times the pixels plus ``offset``, such as physical
+        units.
 
-        Exact sums are scaled exactly and rounded to their units, and the range to float32. Percentiles are those of
-        floats; if the pixels were floats before, each was first moved to the middle of its bin, by at most 2^-9 of
-        itself. Scale what is merged rather than merge what is scaled: only then do equal pixels surely give equal bits.
-        Raises ValueError when a result is not a finite float32.
+        Exact sums are scaled exactly and rounded to their units, and the range to float32.
+        Percentiles are those of floats; if the pixels were floats before, each was first moved to
+        the middle of its bin, by at most 2^-9 of itself. Scale what is merged rather than merge
+        what is scaled: only then do equal pixels surely give equal bits. Raises ValueError when a
+        result is not a finite float32.
         """
         return self if (scale, offset) == (1, 0) or not self.count else self._as_floats(scale, offset)
 
@@ -140,7 +144,8 @@ class Statistics:
 
     @property
     def std(self) -> Float64s:
-        """(C,) standard deviation of each band, at least 1e-6 of its magnitude so that it can divide."""
+        """(C,) standard deviation of each band, at least 1e-6 of its magnitude so that it can
+        divide."""
         n = max(self.count, 1)
         variances = [(n * band.squares - band.total**2) / ((n * n) << (2 * UNIT)) for band in self.exact]
         floor = 1e-6 * np.maximum(np.abs(self.mean), 1e-6)
@@ -161,11 +166,11 @@ class Statistics:
     def percentiles(self, qs: Sequence[float]) -> Float64s:
         """Return (len(qs), C) percentiles, each q from 0 to 100.
 
-        With N pixels in order of value, percentile q is the one of rank ceil(q N / 100), and of rank 1 for q = 0: the
-        inverse of the empirical distribution. Of integers it is exact. Of floats, the pixels of a bin are taken as
-        evenly spread over it, so that the result is within 2^-8 of the exact one, relatively (2^-134 absolutely
-        for values below 2^-126); the ranks 1 and N are exact.
-        Raises ValueError without pixels, and for a q outside 0 to 100.
+        With N pixels in order of value, percentile q is the one of rank ceil(q N / 100), and of
+        rank 1 for q = 0: the inverse of the empirical distribution. Of integers it is exact. Of
+        floats, the pixels of a bin are taken as evenly spread over it, so that the result is within
+        2^-8 of the exact one, relatively (2^-134 absolutely for values below 2^-126); the ranks 1
+        and N are exact. Raises ValueError without pixels, and for a q outside 0 to 100.
         """
         self._raise_if_empty()
         if not all(0 <= q <= 100 for q in qs):
@@ -174,7 +179,8 @@ class Statistics:
         return np.array([self._at(ranks, band) for band in range(self.bands)]).reshape(self.bands, len(qs)).T
 
     def summary(self) -> dict[str, Any]:
-        """Return ``count`` and the lists ``mean``, ``std``, ``p2``, ``p98``, ``min`` and ``max``, one float a band.
+        """Return ``count`` and the lists ``mean``, ``std``, ``p2``, ``p98``, ``min`` and ``max``,
+        one float a band.
 
         Raises ValueError without pixels.
         """
@@ -201,7 +207,8 @@ class Statistics:
     def from_json(cls, fields: dict[str, Any]) -> Statistics:
         """Return the statistics that `to_json` wrote. ``fields`` may come from anyone.
 
-        Raises ValueError for anything that no pixels could have given; allocates at most a few times 64 MiB.
+        Raises ValueError for anything that no pixels could have given; allocates at most a few
+        times 64 MiB.
         """
         packed = _Packed.model_validate(fields)
         allowed = INTEGER_BINS if packed.kind == "integer" else FLOAT_BINS
@@ -234,7 +241,8 @@ class Statistics:
         return BandSums(total << UNIT, squares << (2 * UNIT), float(pairs[0][0]), float(pairs[-1][0]))
 
     def _as_floats(self, scale: float = 1.0, offset: float = 0.0) -> Statistics:
-        """Return the statistics of ``scale`` times the pixels plus ``offset`` in float32, of at least one pixel."""
+        """Return the statistics of ``scale`` times the pixels plus ``offset`` in float32, of at
+        least one pixel."""
         columns = np.arange(self.first, self.first + self.counts.shape[1])
         values = columns.astype(np.float64) if self.sums is None else np.mean(float_edges(columns), axis=0)
         counts = np.zeros((self.bands, FLOAT_BINS.stop), np.int64)
@@ -276,7 +284,8 @@ def _scaled_sums(band: BandSums, count: int, scale: float, offset: float) -> Ban
 
 
 def merged(parts: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of all the pixels together. Raises ValueError for no parts, or different bands."""
+    """Return the statistics of all the pixels together. Raises ValueError for no parts, or
+    different bands."""
     if not parts:
         raise ValueError("there are no statistics to merge")
     return reduce(Statistics.merge, parts)
@@ -301,7 +310,8 @@ class _PackedSums(BaseModel):
     high: Annotated[float, Field(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
 
     def checked(self, count: int) -> BandSums:
-        """Return the sums if some float32 pixels could have given them, to the rounding of `_scaled_sums`."""
+        """Return the sums if some float32 pixels could have given them, to the rounding of
+        `_scaled_sums`."""
         band = BandSums(int(self.total, 16), int(self.squares, 16), self.low, self.high)
         margin = 1e-6 * max(abs(band.low), abs(band.high)) + 2.0**-UNIT
         largest = max(abs(band.low), abs(band.high)) + margin
@@ -325,7 +335,8 @@ class _Packed(BaseModel):
 
 
 def _unpacked(packed: _Packed) -> Int64s:
-    """Return the counts (C, W). Never decompresses more than the sizes say, which must have been checked."""
+    """Return the counts (C, W). Never decompresses more than the sizes say, which must have been
+    checked."""
     size = packed.bands * packed.bins * 8
     engine = zlib.decompressobj()
     try:

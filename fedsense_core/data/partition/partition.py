@@ -1,7 +1,9 @@
-"""Splits of one archive among simulated clients, from equal random shares to one region, sensor or class each.
+"""Splits of one archive among simulated clients, from equal random shares to one region, sensor or
+class each.
 
-Every chip goes to exactly one client. A split depends on the archive, the settings and the seed alone, so that clients
-who work it out for themselves agree. Shapes: n chips, K clients, L classes, b region blocks.
+Every chip goes to exactly one client. A split depends on the archive, the settings and the seed
+alone, so that clients who work it out for themselves agree. Shapes: n chips, K clients, L classes,
+b region blocks.
 """
 
 from __future__ import annotations
@@ -21,17 +23,21 @@ MIN_CHIPS = 2
 
 
 def partition(archive: Archive, settings: PartitionSection, seed: int) -> tuple[Ints, ...]:
-    """Return the chips of each client, as ascending positions in ``archive``; together they hold each once.
+    """Return the chips of each client, as ascending positions in ``archive``; together they hold
+    each once.
 
-    ``sites`` gives each site its own. The others share all imagery out among ``settings.clients``, in sizes that fall
-    as rank^-tail from the first client to the last:
+    ``sites`` gives each site its own. The others share all imagery out among ``settings.clients``,
+    in sizes that fall as rank^-tail from the first client to the last:
 
     - ``iid``: drawn at random, in exactly these sizes.
-    - ``blocks``: each client has neighbouring region blocks, never a part of one, in sizes as near to these as whole
-      blocks allow. Which client has which region is drawn. Chips that overlap may share pixels across the border.
-    - ``sensor``: each client has one sensor. After the first client of each, further clients go where clients are
-      largest. Those of one sensor share its region blocks as above, and the tail holds among them.
-    - ``dirichlet``: in exactly these sizes, each client with its own mix of classes; see `class_counts`.
+    - ``blocks``: each client has neighbouring region blocks, never a part of one, in sizes as near
+      to these as whole blocks allow. Which client has which region is drawn. Chips that overlap may
+      share pixels across the border.
+    - ``sensor``: each client has one sensor. After the first client of each, further clients go
+      where clients are largest. Those of one sensor share its region blocks as above, and the tail
+      holds among them.
+    - ``dirichlet``: in exactly these sizes, each client with its own mix of classes; see
+      `class_counts`.
 
     Raises ConfigError, naming the settings to change, where a client would have fewer than 2 chips.
     """
@@ -42,7 +48,8 @@ def partition(archive: Archive, settings: PartitionSection, seed: int) -> tuple[
 
 
 def client_sizes(n: int, clients: int, tail: float, whose: str = "the archive") -> Ints:
-    """Return (K,) sizes in proportion to rank^-tail, largest first, that add up to n. Raises as `partition` does."""
+    """Return (K,) sizes in proportion to rank^-tail, largest first, that add up to n. Raises as
+    `partition` does."""
     if n < MIN_CHIPS * clients:
         raise ConfigError(
             f"partition.clients: {whose} has {n} chips, too few for {clients} clients of at least {MIN_CHIPS}. "
@@ -58,11 +65,13 @@ def client_sizes(n: int, clients: int, tail: float, whose: str = "the archive") 
 
 
 def apportion(total: int, weights: NDArray[np.float64]) -> Ints:
-    """Return whole numbers in proportion to ``weights`` that add up to ``total``, by largest remainders.
+    """Return whole numbers in proportion to ``weights`` that add up to ``total``, by largest
+    remainders.
 
     Equal remainders go to the first. The weights are not negative, and one is positive.
     """
-    # Rounded, since the last bits of a power or of a gamma variate are not the same on all machines.
+    # Rounded, since the last bits of a power or of a gamma variate are not the same on all
+    # machines.
     quotas = np.round(total * (weights / weights.sum()), 9)
     whole: Ints = np.floor(quotas).astype(np.int64)
     missing = total - int(whole.sum())
@@ -71,12 +80,14 @@ def apportion(total: int, weights: NDArray[np.float64]) -> Ints:
 
 
 def class_counts(available: Ints, sizes: Ints, alpha: float, generator: np.random.Generator) -> Ints:
-    """Return (K, L) chips of each class for each client, with row sums ``sizes`` and column sums ``available``.
+    """Return (K, L) chips of each class for each client, with row sums ``sizes`` and column sums
+    ``available``.
 
-    Client k draws its mix q_k from Dir(alpha p), p being the mix of the archive (Hsu et al., arXiv 1909.06335), and
-    wants sizes[k] q_k chips. Wishes are granted in random order as far as a class goes. Clients who lack chips draw
-    again, from the same law over the classes that are left, until all chips are given away. This repetition changes
-    nothing but what scarcity forces: a Dirichlet mix restricted to some classes is Dirichlet with their parameters.
+    Client k draws its mix q_k from Dir(alpha p), p being the mix of the archive (Hsu et al., arXiv
+    1909.06335), and wants sizes[k] q_k chips. Wishes are granted in random order as far as a class
+    goes. Clients who lack chips draw again, from the same law over the classes that are left, until
+    all chips are given away. This repetition changes nothing but what scarcity forces: a Dirichlet
+    mix restricted to some classes is Dirichlet with their parameters.
     """
     prior = available / available.sum()
     left, room = available.copy(), sizes.copy()
@@ -93,10 +104,11 @@ def class_counts(available: Ints, sizes: Ints, alpha: float, generator: np.rando
 
 
 def skew(parts: Sequence[Ints], labels: Ints) -> float:
-    """Return the mean over clients of the total variation distance between their mix of labels and that of all.
+    """Return the mean over clients of the total variation distance between their mix of labels and
+    that of all.
 
-    0 where all mixes are equal. The largest value, 1 - sum of p_l^2 for equal clients of one label each, depends on
-    the labels' shares p_l.
+    0 where all mixes are equal. The largest value, 1 - sum of p_l^2 for equal clients of one label
+    each, depends on the labels' shares p_l.
     """
     width = int(labels.max()) + 1
     counts = np.stack([np.bincount(labels[part], minlength=width) for part in parts])
@@ -105,7 +117,8 @@ def skew(parts: Sequence[Ints], labels: Ints) -> float:
 
 
 def describe(parts: Sequence[Ints], archive: Archive, block_pixels: int) -> list[dict[str, int | str]]:
-    """Return a row for each client: its number from 0, its chips, and the sensors, sites and blocks they are of."""
+    """Return a row for each client: its number from 0, its chips, and the sensors, sites and blocks
+    they are of."""
     blocks = archive.blocks(block_pixels)
     return [
         {
@@ -185,7 +198,8 @@ SPLITS: dict[str, Callable[[Archive, PartitionSection, np.random.Generator], Int
 
 
 def _in_runs(blocks: Ints, sizes: Ints, settings: PartitionSection, generator: np.random.Generator, whose: str) -> Ints:
-    """Return (n,) the client of each chip, where every client gets a run of whole blocks of ascending number."""
+    """Return (n,) the client of each chip, where every client gets a run of whole blocks of
+    ascending number."""
     block, chips = np.unique(blocks, return_inverse=True, return_counts=True)[1:]
     order = generator.permutation(len(sizes))
     edges = np.concatenate([[0], chips.cumsum()])
@@ -204,7 +218,8 @@ def _in_runs(blocks: Ints, sizes: Ints, settings: PartitionSection, generator: n
 
 
 def _latest_cuts(edges: Ints, clients: int) -> list[int]:
-    """Return (K + 1) the last block at which each client may begin, the last ones' end included; -1 is never.
+    """Return (K + 1) the last block at which each client may begin, the last ones' end included; -1
+    is never.
 
     Every client from there on can then still get enough chips.
     """
@@ -216,9 +231,11 @@ def _latest_cuts(edges: Ints, clients: int) -> list[int]:
 
 
 def _seats(chips: Ints, clients: int) -> list[int]:
-    """Return how many of the clients each sensor gets: one, and the next always goes where chips per client are most.
+    """Return how many of the clients each sensor gets: one, and the next always goes where chips
+    per client are most.
 
-    This keeps the largest client as small as can be (Jefferson's method of giving out seats, with one to begin with).
+    This keeps the largest client as small as can be (Jefferson's method of giving out seats, with
+    one to begin with).
     """
     seats = np.ones(len(chips), dtype=np.int64)
     for _ in range(clients - len(chips)):

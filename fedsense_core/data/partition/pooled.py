@@ -1,4 +1,5 @@
-"""The imagery of all sites as one archive, for studies in simulation: where each chip came from, and its class.
+"""The imagery of all sites as one archive, for studies in simulation: where each chip came from,
+and its class.
 
 Shapes: n chips over all sites, site after site; C bands, S chip size, B batch, F features.
 """
@@ -23,7 +24,8 @@ Ints = NDArray[np.int64]
 BATCH = 256
 """Chips whose features are computed at once."""
 FITTED = 20_000
-"""Chips from which clusters are found; more change their centres by less than they differ between seeds."""
+"""Chips from which clusters are found; more change their centres by less than they differ between
+seeds."""
 RESTARTS = 4
 """Starts of k-means, of which the tightest clusters are kept."""
 
@@ -55,15 +57,17 @@ class Archive:
     def blocks(self, side: int) -> Ints:
         """Return (n,) the region block of each chip: a square of ``side`` pixels of a scene.
 
-        Blocks without chips have no number. Numbers run from scene to scene, and within one along Hilbert's curve, so
-        that blocks with near numbers lie near each other. A chip belongs where its upper left corner is.
+        Blocks without chips have no number. Numbers run from scene to scene, and within one along
+        Hilbert's curve, so that blocks with near numbers lie near each other. A chip belongs where
+        its upper left corner is.
         """
         along = _numbered(hilbert(self.row // side, self.col // side))
         return _numbered(self.scene * len(self) + along)
 
 
 def survey(sets: Sequence[Chips], settings: PartitionSection, seed: int) -> Archive:
-    """Return the archive that the opened sites make together. Only a split by clusters has to read their pixels."""
+    """Return the archive that the opened sites make together. Only a split by clusters has to read
+    their pixels."""
     archive = _survey(sets)
     if settings.kind == "dirichlet" and settings.by == "cluster":
         return replace(archive, label=clusters(appearance(sets), settings.clusters, seed))
@@ -71,10 +75,12 @@ def survey(sets: Sequence[Chips], settings: PartitionSection, seed: int) -> Arch
 
 
 def appearance(sets: Sequence[Chips]) -> NDArray[np.float32]:
-    """Return (n, F) what chips look like: each band's mean, deviation and texture, in deviations of its source.
+    """Return (n, F) what chips look like: each band's mean, deviation and texture, in deviations of
+    its source.
 
-    Texture is the root of the mean squared difference between neighbouring pixels. F is 3 C where all sets have the
-    same bands; else 3, the means over a chip's bands. Computed in NumPy, whose sums do not depend on threads.
+    Texture is the root of the mean squared difference between neighbouring pixels. F is 3 C where
+    all sets have the same bands; else 3, the means over a chip's bands. Computed in NumPy, whose
+    sums do not depend on threads.
     """
     figures = [np.concatenate([_figures(chips, first) for first in range(0, len(chips), BATCH)]) for chips in sets]
     if len({chips.bands for chips in sets}) == 1:
@@ -83,7 +89,8 @@ def appearance(sets: Sequence[Chips]) -> NDArray[np.float32]:
 
 
 def clusters(features: NDArray[np.float32], count: int, seed: int) -> Ints:
-    """Return (n,) the cluster of each row of ``features`` (n, F), by k-means on standardised features.
+    """Return (n,) the cluster of each row of ``features`` (n, F), by k-means on standardised
+    features.
 
     There are ``count`` clusters, or as many as there are different rows where these are fewer.
     """
@@ -97,14 +104,16 @@ def clusters(features: NDArray[np.float32], count: int, seed: int) -> Ints:
     rng = np.random.default_rng(seed_of(seed, "clusters"))
     sample = scaled[rng.permutation(len(scaled))[:FITTED]]
     count = min(count, len(np.unique(sample, axis=0)))
-    # Threads add up their shares in the order in which they end, so that two clients would find other centres.
+    # Threads add up their shares in the order in which they end, so that two clients would find
+    # other centres.
     with threadpool_limits(1):
         model = KMeans(count, n_init=RESTARTS, random_state=int(rng.integers(1 << 31))).fit(sample)
         return np.asarray(model.predict(scaled), dtype=np.int64)
 
 
 def hilbert(row: Ints, col: Ints) -> Ints:
-    """Return the place of each cell of a grid on Hilbert's curve: neighbours on the curve share a side (Hilbert 1891).
+    """Return the place of each cell of a grid on Hilbert's curve: neighbours on the curve share a
+    side (Hilbert 1891).
 
     ``row`` and ``col`` are not negative and below 2^31.
     """
@@ -112,9 +121,11 @@ def hilbert(row: Ints, col: Ints) -> Ints:
     place = np.zeros_like(row)
     for bit in reversed(range(max(int(row.max(initial=0)), int(col.max(initial=0))).bit_length())):
         low, right = (row >> bit) & 1, (col >> bit) & 1
-        # Quarters in the shape of a U: the first, the one below it, the one right of that, the one above that.
+        # Quarters in the shape of a U: the first, the one below it, the one right of that, the one
+        # above that.
         place = 4 * place + (3 * right ^ low)
-        # In the upper two the curve is mirrored at a diagonal: at the falling one first, at the rising one last.
+        # In the upper two the curve is mirrored at a diagonal: at the falling one first, at the
+        # rising one last.
         last, upper = (low == 0) & (right == 1), low == 0
         mask = (1 << bit) - 1
         row, col = np.where(last, mask - (row & mask), row & mask), np.where(last, mask - (col & mask), col & mask)
@@ -155,7 +166,8 @@ def _joint(tables: Sequence[Sequence[str]], positions: Sequence[Ints]) -> Ints:
 
 
 def _coded(tables: Sequence[Sequence[str]], positions: Sequence[Ints]) -> tuple[Ints, tuple[str, ...]]:
-    """Return the chips' entries as positions (n,) in the sorted names that occur, and these names."""
+    """Return the chips' entries as positions (n,) in the sorted names that occur, and these
+    names."""
     used, which = np.unique(_joint(tables, positions), return_inverse=True)
     names, code = np.unique(np.array([name for table in tables for name in table])[used], return_inverse=True)
     return code[which], tuple(names.tolist())

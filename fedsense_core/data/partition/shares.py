@@ -1,4 +1,5 @@
-"""One simulated client's share of the pooled imagery of all sites. Every client works out the same split."""
+"""One simulated client's share of the pooled imagery of all sites. Every client works out the same
+split."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def share_of(
 ) -> tuple[Chips, ...]:
     """Return the chips of one client, as a subset of each of the sets of which it has some.
 
-    Which they are is kept in ``folder``, the client's own, because looking at every chip takes longer than a round.
-    Raises ConfigError as `partition` does.
+    Which they are is kept in ``folder``, the client's own, because looking at every chip takes
+    longer than a round. Raises ConfigError as `partition` does.
     """
     mine = _positions(sets, settings, seed, client, folder)
     ends = np.cumsum([len(chips) for chips in sets])

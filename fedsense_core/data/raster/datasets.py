@@ -1,6 +1,7 @@
 """Images from a dataset class of another package, such as torchgeo's, instead of from files.
 
-The class is named by the institution's own site file and by nobody else: importing it runs code of this machine.
+The class is named by the institution's own site file and by nobody else: importing it runs code of
+this machine.
 
 Shapes: C bands, H x W pixels.
 """
@@ -40,7 +41,8 @@ class DatasetImages:
         return len(self._dataset)
 
     def key(self, i: int) -> str:
-        """Return what identifies image ``i``: its file's path, size and time of change where the dataset tells.
+        """Return what identifies image ``i``: its file's path, size and time of change where the
+        dataset tells.
 
         Datasets that do not tell are identified by class, arguments and length.
         """
@@ -56,7 +58,8 @@ class DatasetImages:
         return f"{self._ref.target}[{i}]" if file is None else str(file)
 
     def label(self, i: int) -> int | None:
-        """Return the number of the image's class, or None where the dataset has none. Raises Unreadable."""
+        """Return the number of the image's class, or None where the dataset has none. Raises
+        Unreadable."""
         item = self._item(i)
         if isinstance(item, Mapping):
             label = item.get("label")
@@ -66,9 +69,11 @@ class DatasetImages:
         return int(numbers.item()) if numbers.size == 1 and numbers.dtype.kind in "iu" else None
 
     def read(self, i: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return values (C, H, W), of a type that chips may have, and the pixels (H, W) that are no gaps: all of them.
+        """Return values (C, H, W), of a type that chips may have, and the pixels (H, W) that are no
+        gaps: all of them.
 
-        Raises Unreadable for an image that the dataset cannot read, SiteError for one that contradicts the card.
+        Raises Unreadable for an image that the dataset cannot read, SiteError for one that
+        contradicts the card.
         """
         values = _as_chip_type(self._image(i))
         return values, np.ones(values.shape[1:], dtype=bool)
@@ -104,7 +109,8 @@ class DatasetImages:
             raise Unreadable(f"cannot be read by {self._ref.target} ({_said(error)})") from error
 
     def _file(self, i: int) -> Path | None:
-        """Return the image's file. Datasets of torchvision's ImageFolder, on which torchgeo's build, list them."""
+        """Return the image's file. Datasets of torchvision's ImageFolder, on which torchgeo's
+        build, list them."""
         try:
             file = Path(self._dataset.samples[i][0])
         except (AttributeError, IndexError, KeyError, TypeError):
@@ -118,8 +124,9 @@ class DatasetImages:
 def open_dataset(ref: DatasetRef, card: SensorCard, where: str) -> DatasetImages:
     """Import and construct the dataset that a site file names, and read its first image.
 
-    ``where`` names file and source, as in ``site.toml: sources[1]``. Raises SiteError beginning with it when a package
-    or class is missing, an argument is wrong, or the images do not fit ``card``.
+    ``where`` names file and source, as in ``site.toml: sources[1]``. Raises SiteError beginning
+    with it when a package or class is missing, an argument is wrong, or the images do not fit
+    ``card``.
     """
     kind = _class(ref.target, f"{where}.dataset")
     try:
@@ -138,7 +145,8 @@ def open_dataset(ref: DatasetRef, card: SensorCard, where: str) -> DatasetImages
     if count == 0:
         raise SiteError(f"{where}.dataset: {ref.target} is empty. Correct `args`.")
     images = DatasetImages(dataset, ref, card, where)
-    # An image that cannot be read is the reader's to skip and says nothing of the others; a wrong card does.
+    # An image that cannot be read is the reader's to skip and says nothing of the others; a wrong
+    # card does.
     with contextlib.suppress(Unreadable):
         images.read(0)
     return images

@@ -1,9 +1,10 @@
 """Where pixels lie, and how a coarser raster is brought onto a finer one's grid.
 
-Shapes: C bands, h x w pixels of the chips' grid, H x W pixels of the other raster that surround them.
+Shapes: C bands, h x w pixels of the chips' grid, H x W pixels of the other raster that surround
+them.
 
-Positions are computed for each pixel from its place in the whole raster, so what is resampled does not depend on the
-windows in which it is read.
+Positions are computed for each pixel from its place in the whole raster, so what is resampled does
+not depend on the windows in which it is read.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ Float64s = NDArray[np.float64]
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius: good to 0.4 %, enough to tell pixel sizes apart."""
 _DIGITS = 6
-"""Positions are rounded to a millionth of a pixel: coordinates of millions of metres leave noise of that size."""
+"""Positions are rounded to a millionth of a pixel: coordinates of millions of metres leave noise of
+that size."""
 _POINTS = 64
 """Along each side, at which rasters are tried for common ground."""
 _AT_ONCE = 1 << 18
-"""Points that are reprojected at once: on their way they are objects of Python, ten times as large."""
+"""Points that are reprojected at once: on their way they are objects of Python, ten times as
+large."""
 _MOST_STRETCHED = 1e6
-"""Condition number of a transform beyond which its inverse is noise: no camera's pixels are that long."""
+"""Condition number of a transform beyond which its inverse is noise: no camera's pixels are that
+long."""
 
 
 class Apart(Exception):
@@ -66,7 +70,8 @@ class Grid:
         if not self.crs.is_geographic:
             return side * _metres_per_unit(self.crs)
         _, latitude = _applied(_matrix(self.transform), np.array(self.width / 2), np.array(self.height / 2))
-        # A degree of longitude shrinks with latitude, one of latitude does not: the mean of both is geometric.
+        # A degree of longitude shrinks with latitude, one of latitude does not: the mean of both is
+        # geometric.
         return side * math.radians(EARTH_RADIUS_M) * math.sqrt(max(0.0, math.cos(math.radians(float(latitude)))))
 
 
@@ -77,14 +82,15 @@ class Placement:
     target: Grid
     other: Grid
     direct: Float64s | None
-    """(3, 3) from the target's (column, row, 1) to the other's where both use the same coordinates."""
+    """(3, 3) from the target's (column, row, 1) to the other's where both use the same
+    coordinates."""
 
     @classmethod
     def of(cls, target: Grid, other: Grid) -> Placement:
         """Lay one raster over another by their georeference or, without, by their sizes.
 
-        Raises Apart when they have no common ground, differ in shape without georeference, or in coordinates that
-        cannot be transformed.
+        Raises Apart when they have no common ground, differ in shape without georeference, or in
+        coordinates that cannot be transformed.
         """
         if target.transform is None or other.transform is None:
             if target.width * other.height != target.height * other.width:
@@ -111,11 +117,13 @@ class Placement:
 
     @property
     def position_bytes(self) -> int:
-        """Bytes that `positions` takes for each pixel, copies too; 0 where a whole row or column shares them."""
+        """Bytes that `positions` takes for each pixel, copies too; 0 where a whole row or column
+        shares them."""
         return 0 if self.direct is not None and self.direct[0, 1] == 0 == self.direct[1, 0] else 64
 
     def positions(self, window: Window) -> tuple[Float64s, Float64s]:
-        """Return rows and columns of the window's pixel centres in the other raster: 0 is its first pixel's centre.
+        """Return rows and columns of the window's pixel centres in the other raster: 0 is its first
+        pixel's centre.
 
         They broadcast to (h, w). Raises Apart where coordinates cannot be transformed.
         """
@@ -152,7 +160,8 @@ class Placement:
 
 
 def surrounding(rows: Float64s, columns: Float64s, other: Grid) -> Window | None:
-    """Return the other raster's pixels that the positions lie between, or None when all lie outside."""
+    """Return the other raster's pixels that the positions lie between, or None when all lie
+    outside."""
     spans = []
     for positions, size in ((rows, other.height), (columns, other.width)):
         inside = positions[np.isfinite(positions)]
@@ -167,9 +176,11 @@ def surrounding(rows: Float64s, columns: Float64s, other: Grid) -> Window | None
 
 
 def nearest(values: Array, rows: Float64s, columns: Float64s, window: Window) -> tuple[Array, Bools]:
-    """Return the pixels (h, w) of ``values`` (H, W) nearest to the positions, and where there are any (h, w).
+    """Return the pixels (h, w) of ``values`` (H, W) nearest to the positions, and where there are
+    any (h, w).
 
-    ``window`` is the part of the other raster that ``values`` are; positions are those in the whole of it.
+    ``window`` is the part of the other raster that ``values`` are; positions are those in the whole
+    of it.
     """
     y, inside_y = _indexes(np.floor(rows + 0.5) - window.row_off, window.height)
     x, inside_x = _indexes(np.floor(columns + 0.5) - window.col_off, window.width)
@@ -179,10 +190,11 @@ def nearest(values: Array, rows: Float64s, columns: Float64s, window: Window) ->
 def bilinear(
     values: Array, valid: Bools | None, rows: Float64s, columns: Float64s, window: Window
 ) -> tuple[Array, Bools]:
-    """Interpolate ``values`` (C, H, W) at the positions; return (C, h, w) of the same type and where (h, w) valid.
+    """Interpolate ``values`` (C, H, W) at the positions; return (C, h, w) of the same type and
+    where (h, w) valid.
 
-    ``window`` is as in `nearest`. Invalid pixels have no weight, so that none bleeds into its neighbours; a result is
-    valid where the nearest pixel is.
+    ``window`` is as in `nearest`. Invalid pixels have no weight, so that none bleeds into its
+    neighbours; a result is valid where the nearest pixel is.
     """
     valid = np.ones(values.shape[1:], dtype=bool) if valid is None else valid
     known, inside = nearest(valid, rows, columns, window)
@@ -203,7 +215,8 @@ def bilinear(
 
 
 def _indexes(positions: Float64s, size: int) -> tuple[NDArray[np.int64], Bools]:
-    """Return positions as indexes, moved to the edge where they lie outside, and which lie inside."""
+    """Return positions as indexes, moved to the edge where they lie outside, and which lie
+    inside."""
     inside = (positions >= 0) & (positions <= size - 1)
     return np.clip(np.nan_to_num(positions, posinf=0.0, neginf=0.0), 0, size - 1).astype(np.int64), inside
 

@@ -1,4 +1,5 @@
-"""Reading files that nobody vouches for: look first, then read block by block, with caps on everything.
+"""Reading files that nobody vouches for: look first, then read block by block, with caps on
+everything.
 
 Shapes: C requested bands of one file, h x w window.
 """
@@ -35,14 +36,17 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 """What classes and flags may be."""
 DRIVERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""By suffix. Everything else has to be a GeoTIFF: formats that point at other files are never tried."""
+"""By suffix. Everything else has to be a GeoTIFF: formats that point at other files are never
+tried."""
 CHIP_TAG = "FEDSENSE_CHIP_SIZE"
-"""Tag of a file that is a mosaic of unrelated chips: larger chips must not be cut across the seams."""
+"""Tag of a file that is a mosaic of unrelated chips: larger chips must not be cut across the
+seams."""
 GDAL_OPTIONS: dict[str, Any] = {
     # Side files could point the reader at other files; a COG needs none.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
-    # Decoded blocks kept by GDAL, in bytes; its default is 5 % of the machine's memory, for each client.
+    # Decoded blocks kept by GDAL, in bytes; its default is 5 % of the machine's memory, for each
+    # client.
     "GDAL_CACHEMAX": 64 << 20,
     "GDAL_NUM_THREADS": 1,
     # Its shortcut for whole PNGs returns whatever was in memory where a file is cut off.
@@ -82,11 +86,13 @@ class Raster:
     block_shape: tuple[int, int]
     """Rows and columns of a block."""
     held: Bools | None
-    """(rows, columns) blocks that the file holds in every requested band; None if all are there or it has no blocks."""
+    """(rows, columns) blocks that the file holds in every requested band; None if all are there or
+    it has no blocks."""
     masked: bool
     """True when a mask says which pixels are valid."""
     alpha: bool
-    """True when the last band does, too: GDAL's own masks forget it in a file that also has a nodata value."""
+    """True when the last band does, too: GDAL's own masks forget it in a file that also has a
+    nodata value."""
     nodata: tuple[tuple[Any, ...], ...]
     """For each requested band its stored values that are no measurement."""
     units: Units
@@ -113,7 +119,8 @@ class Raster:
         return self.held is not None and not self.held[self._blocks(window)].any()
 
     def read(self, window: Window) -> tuple[Array, Bools | None]:
-        """Return values (C, h, w) in the card's units and the pixels (h, w) valid in every band, or None for all.
+        """Return values (C, h, w) in the card's units and the pixels (h, w) valid in every band, or
+        None for all.
 
         Raises Unreadable when a block cannot be decoded.
         """
@@ -166,7 +173,8 @@ def measured(values: Array, nodata: Sequence[Sequence[Any]]) -> Bools | None:
 
 
 def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
-    """Return the narrowest type of imagery that holds the values of all ``dtypes``: float32 where no integer does."""
+    """Return the narrowest type of imagery that holds the values of all ``dtypes``: float32 where
+    no integer does."""
     joint = np.result_type(*dtypes) if dtypes else np.dtype("float32")
     return joint if joint.itemsize <= 2 else np.dtype("float32")
 
@@ -198,7 +206,8 @@ def open_raster(path: Path) -> Any:
 
 
 def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limits: ReadLimits) -> Raster:
-    """Check an open file's claims without reading a pixel; ``wanted`` are positions of bands among the card's.
+    """Check an open file's claims without reading a pixel; ``wanted`` are positions of bands among
+    the card's.
 
     Raises Unreadable for a file to skip, SiteError when the file contradicts its sensor card.
     """
@@ -224,7 +233,8 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
 
 
 def check_claims(file: Any, dtypes: Sequence[str], limits: ReadLimits) -> tuple[int, int]:
-    """Return the largest block (rows, columns) of a file within the limits. Raises Unreadable for another one."""
+    """Return the largest block (rows, columns) of a file within the limits. Raises Unreadable for
+    another one."""
     if file.dtypes[0] not in dtypes:
         raise Unreadable(f"has pixels of type {file.dtypes[0]}; allowed are {', '.join(dtypes)}")
     if file.width * file.height > limits.max_file_pixels:
@@ -241,7 +251,8 @@ def check_claims(file: Any, dtypes: Sequence[str], limits: ReadLimits) -> tuple[
 
 def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
     """Return whether the last band is an alpha channel besides the layer's bands."""
-    # GDAL calls the fourth band of many 8-bit files alpha although it is near infrared: the card decides.
+    # GDAL calls the fourth band of many 8-bit files alpha although it is near infrared: the card
+    # decides.
     has_alpha = file.count == len(layer.bands) + 1 and file.colorinterp[-1] == ColorInterp.alpha
     expected = ", ".join(card.names[band] for band in layer.bands)
     if file.count != len(layer.bands) + has_alpha:
@@ -261,7 +272,8 @@ def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
 
 
 def _check_mask_pages(path: Path, file: Any, limits: ReadLimits) -> None:
-    """Refuse a GeoTIFF whose mask, a page of its own, claims blocks above the limit. Raises Unreadable."""
+    """Refuse a GeoTIFF whose mask, a page of its own, claims blocks above the limit. Raises
+    Unreadable."""
     if file.driver != "GTiff" or not any(
         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in file.mask_flag_enums
     ):
@@ -282,7 +294,8 @@ def _check_mask_pages(path: Path, file: Any, limits: ReadLimits) -> None:
 
 
 def _held_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], limits: ReadLimits) -> Bools | None:
-    """Return which blocks (rows, columns) a TIFF holds in all of these bands; a block left out is no measurement."""
+    """Return which blocks (rows, columns) a TIFF holds in all of these bands; a block left out is
+    no measurement."""
     if file.driver != "GTiff":
         return None
     down, across = math.ceil(file.height / shape[0]), math.ceil(file.width / shape[1])

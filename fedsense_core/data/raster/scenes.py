@@ -55,7 +55,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Block:
-    """The pixels of some neighbouring chips; the first begins at the upper left corner, the others each a stride on."""
+    """The pixels of some neighbouring chips; the first begins at the upper left corner, the others
+    each a stride on."""
 
     values: Array
     """(C, h, w) in the card's units."""
@@ -76,7 +77,8 @@ class Mask:
     limits: ReadLimits
 
     def valid(self, window: Window) -> Bools:
-        """Return which pixels (h, w) of the chips' grid the mask lets pass; outside it there are none.
+        """Return which pixels (h, w) of the chips' grid the mask lets pass; outside it there are
+        none.
 
         Raises Unreadable.
         """
@@ -121,7 +123,8 @@ class OpenScene:
     request: Request
 
     def blocks(self) -> Iterator[Block]:
-        """Yield all chips, in memory bounded by the limits. Raises Unreadable when a block cannot be decoded."""
+        """Yield all chips, in memory bounded by the limits. Raises Unreadable when a block cannot
+        be decoded."""
         size, stride = self.request.size, self.request.stride
         grid = self.reference.grid
         down, across = (
@@ -168,7 +171,8 @@ class OpenScene:
 
 
 def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files of a scene that are read for the named bands: no layer without any, and the mask by a rule."""
+    """Return the files of a scene that are read for the named bands: no layer without any, and the
+    mask by a rule."""
     layers = [layer.path for layer, _ in _layers_needed(scene, source.card.positions(bands, source.sensor))]
     return (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
 
@@ -176,7 +180,8 @@ def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Pa
 def read_scene(scene: Scene, source: Source, request: Request) -> Iterator[Block]:
     """Yield the chips of a scene. Opens its files, and closes them at the end.
 
-    Raises Unreadable for a scene to skip, perhaps half-way, and SiteError when a file contradicts its sensor card.
+    Raises Unreadable for a scene to skip, perhaps half-way, and SiteError when a file contradicts
+    its sensor card.
     """
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
@@ -209,7 +214,8 @@ def _open(scene: Scene, source: Source, request: Request, stack: ExitStack) -> O
 
 
 def _layers_needed(scene: Scene, wanted: Sequence[int]) -> list[tuple[Layer, tuple[int, ...]]]:
-    """Return the layers that hold some of the wanted bands, and which, in the order in which they are wanted."""
+    """Return the layers that hold some of the wanted bands, and which, in the order in which they
+    are wanted."""
     held = [(layer, tuple(band for band in wanted if band in layer.bands)) for layer in scene.layers]
     return [(layer, chosen) for layer, chosen in held if chosen]
 
@@ -259,14 +265,17 @@ def _check_digest(path: Path, digests: Mapping[Path, str] | None) -> None:
 
 
 def _fineness(grid: Grid, georeferenced: bool) -> tuple[float, int]:
-    """Return what is smaller for finer pixels: their size where all files tell it, then their number."""
+    """Return what is smaller for finer pixels: their size where all files tell it, then their
+    number."""
     return round(grid.gsd_m(0.0), 3) if georeferenced else 0.0, -grid.width * grid.height
 
 
 def _part(rows: Array, columns: Array, grid: Grid, pixel_bytes: int, limits: ReadLimits) -> Window | None:
-    """Return the window of a file that some positions need, or None. Raises Unreadable when it is too large."""
+    """Return the window of a file that some positions need, or None. Raises Unreadable when it is
+    too large."""
     part = surrounding(rows, columns, grid)
-    # A coarser file's part is small; one of a few chips may be larger than the limit, as their own window may.
+    # A coarser file's part is small; one of a few chips may be larger than the limit, as their own
+    # window may.
     window = rows.shape[0] * columns.shape[1]
     if part is not None and part.width * part.height > max(4 * window, limits.max_window_bytes // pixel_bytes):
         raise Unreadable(

@@ -1,4 +1,5 @@
-"""From the numbers in a file to those that its sensor card describes: declared scales, Sentinel-2's offset, decibels.
+"""From the numbers in a file to those that its sensor card describes: declared scales, Sentinel-2's
+offset, decibels.
 
 Shapes: C bands, h x w window.
 """
@@ -30,7 +31,8 @@ _DECIBELS = {"no": 0.0, "amplitude": 20.0, "power": 10.0}
 
 @dataclass(frozen=True)
 class Units:
-    """How stored numbers of C bands become the card's: times ``gain`` plus ``offset``, then perhaps decibels."""
+    """How stored numbers of C bands become the card's: times ``gain`` plus ``offset``, then perhaps
+    decibels."""
 
     gain: tuple[float, ...]
     offset: tuple[float, ...]
@@ -42,11 +44,13 @@ class Units:
     def of(cls, path: Path, file: Any, indexes: Sequence[int], source: Source) -> Units:
         """Return what the bands with these 1-based ``indexes`` of an open file need.
 
-        What the file declares comes before what its name says, so that no offset is subtracted twice.
+        What the file declares comes before what its name says, so that no offset is subtracted
+        twice.
         """
         card, ones = source.card, (1.0,) * len(indexes)
         pairs = zip(map(float, file.scales), map(float, file.offsets), strict=True)
-        # A scale of 0, or none at all, says nothing: such a band is in the card's units, whichever others are read.
+        # A scale of 0, or none at all, says nothing: such a band is in the card's units, whichever
+        # others are read.
         declared = [pair if pair[0] and all(map(math.isfinite, pair)) else (1.0, 0.0) for pair in pairs]
         if any(pair != (1.0, 0.0) for pair in declared):
             chosen = [declared[i - 1] for i in indexes]
@@ -57,13 +61,15 @@ class Units:
         return cls(ones, (0.0,) * len(indexes), False, card)
 
     def dtype(self, stored: str) -> str:
-        """Return the type that `convert` makes of type ``stored``: integers stay integers where every step is whole."""
+        """Return the type that `convert` makes of type ``stored``: integers stay integers where
+        every step is whole."""
         most = 1 << 8 * np.dtype(stored).itemsize  # a step beyond the type's range would leave nothing of it
         whole = set(self.gain) == {1.0} and all(step == int(step) and abs(step) < most for step in self.offset)
         return stored if whole and self.card.decibels == "no" else "float32"
 
     def convert(self, values: Array, valid: Bools | None) -> tuple[Array, Bools | None]:
-        """Return values (C, h, w) in the card's units, and where (h, w) they are valid; may change ``values``.
+        """Return values (C, h, w) in the card's units, and where (h, w) they are valid; may change
+        ``values``.
 
         Integers stop at the ends of their type. In decibels, what is not above 0 is no measurement.
         """
@@ -93,9 +99,11 @@ class Units:
 
 
 def baseline_of(path: Path, tags: dict[str, str]) -> float | None:
-    """Return a Sentinel-2 product's processing baseline, such as 4.0 or 5.09, or None where nothing says it.
+    """Return a Sentinel-2 product's processing baseline, such as 4.0 or 5.09, or None where nothing
+    says it.
 
-    By the tag PROCESSING_BASELINE, else by the part ``_N0400_`` of the file's name or of the nearest folder's.
+    By the tag PROCESSING_BASELINE, else by the part ``_N0400_`` of the file's name or of the
+    nearest folder's.
     """
     with contextlib.suppress(KeyError, ValueError):  # most files have no such tag, and a name may say it
         return float(tags["PROCESSING_BASELINE"])
@@ -104,7 +112,8 @@ def baseline_of(path: Path, tags: dict[str, str]) -> float | None:
 
 
 def _to_card(scale: float, offset: float, card: SensorCard) -> tuple[float, float]:
-    """Return gain and offset from a file's own units to the card's, without the noise of floating point."""
+    """Return gain and offset from a file's own units to the card's, without the noise of floating
+    point."""
     unit = card.scale or 1.0
     gain, step = scale / unit, (offset - card.offset) / unit
     return (1.0 if math.isclose(gain, 1.0, rel_tol=1e-6) else gain, float(round(step)) if _near_whole(step) else step)

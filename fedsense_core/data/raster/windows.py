@@ -14,7 +14,8 @@ READ_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of a raster: ``count`` chips of ``size`` pixels, each ``stride`` pixels after the one before."""
+    """One side of a raster: ``count`` chips of ``size`` pixels, each ``stride`` pixels after the
+    one before."""
 
     length: int
     block: int
@@ -40,7 +41,8 @@ class Axis:
         return min(self.count, ceil(pixels / self.stride))
 
     def groups(self, pixels: int) -> Iterator[tuple[int, int]]:
-        """Yield first chip and number of chips of each stretch of ``pixels`` in which chips begin."""
+        """Yield first chip and number of chips of each stretch of ``pixels`` in which chips
+        begin."""
         first = 0
         for end in range(pixels, self.length + pixels, pixels):
             stop = min(self.count, ceil(end / self.stride))
@@ -50,11 +52,12 @@ class Axis:
 
 
 def plan(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> Iterator[Window]:
-    """Yield windows that hold every chip once, of at most ``max_bytes`` unless a single chip has more.
+    """Yield windows that hold every chip once, of at most ``max_bytes`` unless a single chip has
+    more.
 
-    Windows are whole blocks, plus what their last chips reach over. They come in lanes of whole blocks from top to
-    bottom, so that a block which two windows share is still in GDAL's cache; lanes that cut through blocks come row by
-    row instead.
+    Windows are whole blocks, plus what their last chips reach over. They come in lanes of whole
+    blocks from top to bottom, so that a block which two windows share is still in GDAL's cache;
+    lanes that cut through blocks come row by row instead.
     """
     height, width = _fitted(down, across, pixel_bytes, max_bytes)
     spans = {"rows": list(down.groups(height)), "columns": list(across.groups(width))}
@@ -69,7 +72,8 @@ def plan(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> Iterator
 
 
 def _fitted(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> tuple[int, int]:
-    """Return height and width, in pixels, of the stretches in which the chips of one window begin."""
+    """Return height and width, in pixels, of the stretches in which the chips of one window
+    begin."""
 
     def fits(height: int, width: int, most: int) -> bool:
         rows, columns = down.beginning_in(height), across.beginning_in(width)
@@ -87,7 +91,8 @@ def _fitted(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> tuple
 
 
 def _shrunk(down: Axis, across: Axis, pixels: int) -> tuple[int, int]:
-    """Return stretches that hold as many chips as fit into ``pixels``, first beside each other, at least one."""
+    """Return stretches that hold as many chips as fit into ``pixels``, first beside each other, at
+    least one."""
     columns = max(1, min(across.beginning_in(across.least), (pixels // down.size - across.size) // across.stride + 1))
     rows = (pixels // across.extent(columns) - down.size) // down.stride + 1
     rows = max(1, min(down.beginning_in(down.least), rows))

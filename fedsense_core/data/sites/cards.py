@@ -1,8 +1,10 @@
-"""The sensor cards and mask rules that ship with FedSense, as data (a Flower bundle carries only Python files of ours).
+"""The sensor cards and mask rules that ship with FedSense, as data (a Flower bundle carries only
+Python files of ours).
 
-Central wavelengths are the operators' published ones, in micrometres. ``scale`` and ``offset`` give reflectance where
-the product defines it; 8-bit renderings and raw counts keep 1 and 0. Where a product changed (Sentinel-2 baseline 04.00
-adds 1000 counts; Landsat surface reflectance before Collection 2 is in units of 0.0001), a site file may override them.
+Central wavelengths are the operators' published ones, in micrometres. ``scale`` and ``offset`` give
+reflectance where the product defines it; 8-bit renderings and raw counts keep 1 and 0. Where a
+product changed (Sentinel-2 baseline 04.00 adds 1000 counts; Landsat surface reflectance before
+Collection 2 is in units of 0.0001), a site file may override them.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _S2 = [
     _band("B11", "swir_1", 1.6137),
     _band("B12", "swir_2", 2.2024),
 ]
-# Middle of each band of Landsat 8 and 9 OLI. No Landsat card has the panchromatic and thermal bands: they have other
-# pixel sizes, and heat is no reflectance.
+# Middle of each band of Landsat 8 and 9 OLI. No Landsat card has the panchromatic and thermal
+# bands: they have other pixel sizes, and heat is no reflectance.
 _OLI = [
     _band("B1", "coastal", 0.443),
     _band("B2", "blue", 0.482),
@@ -56,7 +58,8 @@ _AERIAL = [_band("R", "red", 0.65), _band("G", "green", 0.55), _band("B", "blue"
 
 _SAR = [{"name": "VV", "polarisation": "VV"}, {"name": "VH", "polarisation": "VH"}]  # as every GRD product orders them
 
-# What nearly all pixels show: clouds and snow in the sun reach 1.6; corrections for the air make dark water negative.
+# What nearly all pixels show: clouds and snow in the sun reach 1.6; corrections for the air make
+# dark water negative.
 _REFLECTANCE = {"expected": (-0.2, 1.6)}
 _BYTES = {"expected": (0.0, 255.0)}
 _S2_COUNTS = {"gsd_m": 10.0, "scale": 1e-4, "nodata": 0.0, "baseline_offset": 1000.0, **_REFLECTANCE}
@@ -69,7 +72,8 @@ CARDS: dict[str, dict[str, Any]] = {
     "aerial-rgb": {"bands": _AERIAL[:3], "gsd_m": 0.3, **_BYTES},
     "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6, **_BYTES},
     "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0, **_BYTES},
-    # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB above sigma nought.
+    # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB
+    # above sigma nought.
     "sentinel1-grd": {
         "bands": _SAR,
         "gsd_m": 10.0,
@@ -96,12 +100,13 @@ CARDS: dict[str, dict[str, Any]] = {
 """Name -> the fields of a `SensorCard`."""
 
 MASKS: dict[str, dict[str, tuple[int, ...]]] = {
-    # Sentinel-2 level 2A, scene classification (SCL): 0 no data, 1 saturated or defective, 3 cloud shadow, 8 and 9
-    # cloud of medium and high probability, 10 thin cirrus. Kept: 2 dark areas, 4 plants, 5 soil, 6 water,
-    # 7 unclassified, 11 snow.
+    # Sentinel-2 level 2A, scene classification (SCL): 0 no data, 1 saturated or defective, 3 cloud
+    # shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus. Kept: 2 dark areas, 4
+    # plants, 5 soil, 6 water, 7 unclassified, 11 snow.
     "sentinel2-scl": {"drop": (0, 1, 3, 8, 9, 10)},
-    # Landsat Collection 2, QA_PIXEL: bit 0 fill, 1 dilated cloud, 2 cirrus (unused before Landsat 8), 3 cloud, 4 cloud
-    # shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15 repeat the others as confidences.
+    # Landsat Collection 2, QA_PIXEL: bit 0 fill, 1 dilated cloud, 2 cirrus (unused before Landsat
+    # 8), 3 cloud, 4 cloud shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15
+    # repeat the others as confidences.
     "landsat-qa": {"drop_bits": (0, 1, 2, 3, 4)},
 }
 """Name -> the fields of a `MaskRule`: ready-made rules for the masks that come with products."""

@@ -1,4 +1,5 @@
-"""Lists that name files: item lists as CSV, STAC JSON or Parquet, and digests as `sha256sum` writes them."""
+"""Lists that name files: item lists as CSV, STAC JSON or Parquet, and digests as `sha256sum` writes
+them."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ Row = tuple[str, Mapping[str, Any]]
 
 
 def listed_files(path: Path, columns: Sequence[str], where: str) -> Iterator[list[Path | None]]:
-    """Yield for each row of an item list the file that each of ``columns`` names, or None where it names none.
+    """Yield for each row of an item list the file that each of ``columns`` names, or None where it
+    names none.
 
-    A column is the name of a CSV column, or a dotted path into JSON objects and Parquet structs, such as
-    ``assets.visual.href``. The first of ``columns`` must name a file in every row, the others in at least one. Raises
-    SiteError beginning with ``where`` and naming list, row and value for anything else than files of this machine.
+    A column is the name of a CSV column, or a dotted path into JSON objects and Parquet structs,
+    such as ``assets.visual.href``. The first of ``columns`` must name a file in every row, the
+    others in at least one. Raises SiteError beginning with ``where`` and naming list, row and value
+    for anything else than files of this machine.
     """
     seen: set[str] = set()
     for place, fields in _rows(path, columns, where):
@@ -51,7 +54,8 @@ def listed_files(path: Path, columns: Sequence[str], where: str) -> Iterator[lis
 
 
 def read_digests(path: Path, where: str) -> dict[Path, str]:
-    """Return the SHA-256 of each file, in lower-case hex, as a list in the format of `sha256sum` gives them.
+    """Return the SHA-256 of each file, in lower-case hex, as a list in the format of `sha256sum`
+    gives them.
 
     Its paths begin at its own folder. Raises SiteError, beginning with ``where``, naming the line.
     """
@@ -155,7 +159,8 @@ def _text(path: Path, where: str) -> str:
 
 
 def _field(fields: Mapping[str, Any], column: str) -> str | None:
-    """Follow a dotted column into nested fields; a name may itself hold dots. Empty texts are no values."""
+    """Follow a dotted column into nested fields; a name may itself hold dots. Empty texts are no
+    values."""
     parts = column.split(".")
     for end in range(len(parts), 0, -1):
         value = fields.get(".".join(parts[:end]))
@@ -183,7 +188,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _local_file(text: str, path: Path, where: str) -> Path:
-    """Return the file that a list means. Raises SiteError for what is on no disk of this machine."""
+    """Return the file that a list means. Raises SiteError for what is on no disk of this
+    machine."""
     name = text
     if text.startswith("file:"):
         address = urlsplit(text)

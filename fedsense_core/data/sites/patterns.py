@@ -19,7 +19,8 @@ _AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True)
 class Match:
-    """What a glob's placeholders stand for in one path; None where the glob has no such placeholder."""
+    """What a glob's placeholders stand for in one path; None where the glob has no such
+    placeholder."""
 
     scene: str | None = None
     band: int | None = None
@@ -59,8 +60,9 @@ class Pattern:
     def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
         """Return what the placeholders stand for in ``path``, or None where it does not fit.
 
-        ``labels`` maps names and codes of bands, in lower case, to positions. A band is matched whatever its case, the
-        longest label first; of the scenes that are then possible, the longest is taken.
+        ``labels`` maps names and codes of bands, in lower case, to positions. A band is matched
+        whatever its case, the longest label first; of the scenes that are then possible, the
+        longest is taken.
         """
         if "band" not in self.places:
             found = _expression(self.glob, "").fullmatch(path)
@@ -88,10 +90,11 @@ def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str,
 
 
 def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where: str) -> Iterator[tuple[Path, Match]]:
-    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs begin at ``folder``.
+    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs
+    begin at ``folder``.
 
-    Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with ``where``, for what is
-    no glob of this machine's disk.
+    Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with
+    ``where``, for what is no glob of this machine's disk.
     """
     for root, file in _matches(folder, pattern.plain, where):
         if not pattern.places:
@@ -108,7 +111,8 @@ def _at_root(pattern: Pattern) -> Pattern:
 
 
 def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
-    """Resolve one glob on the real file system. GDAL's virtual file systems and URLs are no files here."""
+    """Resolve one glob on the real file system. GDAL's virtual file systems and URLs are no files
+    here."""
     if glob.startswith("/vsi") or "://" in glob or "\0" in glob:
         raise SiteError(f"{where}: {glob!r} is no plain path; list files of this machine's disk.")
     pattern = Path(glob)

@@ -1,4 +1,5 @@
-"""Where the sample federation lies: its rasters ship with the clone and the wheel, never in Flower's bundle."""
+"""Where the sample federation lies: its rasters ship with the clone and the wheel, never in
+Flower's bundle."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ _PLACE = Path("fedsense_core", "sample")
 def sample_folder() -> Path:
     """Return the folder `fedsense_core/sample` that really holds the rasters.
 
-    Looks at FEDSENSE_SAMPLE, then beside this file, then along ``sys.path``: Flower runs a copy of this package without
-    rasters, while the installed package or the clone is still on the path. Raises SiteError when it is nowhere.
+    Looks at FEDSENSE_SAMPLE, then beside this file, then along ``sys.path``: Flower runs a copy of
+    this package without rasters, while the installed package or the clone is still on the path.
+    Raises SiteError when it is nowhere.
     """
     named = os.environ.get(SAMPLE_VARIABLE)
     if named:

@@ -1,4 +1,5 @@
-"""From globs or item lists to scenes: which files cover the same ground, which bands each holds, and its mask."""
+"""From globs or item lists to scenes: which files cover the same ground, which bands each holds,
+and its mask."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class FileSet:
-    """Where files of one kind are: the images of a source, further bands of them, or their masks."""
+    """Where files of one kind are: the images of a source, further bands of them, or their
+    masks."""
 
     where: str
     """Beginning of messages, such as ``site.toml: sources[1].also[2]``."""
@@ -27,7 +29,8 @@ class FileSet:
     column: str = ""
     """Of an item list, where there are no globs."""
     bands: tuple[int, ...] = ()
-    """What a file holds, in its order, as positions in the card; with ``{band}``, what to look for. Masks: none."""
+    """What a file holds, in its order, as positions in the card; with ``{band}``, what to look for.
+    Masks: none."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class Holdings:
 def scenes_of_globs(held: Holdings) -> tuple[Scene, ...]:
     """Return the scenes whose images fit the globs, in the order of their first files' paths.
 
-    Files of ``further`` and ``masks`` join the scene of the same name, and are no images of their own. Raises SiteError
-    for a glob without a match, for names that do not meet, and for two files of one band of a scene.
+    Files of ``further`` and ``masks`` join the scene of the same name, and are no images of their
+    own. Raises SiteError for a glob without a match, for names that do not meet, and for two files
+    of one band of a scene.
     """
     masks = dict(_mask_files(held))
     parts = [_layers(held, part) for part in held.further]
@@ -66,7 +70,8 @@ def scenes_of_globs(held: Holdings) -> tuple[Scene, ...]:
 
 
 def scenes_of_lists(held: Holdings, lists: Sequence[str]) -> tuple[Scene, ...]:
-    """Return the scenes that item lists name, in their order, each once. Raises SiteError as `listed_files` does."""
+    """Return the scenes that item lists name, in their order, each once. Raises SiteError as
+    `listed_files` does."""
     where = f"{held.images.where}.lists"
     sets = (held.images, *held.further)
     columns = [part.column for part in (held.images, *held.joining)]
@@ -97,7 +102,8 @@ def _lists(folder: Path, glob: str, where: str) -> list[Path]:
 
 
 def _layers(held: Holdings, part: FileSet, without: Collection[Path] = ()) -> dict[str, list[Layer]]:
-    """Return the layers of one set by scene; a file is its own scene where globs have no ``{scene}``."""
+    """Return the layers of one set by scene; a file is its own scene where globs have no
+    ``{scene}``."""
     labels = band_labels(held.card, part.bands, part.where) if any("{band}" in glob for glob in part.globs) else {}
     layers = {
         path: (match.scene or str(path), Layer(path, part.bands if match.band is None else (match.band,)))

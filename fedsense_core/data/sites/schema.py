@@ -1,7 +1,8 @@
-"""What a site file resolves to: the institution's sources, their scenes, and the files of each scene. Plain data.
+"""What a site file resolves to: the institution's sources, their scenes, and the files of each
+scene. Plain data.
 
-A *scene* is what is cut into chips: usually one file with all bands; or several files that cover the same ground, such
-as one file a band, or 10 m and 20 m bands apart.
+A *scene* is what is cut into chips: usually one file with all bands; or several files that cover
+the same ground, such as one file a band, or 10 m and 20 m bands apart.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Layer:
 
     path: Path
     bands: tuple[int, ...]
-    """Which bands of the card the file holds, in its own order, as 0-based positions in ``SensorCard.bands``."""
+    """Which bands of the card the file holds, in its own order, as 0-based positions in
+    ``SensorCard.bands``."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class Scene:
     """Files that cover the same ground."""
 
     layers: tuple[Layer, ...]
-    """At least one; no band twice. The finest grid among the layers that are read is the chips' grid."""
+    """At least one; no band twice. The finest grid among the layers that are read is the chips'
+    grid."""
     mask: Path | None = None
-    """Raster of classes or flags on the same ground, by which pixels are left out; see `MaskRule`."""
+    """Raster of classes or flags on the same ground, by which pixels are left out; see
+    `MaskRule`."""
 
     @property
     def path(self) -> Path:
@@ -54,7 +58,8 @@ class MaskRule:
     drop: tuple[int, ...] = ()
     """Pixels of these classes are left out (scene classifications, such as Sentinel-2's SCL)."""
     drop_bits: tuple[int, ...] = ()
-    """Pixels with any of these bits set are left out (bit 0 is the lowest; such as Landsat's QA_PIXEL)."""
+    """Pixels with any of these bits set are left out (bit 0 is the lowest; such as Landsat's
+    QA_PIXEL)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class DatasetRef:
 
 
 class Images(Protocol):
-    """Images that come from elsewhere than scenes, all with the bands of one card; see `datasets.open_dataset`."""
+    """Images that come from elsewhere than scenes, all with the bands of one card; see
+    `datasets.open_dataset`."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -80,10 +86,12 @@ class Images(Protocol):
         """Return what image ``i`` is called in messages."""
 
     def read(self, i: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return values (C, H, W), in the card's bands and order, and the pixels (H, W) that are no gaps.
+        """Return values (C, H, W), in the card's bands and order, and the pixels (H, W) that are no
+        gaps.
 
-        Gaps that the values themselves show, as nodata or not-a-number, are the reader's to find in the bands asked
-        for. Raises rasters.Unreadable for an image to skip, SiteError for one that contradicts the card.
+        Gaps that the values themselves show, as nodata or not-a-number, are the reader's to find in
+        the bands asked for. Raises rasters.Unreadable for an image to skip, SiteError for one that
+        contradicts the card.
         """
 
 
@@ -101,7 +109,8 @@ class Source:
     digests: Mapping[Path, str] | None = None
     """SHA-256 of each file, in hex; a file that differs, or is not listed, is skipped and named."""
     baseline_offset: float | None = None
-    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top (1000); None for other sensors."""
+    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top (1000); None for
+    other sensors."""
     dataset: DatasetRef | None = None
     """Where images come from instead of scenes."""
 
@@ -136,7 +145,8 @@ class Site:
     limits: ReadLimits
     grid: ChipGrid = ChipGrid()
     share_statistics: bool = False
-    """Whether the institution allows that means and deviations of its bands leave the machine, if a run asks."""
+    """Whether the institution allows that means and deviations of its bands leave the machine, if a
+    run asks."""
 
     @property
     def common_bands(self) -> tuple[str, ...]:
@@ -145,5 +155,6 @@ class Site:
         return tuple(name for name in first if all(name in names for names in rest))
 
     def parts(self) -> tuple[Site, ...]:
-        """Return one site for each source: imagery of one sensor each, whose bands need not be the others'."""
+        """Return one site for each source: imagery of one sensor each, whose bands need not be the
+        others'."""
         return tuple(replace(self, sources=(source,)) for source in self.sources)

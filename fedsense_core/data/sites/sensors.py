@@ -1,4 +1,5 @@
-"""Sensor cards: what a file's bands are, so that imagery of different sensors meets by band name."""
+"""Sensor cards: what a file's bands are, so that imagery of different sensors meets by band
+name."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Band(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, AfterValidator(_is_plain)]
-    """What the band is called everywhere in FedSense: ``red``, ``green``, ``blue``, ``nir``, ``swir_1``, ..."""
+    """What the band is called everywhere in FedSense: ``red``, ``green``, ``blue``, ``nir``,
+    ``swir_1``, ..."""
     wavelength_um: Annotated[FiniteFloat, AfterValidator(_is_in_micrometres)] | None = None
     """Central wavelength of an optical band, in micrometres (665 nm is 0.665)."""
     polarisation: Polarisation | None = None
@@ -70,12 +72,14 @@ class SensorCard(BaseModel):
     kind: Literal["optical", "sar"] = "optical"
     """What the sensor measures: reflected light, or the radar's own echo."""
     decibels: Literal["no", "amplitude", "power"] = "no"
-    """Turn radar amplitudes into 20 log10, or powers into 10 log10, when chips are cut; ``no`` leaves numbers alone."""
+    """Turn radar amplitudes into 20 log10, or powers into 10 log10, when chips are cut; ``no``
+    leaves numbers alone."""
     baseline_offset: FiniteFloat | None = None
-    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top; None for other sensors."""
+    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top; None for other
+    sensors."""
     expected: Annotated[tuple[FiniteFloat, FiniteFloat], AsTuple] | None = None
-    """Between which physical values nearly all pixels lie, in decibels where ``decibels`` makes them; `fedsense data
-    check` warns of others."""
+    """Between which physical values nearly all pixels lie, in decibels where ``decibels`` makes
+    them; `fedsense data check` warns of others."""
 
     @model_validator(mode="after")
     def _range_and_decibels_make_sense(self) -> SensorCard:
@@ -114,7 +118,8 @@ class SensorCard(BaseModel):
         return tuple(self._position_or_raise(name, where) for name in names)
 
     def only(self, names: Sequence[str], where: str) -> SensorCard:
-        """Return a card for files that hold just these bands, in this order. Raises as `positions` does."""
+        """Return a card for files that hold just these bands, in this order. Raises as `positions`
+        does."""
         chosen = self.positions(names, where)
         twice = next((name for name, i in zip(names, chosen, strict=True) if chosen.count(i) > 1), None)
         if twice is not None:
@@ -138,7 +143,8 @@ class SensorCard(BaseModel):
 
 
 def shipped_card(name: str, where: str) -> SensorCard:
-    """Return the sensor card of that name that ships with FedSense. Raises SiteError, beginning with ``where``."""
+    """Return the sensor card of that name that ships with FedSense. Raises SiteError, beginning
+    with ``where``."""
     if name not in CARDS:
         known = sorted(CARDS)
         raise SiteError(

@@ -1,4 +1,5 @@
-"""The site file: one institution's holdings, in TOML, checked strictly before a single pixel is read."""
+"""The site file: one institution's holdings, in TOML, checked strictly before a single pixel is
+read."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def _is_class_name(text: str) -> str:
 
 
 Glob = Annotated[str, AfterValidator(_is_glob)]
-"""Relative to the site file; ``*`` and ``?`` stay within a folder's name, ``**`` descends into folders."""
+"""Relative to the site file; ``*`` and ``?`` stay within a folder's name, ``**`` descends into
+folders."""
 
 
 class Table(BaseModel):
@@ -74,7 +76,8 @@ class SensorChoice(Table):
     """Overrides the card's."""
 
     def card(self, where: str) -> SensorCard:
-        """Return the card of these files, overrides applied. Raises SiteError beginning with ``where``."""
+        """Return the card of these files, overrides applied. Raises SiteError beginning with
+        ``where``."""
         card = self._named_card(where)
         if self.bands is not None:
             card = card.only(self.bands, f"{where}.bands")
@@ -115,14 +118,17 @@ class AlsoEntry(FilesEntry):
     """One ``[[sources.also]]`` table: further bands of the same scenes, on a grid of their own."""
 
     bands: Annotated[list[str], Field(min_length=1)]
-    """The bands that these files hold, in their order; with ``{band}`` in the globs, the bands to take."""
+    """The bands that these files hold, in their order; with ``{band}`` in the globs, the bands to
+    take."""
 
 
 class MaskEntry(FilesEntry):
-    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave out."""
+    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave
+    out."""
 
     kind: Literal["sentinel2-scl", "landsat-qa"] | None = None
-    """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL or Landsat's QA_PIXEL."""
+    """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL or Landsat's
+    QA_PIXEL."""
     drop: list[Annotated[int, Field(ge=-32768, le=65535)]] = []
     """Classes to leave out, besides those of ``kind``."""
     drop_bits: list[Annotated[int, Field(ge=0, le=15)]] = []
@@ -149,19 +155,23 @@ class MaskEntry(FilesEntry):
 
 
 class SourceEntry(SensorChoice):
-    """One ``[[sources]]`` table: imagery that shares a sensor. Its images are in ``paths``, ``lists`` or a ``dataset``.
+    """One ``[[sources]]`` table: imagery that shares a sensor. Its images are in ``paths``,
+    ``lists`` or a ``dataset``.
 
     With ``also``, ``bands`` are those of the files of ``paths`` alone.
     """
 
     paths: list[Glob] = []
-    """Globs of image files. Those with the same ``{scene}`` are one scene; ``{band}`` is a band of the card."""
+    """Globs of image files. Those with the same ``{scene}`` are one scene; ``{band}`` is a band of
+    the card."""
     lists: list[Glob] = []
     """Item lists that name the files: CSV, STAC items or item collections (.json), or Parquet."""
     column: Annotated[str, Field(min_length=1)] = "path"
-    """Column of ``lists`` that names the image; dotted where fields lie in fields, as ``assets.visual.href``."""
+    """Column of ``lists`` that names the image; dotted where fields lie in fields, as
+    ``assets.visual.href``."""
     dataset: Annotated[str, AfterValidator(_is_class_name)] | None = None
-    """``module:Class`` of a map-style dataset, such as ``torchgeo.datasets:EuroSAT``. It is imported and run."""
+    """``module:Class`` of a map-style dataset, such as ``torchgeo.datasets:EuroSAT``. It is
+    imported and run."""
     args: dict[str, Any] = {}
     """Arguments of the dataset's class. A relative ``root`` begins at the site file."""
     also: list[AlsoEntry] = []
@@ -196,7 +206,8 @@ class SourceEntry(SensorChoice):
         return self
 
     def card(self, where: str) -> SensorCard:
-        """Return the card of the scenes, with the bands of ``also`` last. Raises SiteError beginning with ``where``."""
+        """Return the card of the scenes, with the bands of ``also`` last. Raises SiteError
+        beginning with ``where``."""
         named = self._named_card(where)
         places = {f"{where}.bands": self.bands if self.bands is not None else named.names}
         places |= {f"{where}.also[{i}].bands": entry.bands for i, entry in enumerate(self.also, start=1)}
@@ -266,7 +277,8 @@ def load_site(path: Path) -> Site:
 
 
 def read_strict_toml(path: Path, model: type[Model]) -> Model:
-    """Parse ``path`` as ``model``. Raises SiteError naming the file and the wrong key with the nearest right one."""
+    """Parse ``path`` as ``model``. Raises SiteError naming the file and the wrong key with the
+    nearest right one."""
     try:
         if path.stat().st_size > SITE_FILE_BYTES:
             raise SiteError(f"{path}: larger than {SITE_FILE_BYTES} bytes; this is not a site file.")
@@ -335,11 +347,14 @@ def _check_each_file_once(path: Path, sources: Sequence[Source]) -> None:
 
 
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first mistake of a pydantic report as `key: what is wrong, and the nearest right key`."""
+    """Say the first mistake of a pydantic report as `key: what is wrong, and the nearest right
+    key`."""
     faults: list[Any] = list(error.errors(include_url=False, include_context=False))
-    # A union reports each alternative; the branch that was meant is the one whose complaint lies deepest.
+    # A union reports each alternative; the branch that was meant is the one whose complaint lies
+    # deepest.
     fault = max(faults, key=lambda f: (f["type"] == "extra_forbidden", len(f["loc"])))
-    # pydantic names the branch of `sensor` among the keys, the card's with its validators around it.
+    # pydantic names the branch of `sensor` among the keys, the card's with its validators around
+    # it.
     where = [part for part in fault["loc"] if part != "str" and not str(part).rstrip("]").endswith("SensorCard")]
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".") or "file"
     if fault["type"] == "extra_forbidden":

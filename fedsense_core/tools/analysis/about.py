@@ -47,7 +47,8 @@ def config_of(run: RunFolder) -> Config:
 
 
 def models_of(run: RunFolder, config: Config) -> Path:
-    """Return the folder of the kept models. Raises CheckpointError, saying why, where there is none."""
+    """Return the folder of the kept models. Raises CheckpointError, saying why, where there is
+    none."""
     if run.models.is_dir():
         return run.models
     why = (

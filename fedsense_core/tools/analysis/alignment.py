@@ -1,8 +1,8 @@
 """How alike two encoders see the same images, whatever the basis of their features: linear CKA.
 
-Centred kernel alignment (arXiv 1905.00414) with the unbiased estimator of HSIC in place of the usual one, as in arXiv
-2010.13166 (section 3), because the usual one tends to 1 when there are fewer images than features. Shapes: n images, D
-features, m encoders.
+Centred kernel alignment (arXiv 1905.00414) with the unbiased estimator of HSIC in place of the
+usual one, as in arXiv 2010.13166 (section 3), because the usual one tends to 1 when there are fewer
+images than features. Shapes: n images, D features, m encoders.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ FEWEST_IMAGES = 4
 
 
 def gram(features_nD: Tensor) -> Tensor:
-    """Return the linear kernel K = X Xᵀ (n, n) in float64 with a diagonal of 0, as the unbiased estimator needs it.
+    """Return the linear kernel K = X Xᵀ (n, n) in float64 with a diagonal of 0, as the unbiased
+    estimator needs it.
 
     Features are centred before: it changes nothing but rounding.
     """
@@ -26,9 +27,11 @@ def gram(features_nD: Tensor) -> Tensor:
 
 
 def unbiased_hsic(k_nn: Tensor, l_nn: Tensor) -> float:
-    """Return HSIC_1 of two kernels with zero diagonals (Song et al. 2012; equation 3 of arXiv 2010.13166).
+    """Return HSIC_1 of two kernels with zero diagonals (Song et al. 2012; equation 3 of arXiv
+    2010.13166).
 
-    [tr(KL) + 1ᵀK1 1ᵀL1 / ((n-1)(n-2)) - 2/(n-2) 1ᵀKL1] / (n(n-3)); may be negative. Raises ValueError below 4 images.
+    [tr(KL) + 1ᵀK1 1ᵀL1 / ((n-1)(n-2)) - 2/(n-2) 1ᵀKL1] / (n(n-3)); may be negative. Raises
+    ValueError below 4 images.
     """
     n = len(k_nn)
     if n < FEWEST_IMAGES:
@@ -39,9 +42,11 @@ def unbiased_hsic(k_nn: Tensor, l_nn: Tensor) -> float:
 
 
 def cka_matrix(grams: Sequence[Tensor]) -> list[list[float]]:
-    """Return CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of every pair (m, m): 1 alike, 0 unrelated.
+    """Return CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of every pair (m, m): 1 alike, 0
+    unrelated.
 
-    0 where an encoder gives every image the same features. Slightly below 0 by chance where two are unrelated.
+    0 where an encoder gives every image the same features. Slightly below 0 by chance where two are
+    unrelated.
     """
     own = [unbiased_hsic(k, k) for k in grams]
     matrix = [[1.0] * len(grams) for _ in grams]

@@ -1,7 +1,8 @@
-"""``fedsense analyse``: everything that is measured about a finished run's global model, as one JSON object.
+"""``fedsense analyse``: everything that is measured about a finished run's global model, as one
+JSON object.
 
-Flatness is a property of a model under one loss. Figures of two runs compare only where recipe, settings of the loss,
-imagery and options are the same; all of them are in the object.
+Flatness is a property of a model under one loss. Figures of two runs compare only where recipe,
+settings of the loss, imagery and options are the same; all of them are in the object.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ Progress = Callable[[int, int], None]
 def analyse_run(
     folder: str | Path, options: AnalysisOptions = USUAL, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Measure the global model of a finished run; nothing is written. The same call gives the same figures.
+    """Measure the global model of a finished run; nothing is written. The same call gives the same
+    figures.
 
-    Returns a JSON object with ``run``, ``settings``, ``notes``, ``loss``, ``hessian``, ``sam``, ``noise``, ``paths``,
-    ``cka`` and ``rounds``; `docs/method.md` says what each is. Raises CheckpointError where the folder holds no run,
-    an unfinished one, one without kept models, or one that diverged; SiteError where its imagery is gone;
-    ConfigError for wrong options.
+    Returns a JSON object with ``run``, ``settings``, ``notes``, ``loss``, ``hessian``, ``sam``,
+    ``noise``, ``paths``, ``cka`` and ``rounds``; `docs/method.md` says what each is. Raises
+    CheckpointError where the folder holds no run, an unfinished one, one without kept models, or
+    one that diverged; SiteError where its imagery is gone; ConfigError for wrong options.
     """
     run = RunFolder.open(Path(folder))
     config = config_of(run)
@@ -160,7 +162,8 @@ class _Analysis:
         }
 
     def _paths(self, at_global: dict[str, float]) -> dict[str, Any]:
-        """Return by client the loss on the way from the global model to its own, on all imagery and on its own."""
+        """Return by client the loss on the way from the global model to its own, on all imagery and
+        on its own."""
         alphas = evenly(self.options.points)
         paths: dict[str, dict[str, Any]] = {}
         for name, weights in self.kept.clients():
@@ -184,7 +187,8 @@ class _Analysis:
         }
 
     def _cka(self) -> dict[str, Any] | None:
-        """Compare the encoders of all clients, and the global one before them, on the same images; None for none."""
+        """Compare the encoders of all clients, and the global one before them, on the same images;
+        None for none."""
         images = min(MOST_IMAGES, sum(map(len, self._batches())))
         if images < FEWEST_IMAGES or not len(self.kept):
             return None
@@ -205,7 +209,8 @@ class _Analysis:
 
     @torch.no_grad()
     def _features(self, w: Tensor) -> Tensor:
-        """Return the encoder's features (n, D) of about as many images of each batch, as they are."""
+        """Return the encoder's features (n, D) of about as many images of each batch, as they
+        are."""
         model, batches = self.objective.model, self._batches()
         self.kept.table.write(w, model)
         most = max(2, MOST_IMAGES // len(batches))

@@ -14,8 +14,9 @@ class AnalysisOptions:
     batches: int = 1
     """Batches of each client, of the run's own batch size."""
     radii: tuple[float, ...] = (0.001, 0.003, 0.01)
-    """Radii of the SAM sharpness, relative to ‖w‖ unless ``absolute``. On the sample the first is about the usual
-    distance of SAM, 0.05, and still in proportion to the rise; at the last the rise has bent."""
+    """Radii of the SAM sharpness, relative to ‖w‖ unless ``absolute``. On the sample the first is
+    about the usual distance of SAM, 0.05, and still in proportion to the rise; at the last the rise
+    has bent."""
     absolute: bool = False
     """Whether ``radii`` are distances."""
     ascents: int = 1
@@ -31,7 +32,8 @@ class AnalysisOptions:
     tolerance: float = 0.1
     """Residual at which an eigenvalue is good enough, relative to its size."""
     seed: int = 0
-    """Of batches, views and noise. Not the run's: runs of different seeds are compared on the same loss."""
+    """Of batches, views and noise. Not the run's: runs of different seeds are compared on the same
+    loss."""
     device: str = "auto"
     """``auto`` is CUDA where there is one."""
 

@@ -1,10 +1,12 @@
 """Extreme eigenvalues of a Hessian that is known by its products with vectors alone.
 
-The Lanczos process (J. Res. Nat. Bur. Standards 45, 1950): both ends of the spectrum come from the same products, one a
-step, and only three vectors are held. Power iteration finds the eigenvalue of largest size alone, which of a loss may
-be negative, and shifted to find the largest it hardly moves. Vectors are not orthogonalised anew: rounding may then
-repeat an eigenvalue that is found already, but finds no wrong one (Paige, Linear Algebra Appl. 34, 1980). Products are
-exact (Pearlmutter, Neural Computation 6, 1994), as in PyHessian (arXiv 1912.07145). Shapes: N parameters, k steps.
+The Lanczos process (J. Res. Nat. Bur. Standards 45, 1950): both ends of the spectrum come from the
+same products, one a step, and only three vectors are held. Power iteration finds the eigenvalue of
+largest size alone, which of a loss may be negative, and shifted to find the largest it hardly
+moves. Vectors are not orthogonalised anew: rounding may then repeat an eigenvalue that is found
+already, but finds no wrong one (Paige, Linear Algebra Appl. 34, 1980). Products are exact
+(Pearlmutter, Neural Computation 6, 1994), as in PyHessian (arXiv 1912.07145). Shapes: N parameters,
+k steps.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Eigenvalue:
 
     value: float
     residual: float
-    """‖Hu - λu‖ of its unit vector u: some eigenvalue lies within this distance of ``value``, since H is symmetric."""
+    """‖Hu - λu‖ of its unit vector u: some eigenvalue lies within this distance of ``value``, since
+    H is symmetric."""
     converged: bool
     """Whether the residual fell to the tolerance."""
 
@@ -49,11 +52,12 @@ class Extremes:
 
 
 def extreme_eigenvalues(product: Product, start: Tensor, *, tolerance: float, steps: int) -> Extremes:
-    """Return both extremes of a symmetric H; ``start`` (N,) is any vector with a part along each, such as noise.
+    """Return both extremes of a symmetric H; ``start`` (N,) is any vector with a part along each,
+    such as noise.
 
-    The search ends when the residual of each is at most ``tolerance`` times its size, or after ``steps`` products. A
-    converged eigenvalue is known better than that: its error is the residual squared over the distance to the next one.
-    Both are NaN where a product is not finite.
+    The search ends when the residual of each is at most ``tolerance`` times its size, or after
+    ``steps`` products. A converged eigenvalue is known better than that: its error is the residual
+    squared over the distance to the next one. Both are NaN where a product is not finite.
     """
     v, before = start / start.norm(), torch.zeros_like(start)
     diagonal: list[float] = []
@@ -75,7 +79,8 @@ def extreme_eigenvalues(product: Product, start: Tensor, *, tolerance: float, st
 
 
 def _ends(diagonal: Sequence[float], beside: Sequence[float], rest: float, tolerance: float) -> list[Eigenvalue]:
-    """Return both ends of the spectrum of the tridiagonal matrix (k, k); their residuals are ‖rest‖ |u_k|."""
+    """Return both ends of the spectrum of the tridiagonal matrix (k, k); their residuals are ‖rest‖
+    |u_k|."""
     small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     if beside:
         edge = torch.tensor(beside, dtype=torch.float64)

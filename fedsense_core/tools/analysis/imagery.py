@@ -1,4 +1,5 @@
-"""The images over which a finished run is analysed: the clients' own in a simulation, the public ones elsewhere."""
+"""The images over which a finished run is analysed: the clients' own in a simulation, the public
+ones elsewhere."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ Held = Mapping[str, Sequence[Chips]]
 def imagery_of(config: Config, run: RunFolder) -> tuple[Held, bool]:
     """Return what to analyse the run on, and whether it is the clients' own imagery.
 
-    In a simulation that is the imagery of every site of the configuration, also of those that a method left out
-    (``standalone``) or pooled, so that the loss is the same function whatever the method; where imagery was shared
-    out anew, each client's share. In a deployment no client's imagery is here: it is the public set. Raises SiteError
-    where imagery that was trained on cannot be opened.
+    In a simulation that is the imagery of every site of the configuration, also of those that a
+    method left out (``standalone``) or pooled, so that the loss is the same function whatever the
+    method; where imagery was shared out anew, each client's share. In a deployment no client's
+    imagery is here: it is the public set. Raises SiteError where imagery that was trained on cannot
+    be opened.
     """
     clients = run.path / "clients"
     if not clients.is_dir():
@@ -41,7 +43,8 @@ def imagery_of(config: Config, run: RunFolder) -> tuple[Held, bool]:
 
 
 def batches_of(held: Held, config: Config, per_client: int, seed: int) -> dict[str, list[Batch]]:
-    """Return ``per_client`` batches of each client; which chips they hold depends on its name and on ``seed`` alone."""
+    """Return ``per_client`` batches of each client; which chips they hold depends on its name and
+    on ``seed`` alone."""
     drawn = {}
     for name, kinds in held.items():
         generator = torch.Generator().manual_seed(seed_of("analysis", seed, name, "batches"))

@@ -1,7 +1,8 @@
 """The loss whose landscape is measured: one deterministic function of the weights.
 
-The self-supervised loss of the run's own recipe, without alignment, over fixed batches of each client, every batch with
-views and masks from a seed of its own, in float32 and without dropout. Shapes: N travelling parameters.
+The self-supervised loss of the run's own recipe, without alignment, over fixed batches of each
+client, every batch with views and masks from a seed of its own, in float32 and without dropout.
+Shapes: N travelling parameters.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from fedsense_core.tensors import TensorTable
 class Objective:
     """L(w): the mean over clients of the mean loss over each client's batches.
 
-    ``model`` is overwritten; its tensors that do not travel stay as they are. Vectors (N,) are float32 on the CPU,
-    wherever the model computes. ``told`` is called after every pass over all batches.
+    ``model`` is overwritten; its tensors that do not travel stay as they are. Vectors (N,) are
+    float32 on the CPU, wherever the model computes. ``told`` is called after every pass over all
+    batches.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class Objective:
         self._parameters = [named[spec.name] for spec in table.specs]
 
     def teach(self, w: Tensor) -> None:
-        """Make ``w`` the teacher of recipes that have one; it is a constant of the loss from then on."""
+        """Make ``w`` the teacher of recipes that have one; it is a constant of the loss from then
+        on."""
         if self.recipe.taught:
             self.table.write(w, self.model)
             self.teacher = deepcopy(self.model).requires_grad_(False)
@@ -84,7 +87,8 @@ class Objective:
         return total, slope
 
     def curvature(self, w: Tensor, v: Tensor) -> Tensor:
-        """Return H v (N,), with the Hessian H of L at ``w``: the gradient of gᵀv, exact but for rounding."""
+        """Return H v (N,), with the Hessian H of L at ``w``: the gradient of gᵀv, exact but for
+        rounding."""
         self.table.write(w, self.model)
         directions = [v[s.offset : s.end].view(s.shape).to(self.device) for s in self.table.specs]
         image = torch.zeros(self.table.numel)
@@ -116,7 +120,8 @@ class Objective:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Compute in float32 proper, the same way each time, with attention that can be differentiated twice."""
+    """Compute in float32 proper, the same way each time, with attention that can be differentiated
+    twice."""
     with (
         sdpa_kernel(SDPBackend.MATH),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),

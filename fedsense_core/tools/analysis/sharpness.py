@@ -23,11 +23,13 @@ Gradient = Callable[[Tensor], tuple[float, Tensor]]
 def sam_sharpness(
     loss: Loss, gradient: Gradient, w: Tensor, at: tuple[float, Tensor], radius: float, steps: int = 1
 ) -> float:
-    """Return max over ‖e‖ <= ρ of L(w + e) - L(w), from below: the largest rise that ``steps`` ascents find.
+    """Return max over ‖e‖ <= ρ of L(w + e) - L(w), from below: the largest rise that ``steps``
+    ascents find.
 
-    The first ascent is that of SAM, e = ρ g/‖g‖ with the gradient g at w (equation 2 of arXiv 2010.01412). Each
-    further one goes to the point of the sphere that is farthest along the gradient where the last one ended, which
-    never falls where L is convex. ``at`` is ``gradient(w)``, known already.
+    The first ascent is that of SAM, e = ρ g/‖g‖ with the gradient g at w (equation 2 of arXiv
+    2010.01412). Each further one goes to the point of the sphere that is farthest along the
+    gradient where the last one ended, which never falls where L is convex. ``at`` is
+    ``gradient(w)``, known already.
     """
     here, slope = at
     best = -math.inf
@@ -53,11 +55,13 @@ class Estimate:
 def noise_sharpness(
     loss: Loss, w: Tensor, here: float, table: TensorTable, sigma: float, draws: int, generator: torch.Generator
 ) -> Estimate:
-    """Return E L(w + e) - L(w) for Gaussian noise whose size is a share of each tensor's: E‖e_l‖² = σ²‖w_l‖².
+    """Return E L(w + e) - L(w) for Gaussian noise whose size is a share of each tensor's: E‖e_l‖² =
+    σ²‖w_l‖².
 
-    The average case of section 2 of arXiv 2302.07011, with noise scaled by tensor, so that layers whose scale means
-    nothing (before a normalisation) count alike at any scale, as in arXiv 1712.09913. Noise is drawn in pairs e, -e:
-    the slope of L falls out, and the estimate is still unbiased. ``here`` is L(w); needs two draws or more.
+    The average case of section 2 of arXiv 2302.07011, with noise scaled by tensor, so that layers
+    whose scale means nothing (before a normalisation) count alike at any scale, as in arXiv
+    1712.09913. Noise is drawn in pairs e, -e: the slope of L falls out, and the estimate is still
+    unbiased. ``here`` is L(w); needs two draws or more.
     """
     sizes_L = table.norms(w) / torch.tensor([spec.numel for spec in table.specs], dtype=torch.float64).sqrt()
     deviation = table.spread((sigma * sizes_L).to(w.dtype))

@@ -1,4 +1,5 @@
-"""What a benchmark leaves to be read: ``table.md``, ``summary.json``, ``report.html`` and its ``plots``."""
+"""What a benchmark leaves to be read: ``table.md``, ``summary.json``, ``report.html`` and its
+``plots``."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ PAGE = """<!doctype html>
 
 
 def write_results(folder: Path, summary: Summary) -> list[Path]:
-    """Write all of them and return their paths. The page holds everything it shows; plots are also files, as SVG."""
+    """Write all of them and return their paths. The page holds everything it shows; plots are also
+    files, as SVG."""
     paths = [folder / name for name in ("table.md", "summary.json", "report.html", "plots")]
     curves = draw(summary)
     write_whole(paths[0], tables(summary).encode())

@@ -1,4 +1,5 @@
-"""The pictures of a benchmark, from its summary: differences, quality against bytes, and each task."""
+"""The pictures of a benchmark, from its summary: differences, quality against bytes, and each
+task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From the cells of a folder to the rows of a table: scores by seed and task, under every draw, bytes and seconds."""
+"""From the cells of a folder to the rows of a table: scores by seed and task, under every draw,
+bytes and seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Row:
     seconds: float | None
     """Of the run, mean over seeds; None where nothing is trained."""
     analyses: dict[int, Analysis] = field(default_factory=dict)
-    """By seed, of cells that were analysed; none of ``standalone``, which has a model for each site."""
+    """By seed, of cells that were analysed; none of ``standalone``, which has a model for each
+    site."""
 
     @property
     def key(self) -> str:
@@ -74,7 +76,8 @@ class _Done:
 
 
 def gather(matrix: Matrix, cells: Sequence[Cell], manifest: Manifest) -> Gathered:
-    """Read every cell that is done. Raises FedSenseError where none is, or where test sets differ between cells."""
+    """Read every cell that is done. Raises FedSenseError where none is, or where test sets differ
+    between cells."""
     entries = {name: task.figures for name, task in matrix.tasks.items()}
     done, missing = [], []
     for cell in cells:

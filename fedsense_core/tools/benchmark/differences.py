@@ -1,10 +1,12 @@
-"""What may be said of differences between methods: paired by seed, pooled over tasks, with intervals.
+"""What may be said of differences between methods: paired by seed, pooled over tasks, with
+intervals.
 
-Two things are random in a difference of two methods: the seeds that they were trained with, and the places that the
-test sets happen to show. The first is seen in the spread of the paired differences over seeds. The second is seen in a
-cluster bootstrap: whole groups of each test set are drawn with replacement (Cameron, Gelbach and Miller 2008), the same
-draws for both methods and for all seeds. Both variances are added; the interval is Student's, with the degrees of
-freedom of Welch and Satterthwaite. Tasks of one kind on the same data share their draws.
+Two things are random in a difference of two methods: the seeds that they were trained with, and the
+places that the test sets happen to show. The first is seen in the spread of the paired differences
+over seeds. The second is seen in a cluster bootstrap: whole groups of each test set are drawn with
+replacement (Cameron, Gelbach and Miller 2008), the same draws for both methods and for all seeds.
+Both variances are added; the interval is Student's, with the degrees of freedom of Welch and
+Satterthwaite. Tasks of one kind on the same data share their draws.
 
 Shapes: S seeds, T tasks, B draws, G groups.
 """
@@ -85,14 +87,16 @@ class Difference:
 
 
 def group_draws(test_set: str, groups: Sequence[str], draws: int = DRAWS) -> Array:
-    """Return how often each group of a test set is in each bootstrap draw (B, G); always the same."""
+    """Return how often each group of a test set is in each bootstrap draw (B, G); always the
+    same."""
     generator = np.random.default_rng(seed_of("cluster bootstrap", test_set, *groups))
     count = len(groups)
     return generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 def drawn(evidence: Sequence[Evidence], weights_BG: Array) -> tuple[float, Array]:
-    """Return the mean score of some evidence on the same groups, as measured (float) and under each draw (B,)."""
+    """Return the mean score of some evidence on the same groups, as measured (float) and under each
+    draw (B,)."""
     whole = np.ones(weights_BG.shape[1])
     points = np.array([one.value(whole) for one in evidence])
     draws_EB = np.array([[one.value(weights_G) for weights_G in weights_BG] for one in evidence])
@@ -100,10 +104,11 @@ def drawn(evidence: Sequence[Evidence], weights_BG: Array) -> tuple[float, Array
 
 
 def difference(one: Sampled, other: Sampled, pool: Pool) -> Difference | None:
-    """Return ``one`` less ``other``, paired by the seeds that both have; None where they have none in common.
+    """Return ``one`` less ``other``, paired by the seeds that both have; None where they have none
+    in common.
 
-    A method that knows no seeds apart is given the same seeds as the others. Draws in which a score is not defined are
-    left out.
+    A method that knows no seeds apart is given the same seeds as the others. Draws in which a score
+    is not defined are left out.
     """
     seeds = [seed for seed in one.seeds if seed in other.seeds]
     if not seeds:
@@ -147,7 +152,8 @@ def _interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for making all these comparisons (Holm 1979). NaN stays, and does not count."""
+    """Return p-values corrected for making all these comparisons (Holm 1979). NaN stays, and does
+    not count."""
     corrected, known = [float("nan")] * len(p_values), [i for i, p in enumerate(p_values) if not np.isnan(p)]
     least = 0.0
     for place, i in enumerate(sorted(known, key=lambda i: p_values[i])):
@@ -157,5 +163,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def share(value: float, lowest: float, highest: float) -> float:
-    """Return how much of the way from ``lowest`` to ``highest`` is gone; NaN where there is no way."""
+    """Return how much of the way from ``lowest`` to ``highest`` is gone; NaN where there is no
+    way."""
     return (value - lowest) / (highest - lowest) if highest > lowest else float("nan")

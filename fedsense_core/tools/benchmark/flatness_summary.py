@@ -1,4 +1,5 @@
-"""How flat and how far apart the models of a benchmark are: what ``analyse = true`` adds to its tables."""
+"""How flat and how far apart the models of a benchmark are: what ``analyse = true`` adds to its
+tables."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def figures_of(analysis: Analysis) -> dict[str, float | None]:
 
 
 def flatness_row(by_seed: Mapping[int, Analysis]) -> dict[str, Any]:
-    """Return the figures of one method at one wire by heading, for each analysed seed, and what they are of."""
+    """Return the figures of one method at one wire by heading, for each analysed seed, and what
+    they are of."""
     seeds = sorted(by_seed)
     each = [figures_of(by_seed[seed]) for seed in seeds]
     names = dict.fromkeys(name for one in each for name in one)
@@ -69,7 +71,8 @@ def ratio(one: Mapping[str, Any], other: Mapping[str, Any], figure: str) -> list
 def flatness_tables(
     rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, list[list[str]]]]:
-    """Return title and lines of each table: the figures, and their ratios to the method of each comparison.
+    """Return title and lines of each table: the figures, and their ratios to the method of each
+    comparison.
 
     Rows and comparisons are those of a summary; rows that were not analysed are left out.
     """

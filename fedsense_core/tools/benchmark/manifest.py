@@ -27,7 +27,8 @@ class Record:
     tasks: dict[str, Any]
     """What it is graded on."""
     source: str
-    """Digest of the code; several, joined by ``+``, where a later version continued or graded the cell."""
+    """Digest of the code; several, joined by ``+``, where a later version continued or graded the
+    cell."""
     seconds: float = 0.0
     """Wall time of all its starts."""
     reason: str = ""

@@ -1,7 +1,7 @@
 """The file that describes a benchmark: methods, wires, seeds, tasks and controls.
 
-A cell is one method at one wire with one seed. Its settings are those of ``[settings]``, then of the wire, then of the
-method, then of the method at this wire; the preset lies below them all.
+A cell is one method at one wire with one seed. Its settings are those of ``[settings]``, then of
+the wire, then of the method, then of the method at this wire; the preset lies below them all.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ class Matrix(Part):
     analyse: bool = False
     """Measure flatness and drift of each cell."""
     compare: Annotated[tuple[str, ...], AsTuple] = ("fedavg",)
-    """Methods against which all others are compared, at the same wire; ``NAME@WIRE``: against those of every wire."""
+    """Methods against which all others are compared, at the same wire; ``NAME@WIRE``: against those
+    of every wire."""
     settings: SettingsOf = {}
     methods: Annotated[tuple[Method, ...], AsTuple, Field(min_length=1)]
     bits: dict[Name, SettingsOf]
@@ -251,7 +252,8 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def placed(path: str, folder: Path, given: Mapping[str, Path]) -> str:
-    """Return a path of the file as an absolute one: ``{NAME}`` as given, else relative to the file's folder.
+    """Return a path of the file as an absolute one: ``{NAME}`` as given, else relative to the
+    file's folder.
 
     Raises ConfigError for a name that was not given.
     """

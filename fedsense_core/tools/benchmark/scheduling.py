@@ -1,4 +1,5 @@
-"""Runs cells, several at a time, until all are done or the time is up. What a cell is, and what runs it, is given."""
+"""Runs cells, several at a time, until all are done or the time is up. What a cell is, and what
+runs it, is given."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ class Progress(Generic[Item]):
 
 
 Ended = Callable[[Item, bool, str, float, Progress[Item]], None]
-"""Is told a cell, whether it is done, why not (empty: its log says), the seconds it took, and the progress."""
+"""Is told a cell, whether it is done, why not (empty: its log says), the seconds it took, and the
+progress."""
 
 
 def run_cells(
@@ -73,7 +75,8 @@ def run_cells(
     limits: Limits,
     clock: Clock | None = None,
 ) -> Progress[Item]:
-    """Run all items in their order. A failure leaves the others alone; whatever is raised here ends the workers."""
+    """Run all items in their order. A failure leaves the others alone; whatever is raised here ends
+    the workers."""
     clock = clock or Clock()
     began = clock.now()
     waiting, progress = list(items), Progress[Item](len(items), jobs=limits.jobs)

@@ -76,7 +76,8 @@ def _row(row: Row, tasks: list[str], rows: list[Row], pool: Pool) -> Summary:
 
 
 def _pooled(rows: list[Row], pool: Pool, role: str, beside: Row) -> float | None:
-    """Return the pooled score of random weights or of ``centralised`` that stands beside a row; None without one."""
+    """Return the pooled score of random weights or of ``centralised`` that stands beside a row;
+    None without one."""
     for row in rows:
         fits = row.method.untrained if role == "random" else row.method.name == role
         if fits and row.wire in (NO_WIRE, beside.wire):
@@ -85,7 +86,8 @@ def _pooled(rows: list[Row], pool: Pool, role: str, beside: Row) -> float | None
 
 
 def _comparisons(name: str, matrix: Matrix, rows: list[Row], pool: Pool) -> list[Summary]:
-    """Return the comparisons against one method: one at each wire, or one with the rows of all wires."""
+    """Return the comparisons against one method: one at each wire, or one with the rows of all
+    wires."""
     method, _, wire = name.partition("@")
     found = []
     for reference in rows:

@@ -1,4 +1,5 @@
-"""Grading a cell: every task on every encoder that the cell left, and the untrained encoder of a control."""
+"""Grading a cell: every task on every encoder that the cell left, and the untrained encoder of a
+control."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def run_folders(cell: Path) -> list[Path]:
 
 
 def grade_cell(cell: Path, tasks: Mapping[str, Task], data: Mapping[str, str], grade: Grade | None = None) -> None:
-    """Do every task that is new or changed, and keep the results beside each encoder. Raises what a task raises."""
+    """Do every task that is new or changed, and keep the results beside each encoder. Raises what a
+    task raises."""
     folders = run_folders(cell)
     if not folders:
         raise FedSenseError(f"{cell} holds no encoder to grade: delete it, and the next start makes it again")
@@ -47,7 +49,8 @@ def grade_cell(cell: Path, tasks: Mapping[str, Task], data: Mapping[str, str], g
 
 
 def results_of(folder: Path) -> dict[str, TaskResult]:
-    """Return the results beside one encoder, by task; what each was graded on is in ``graded.json``."""
+    """Return the results beside one encoder, by task; what each was graded on is in
+    ``graded.json``."""
     if not (folder / RESULTS).exists():
         return {}
     names = list(read_json(folder / GRADED) or {})
@@ -84,7 +87,8 @@ def do_task(encoder_folder: Path, name: str, task: Task, data: str) -> TaskResul
 
 
 def export_untrained(config: Config, folder: Path) -> None:
-    """Write the encoder that a run of this configuration starts from, as the run would export it."""
+    """Write the encoder that a run of this configuration starts from, as the run would export
+    it."""
     bands: Sequence[str] | Sequence[Band]
     if config.data.bands == "all":
         bands = shipped_card("rgb", "export").bands

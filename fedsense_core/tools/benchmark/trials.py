@@ -1,4 +1,5 @@
-"""The cells of a matrix: what each runs, what it is graded on, and whether that has changed since it was done."""
+"""The cells of a matrix: what each runs, what it is graded on, and whether that has changed since
+it was done."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from fedsense_core.tools.benchmark.matrix import Matrix, Method, Settings, place
 
 PATHS = ("federation.sites", "federation.public", "federation.labelled")
 UNSEEN = ({*FREE_KEYS} | {"run.keep_models"}) - {"federation.quorum"}
-"""Settings that change no figure of a cell. A continued run may change its quorum, but how many a round asks depends on
-it."""
+"""Settings that change no figure of a cell. A continued run may change its quorum, but how many a
+round asks depends on it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Cell:
         return f"{self.column}/seed{self.seed}"
 
     def placed_settings(self, folder: Path, given: Mapping[str, Path]) -> Settings:
-        """Return the settings with the paths of this machine. Raises ConfigError for a path that was not given."""
+        """Return the settings with the paths of this machine. Raises ConfigError for a path that
+        was not given."""
         return {k: placed(str(v), folder, given) if k in PATHS else v for k, v in self.settings.items()}
 
     def resolved(self) -> Settings:
@@ -64,7 +66,8 @@ def figures_of(config: Config) -> Settings:
 def cells_of(matrix: Matrix, only: str = "*") -> list[Cell]:
     """Return all cells, seed by seed, so that a matrix that is cut short has whole seeds.
 
-    ``only`` is a glob over names such as ``fedavg@32/seed0``; one without a slash is over ``fedavg@32``.
+    ``only`` is a glob over names such as ``fedavg@32/seed0``; one without a slash is over
+    ``fedavg@32``.
     """
     cells = []
     seeds = sorted({*matrix.seeds, *(seed for method in matrix.all_methods for seed in method.seeds or ())})
@@ -79,7 +82,8 @@ def cells_of(matrix: Matrix, only: str = "*") -> list[Cell]:
 
 
 def check_cells(matrix: Matrix, cells: Iterable[Cell]) -> None:
-    """Raise ConfigError for the first cell whose settings are wrong or that its engine cannot be told."""
+    """Raise ConfigError for the first cell whose settings are wrong or that its engine cannot be
+    told."""
     for cell in {cell.column: cell for cell in cells}.values():
         cell.resolved()
         lists = [key for key, value in cell.settings.items() if isinstance(value, list | dict)]
@@ -90,7 +94,8 @@ def check_cells(matrix: Matrix, cells: Iterable[Cell]) -> None:
 
 
 def changes(before: Settings, now: Settings) -> list[str]:
-    """Return in words which settings differ; a setting that is not in ``before`` had its default."""
+    """Return in words which settings differ; a setting that is not in ``before`` had its
+    default."""
     defaults = json.loads(json.dumps(figures_of(Config())))
     differing = []
     for key, value in json.loads(json.dumps(now)).items():

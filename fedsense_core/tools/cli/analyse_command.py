@@ -1,4 +1,5 @@
-"""``fedsense analyse``: measure a finished run, show the figures, keep them, and write the report anew."""
+"""``fedsense analyse``: measure a finished run, show the figures, keep them, and write the report
+anew."""
 
 from __future__ import annotations
 

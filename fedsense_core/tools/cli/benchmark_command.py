@@ -1,4 +1,5 @@
-"""``fedsense benchmark``: what is left of a matrix, each cell in a process of its own; then tables and plots."""
+"""``fedsense benchmark``: what is left of a matrix, each cell in a process of its own; then tables
+and plots."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Benchmark:
 
     @classmethod
     def open(cls, path: Path, out: Path, choices: Choices) -> Benchmark:
-        """Read everything and check it. Raises ConfigError or CheckpointError naming what is wrong."""
+        """Read everything and check it. Raises ConfigError or CheckpointError naming what is
+        wrong."""
         matrix = load_matrix(path)
         cells = cells_of(matrix, choices.only)
         if not cells:
@@ -73,7 +75,8 @@ class Benchmark:
 
     @property
     def data(self) -> dict[str, str]:
-        """Where the data of each task are. Raises ConfigError for a path that ``--data`` must give."""
+        """Where the data of each task are. Raises ConfigError for a path that ``--data`` must
+        give."""
         given = self.choices.data
         return {name: placed(task.data, self.folder, given) for name, task in self.matrix.tasks.items()}
 
@@ -143,7 +146,8 @@ class Refused:
 
 
 class Session:
-    """One invocation: starts cells from a copy of the code that nothing changes, and notes what becomes of them."""
+    """One invocation: starts cells from a copy of the code that nothing changes, and notes what
+    becomes of them."""
 
     def __init__(self, benchmark: Benchmark, home: Path, console: Console) -> None:
         self.benchmark, self.home, self.console = benchmark, home, console
@@ -193,7 +197,8 @@ class Session:
 
 
 def run_benchmark(benchmark: Benchmark, console: Console) -> int:
-    """Run what is left, write tables and plots, and say what is left then. Returns the exit status."""
+    """Run what is left, write tables and plots, and say what is left then. Returns the exit
+    status."""
     benchmark.check_paths()
     matrix, choices = benchmark.matrix, benchmark.choices
     limits = Limits(choices.jobs or matrix.jobs, 60 * choices.limit_minutes, matrix.cell_timeout_s)
@@ -223,7 +228,8 @@ def run_benchmark(benchmark: Benchmark, console: Console) -> int:
 
 
 def write_tables(benchmark: Benchmark, console: Console) -> None:
-    """Make tables and plots from all cells of the matrix that are done. Raises FedSenseError where none is."""
+    """Make tables and plots from all cells of the matrix that are done. Raises FedSenseError where
+    none is."""
     everything = cells_of(benchmark.matrix)
     summary = summarise(benchmark.matrix, gather(benchmark.matrix, everything, benchmark.manifest))
     for path in write_results(benchmark.manifest.folder, summary):

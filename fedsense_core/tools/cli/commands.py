@@ -1,6 +1,7 @@
 """The commands. Each is a thin shell: options in, work elsewhere, a clear exit status out.
 
-Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site or folder), 130 interrupted.
+Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site or folder), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -107,9 +108,11 @@ def run(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
-    """Say where the report of a run is; write it from the metrics where it is missing or older than they are.
+    """Say where the report of a run is; write it from the metrics where it is missing or older than
+    they are.
 
-    It shows the pictures that came with the run's own end, which need the imagery; before it there are none.
+    It shows the pictures that came with the run's own end, which need the imagery; before it there
+    are none.
     """
     with clear_errors():
         from fedsense_core.run_folder import RunFolder
@@ -137,7 +140,8 @@ def analyse(
         Path | None, typer.Option("--out", "-o", help="File to write in place of RUN/analysis.json; no report then.")
     ] = None,
 ) -> None:
-    """Measure how flat the global model is, and how far from it and from one another the clients' are.
+    """Measure how flat the global model is, and how far from it and from one another the clients'
+    are.
 
     Hessian, sharpness, loss barriers and likeness of encoders, in analysis.json and in the report.
     """
@@ -168,7 +172,8 @@ def benchmark(
         bool, typer.Option("--tables-only", help="Make tables and plots anew, run nothing.")
     ] = False,
 ) -> None:
-    """Run every cell of a matrix that is not done, and compare the methods: tables, plots, intervals.
+    """Run every cell of a matrix that is not done, and compare the methods: tables, plots,
+    intervals.
 
     Exit status: 0 all done, 1 some cells failed, 3 time is up and cells are left.
     """

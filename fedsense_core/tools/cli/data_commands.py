@@ -31,8 +31,8 @@ def init(
 ) -> None:
     """Draft a site file from the rasters in a folder.
 
-    Only headers are read. Sensors are guessed from names, bands and types; the draft gives the reason of each guess
-    beside it, and says what only you can know.
+    Only headers are read. Sensors are guessed from names, bands and types; the draft gives the
+    reason of each guess beside it, and says what only you can know.
     """
     from fedsense_core.tools.onboarding.drafting import describe, draft_site
 
@@ -58,8 +58,8 @@ def check(
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.
 
-    Reads the site file and its imagery as training does: files used and skipped, chips, valid pixels, bands, and values
-    that contradict the sensor card.
+    Reads the site file and its imagery as training does: files used and skipped, chips, valid
+    pixels, bands, and values that contradict the sensor card.
     """
     from fedsense_core.tools.onboarding.checking import check_site
 

@@ -66,9 +66,11 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Folder to write. Default: evaluation/TASK beside the encoder.")
     ] = None,
 ) -> None:
-    """Do a downstream task with an exported encoder, and show how much of it is owed to the training.
+    """Do a downstream task with an exported encoder, and show how much of it is owed to the
+    training.
 
-    Writes table, results and pictures. An interrupted evaluation is continued; other results are never overwritten.
+    Writes table, results and pictures. An interrupted evaluation is continued; other results are
+    never overwritten.
     """
     with clear_errors():
         from fedsense_core.atomic_io import sha256, write_whole
@@ -126,7 +128,8 @@ def _found(data: TaskData[Any]) -> str:
 
 
 def _resumed(path: Path, given: dict[str, Any], options: TaskOptions) -> TaskOptions:
-    """Return options that know the results in ``path``, and keep each new one there, beside its settings."""
+    """Return options that know the results in ``path``, and keep each new one there, beside its
+    settings."""
     from fedsense_core.atomic_io import write_whole
     from fedsense_core.tools.downstream.result import load_results, save_results
 
@@ -172,7 +175,8 @@ def _drawn_into(folder: Path) -> Callable[[str, Sequence[Row]], None]:
 
 @contextmanager
 def _shown_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
-    """Yield a function that, given whose turn it is, returns what draws a bar on stderr, if that is a terminal."""
+    """Yield a function that, given whose turn it is, returns what draws a bar on stderr, if that is
+    a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("reading the data", total=None)

@@ -1,7 +1,8 @@
-"""Annotation files of boxes as others write them: the text of DOTA and the XML of PASCAL VOC, which DIOR has, too.
+"""Annotation files of boxes as others write them: the text of DOTA and the XML of PASCAL VOC, which
+DIOR has, too.
 
-A file is checked line by line, since nobody vouches for it: its size before it is read, every number, and no XML that
-defines anything. Errors name the file and the line or object.
+A file is checked line by line, since nobody vouches for it: its size before it is read, every
+number, and no XML that defines anything. Errors name the file and the line or object.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ class Marked:
     where: str
     """File and line or object, for messages."""
     oriented: bool = False
-    """Whether the file has a box that is not upright, of which ``corners`` are the upright one around it."""
+    """Whether the file has a box that is not upright, of which ``corners`` are the upright one
+    around it."""
 
 
 def read_dota(path: Path) -> list[Marked]:
-    """Return the objects of a DOTA text file: ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` a line, a box upright around
-    the four corners. Raises SiteError."""
+    """Return the objects of a DOTA text file: ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` a line, a
+    box upright around the four corners. Raises SiteError."""
     objects = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         words = line.split()
@@ -47,9 +49,11 @@ def read_dota(path: Path) -> list[Marked]:
 
 
 def read_voc(path: Path) -> list[Marked]:
-    """Return the objects of a PASCAL VOC file: ``object`` with ``name``, ``difficult`` and ``bndbox``.
+    """Return the objects of a PASCAL VOC file: ``object`` with ``name``, ``difficult`` and
+    ``bndbox``.
 
-    Raises SiteError, also for any file with a document type: entities can be made to fill the memory or read others.
+    Raises SiteError, also for any file with a document type: entities can be made to fill the
+    memory or read others.
     """
     text = _text(path)
     if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
@@ -62,7 +66,8 @@ def read_voc(path: Path) -> list[Marked]:
 
 
 def checked_name(name: str, where: str) -> str:
-    """Return a name from a list of files, without blanks around it. Raises SiteError where it leads out of a folder."""
+    """Return a name from a list of files, without blanks around it. Raises SiteError where it leads
+    out of a folder."""
     name = name.strip()
     if not name or name in (".", "..") or any(sign in name for sign in "/\\\0:"):
         raise SiteError(f"{where}: {name!r} is no plain name of a file; it must not lead to another folder.")
@@ -70,7 +75,8 @@ def checked_name(name: str, where: str) -> str:
 
 
 def read_names(path: Path) -> list[tuple[str, str]]:
-    """Return the names that a list holds, one a line or with commas between them, and where each stands."""
+    """Return the names that a list holds, one a line or with commas between them, and where each
+    stands."""
     lines = _text(path).splitlines()
     return [
         (checked_name(word, f"{path}, line {number}"), f"{path}, line {number}")

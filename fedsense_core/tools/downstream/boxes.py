@@ -1,6 +1,7 @@
 """Boxes around objects: checked, cut with their image, matched with detections, and scored.
 
-A box is (left, top, right, bottom) in pixels from the top left corner of its image; right and bottom lie outside.
+A box is (left, top, right, bottom) in pixels from the top left corner of its image; right and
+bottom lie outside.
 
 Shapes: n objects, d detections of one image.
 """
@@ -25,7 +26,8 @@ Bools = NDArray[np.bool_]
 MIN_VISIBLE = 0.3
 """An object of which a window shows less is neither learned from nor scored there."""
 MOST_DETECTIONS = 300
-"""Best detections of an image that count. COCO counts 100; windows of aerial imagery may hold more objects."""
+"""Best detections of an image that count. COCO counts 100; windows of aerial imagery may hold more
+objects."""
 MOST_PIXELS = 1e7
 """Largest coordinate that is believed."""
 
@@ -56,7 +58,8 @@ def boxes_of(rows: Sequence[tuple[Sequence[float], int, bool]]) -> Boxes:
 
 
 def checked_box(corners: Sequence[float], where: str) -> tuple[float, float, float, float]:
-    """Return (left, top, right, bottom). Raises SiteError, beginning with ``where``, unless finite and of some size."""
+    """Return (left, top, right, bottom). Raises SiteError, beginning with ``where``, unless finite
+    and of some size."""
     left, top, right, bottom = corners
     if not all(abs(value) <= MOST_PIXELS for value in corners):  # false for NaN, too
         raise SiteError(f"{where}: a box needs four finite numbers of pixels, not {', '.join(map(str, corners))}.")
@@ -71,7 +74,8 @@ def checked_box(corners: Sequence[float], where: str) -> tuple[float, float, flo
 def within(boxes: Boxes, top: int, left: int, height: int, width: int) -> Boxes:
     """Return what a window of the image shows of its objects, in the window's own pixels.
 
-    Boxes are clipped. One with less than ``MIN_VISIBLE`` of its area inside is difficult, one wholly outside is gone.
+    Boxes are clipped. One with less than ``MIN_VISIBLE`` of its area inside is difficult, one
+    wholly outside is gone.
     """
     moved_n4 = boxes.xyxy_n4 - np.array([left, top, left, top], np.float32)
     inside_n4 = np.clip(moved_n4, 0, np.array([width, height, width, height], np.float32))
@@ -81,11 +85,13 @@ def within(boxes: Boxes, top: int, left: int, height: int, width: int) -> Boxes:
 
 
 def match(found: Detections, truth: Boxes, threshold: float = 0.5) -> tuple[Bools, Bools]:
-    """Return for each detection (d,) whether it found an object of its class, and whether it counts at all.
+    """Return for each detection (d,) whether it found an object of its class, and whether it counts
+    at all.
 
-    The rule of COCO: detections choose by falling score, each the free object with which its intersection over union
-    is largest and at least ``threshold``. One that found none does not count where at least ``threshold`` of its own
-    area lies in a difficult object, which any number may hit.
+    The rule of COCO: detections choose by falling score, each the free object with which its
+    intersection over union is largest and at least ``threshold``. One that found none does not
+    count where at least ``threshold`` of its own area lies in a difficult object, which any number
+    may hit.
     """
     hits, counts = np.zeros(len(found.scores_d), bool), np.ones(len(found.scores_d), bool)
     shared_dn = _shared(found.xyxy_d4, truth.xyxy_n4)
@@ -133,7 +139,8 @@ def detection_evidence(
 
 
 def mean_precisions(found: Sequence[Detections], truth: Sequence[Boxes]) -> dict[str, float]:
-    """Return COCO's ``map`` (over overlaps of 0.5 to 0.95) and ``map-50`` by torchmetrics; -1 without any object."""
+    """Return COCO's ``map`` (over overlaps of 0.5 to 0.95) and ``map-50`` by torchmetrics; -1
+    without any object."""
     metric = MeanAveragePrecision(
         backend="faster_coco_eval",
         max_detection_thresholds=[1, 10, MOST_DETECTIONS],

@@ -1,7 +1,7 @@
 """Change detection: what differs between the features of two images of one place, at every scale.
 
-One encoder reads both images; the absolute differences of its maps go to a small decoder, as in FC-Siam-diff (arXiv
-1810.08462), which trained its encoder from nothing instead.
+One encoder reads both images; the absolute differences of its maps go to a small decoder, as in
+FC-Siam-diff (arXiv 1810.08462), which trained its encoder from nothing instead.
 
 Shapes: B batch, C bands of one image, S side of what the encoder sees, D channels of a level.
 """
@@ -48,7 +48,8 @@ class DifferenceHead(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        # Not normalised image by image: where nothing changed, that would make much of what little differs.
+        # Not normalised image by image: where nothing changed, that would make much of what little
+        # differs.
         self.norms = nn.ModuleList(nn.BatchNorm2d(count, affine=False) for count in channels)
         self.maps = nn.ModuleList(nn.Conv2d(count, WIDTH, 1) for count in channels)
         self.fuse = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
@@ -63,21 +64,25 @@ class DifferenceHead(nn.Module):
 
 
 class ChangeModel(PixelModel):
-    """One encoder for both images (B, 2C, S, S), before and after, and a head on the differences."""
+    """One encoder for both images (B, 2C, S, S), before and after, and a head on the
+    differences."""
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
-        """Return logits (B, 2, S, S) of unchanged and changed; swapping the two images changes nothing."""
+        """Return logits (B, 2, S, S) of unchanged and changed; swapping the two images changes
+        nothing."""
         both = self.pyramid(torch.cat(x_BCSS.chunk(2, 1)))
         differences = [torch.sub(*level.chunk(2)).abs() for level in both]
         return pixel_logits(self.head(differences), self.pyramid.padded, self.pyramid.side)
 
 
 def evaluate_change(encoder: nn.Module, data: TaskData[Array], options: TaskOptions) -> list[TaskResult]:
-    """Train and score the difference decoder on ``encoder``, frozen, fine-tuned or both; see `tasks.evaluate_encoder`.
+    """Train and score the difference decoder on ``encoder``, frozen, fine-tuned or both; see
+    `tasks.evaluate_encoder`.
 
-    Scores are ``f1``, the main metric, and ``iou`` of the changed class, by torchmetrics. Training takes random crops
-    of ``options.side`` pixels (the images' own side, at most 256, where it is not given); testing goes over whole
-    images in overlapping windows. Raises SiteError for an empty part, or truth without any change.
+    Scores are ``f1``, the main metric, and ``iou`` of the changed class, by torchmetrics. Training
+    takes random crops of ``options.side`` pixels (the images' own side, at most 256, where it is
+    not given); testing goes over whole images in overlapping windows. Raises SiteError for an empty
+    part, or truth without any change.
     """
     pairs = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
     return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in pairs]
@@ -116,7 +121,8 @@ def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mod
 
 
 def change_pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
-    """Return a row of before, after, truth and prediction for some test images; changed is white, unknown grey."""
+    """Return a row of before, after, truth and prediction for some test images; changed is white,
+    unknown grey."""
     rows = []
     for sample in spread_over(data.test, MOST_SHOWN):
         pair = _pair(data, sample, WHOLE)

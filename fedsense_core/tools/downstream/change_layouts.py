@@ -32,7 +32,8 @@ BLOCK = 256
 SMALL_BLOCK = 64
 """Of sets of a few images, of which each block counts as its own group."""
 UNKNOWN = 128
-"""In a map of what changed, which is 0 where nothing and 255 (or 1) where something did: the truth is not known."""
+"""In a map of what changed, which is 0 where nothing and 255 (or 1) where something did: the truth
+is not known."""
 OSCD = "Onera Satellite Change Detection dataset - "
 OSCD_TRUTH = {"train": "Train Labels", "test": "Test Labels"}
 LOOKED_FOR = (
@@ -57,8 +58,8 @@ class _Pair:
 def load_change(folder: Path, described: Described) -> TaskData[Array]:
     """Read a folder of image pairs with masks of what changed.
 
-    Images of more than 256 pixels along a side are cut into blocks. A group is an image, or a block of at most 64
-    pixels where there are fewer than 8 test images. Raises SiteError.
+    Images of more than 256 pixels along a side are cut into blocks. A group is an image, or a block
+    of at most 64 pixels where there are fewer than 8 test images. Raises SiteError.
     """
     about = about_folder(folder, described)
     card, pairs = _oscd(about) if (folder / f"{OSCD}Images").is_dir() else _levir(about)
@@ -88,9 +89,11 @@ def load_change(folder: Path, described: Described) -> TaskData[Array]:
 
 
 def change_mask(path: Path, window: Window | None = None) -> Array:
-    """Return a map of what changed (H, W) int64: 0 unchanged, 1 changed (255 or 1 in the file), 255 unknown (128).
+    """Return a map of what changed (H, W) int64: 0 unchanged, 1 changed (255 or 1 in the file), 255
+    unknown (128).
 
-    Raises SiteError for another number, such as those that JPEG makes, and for a file that cannot be read.
+    Raises SiteError for another number, such as those that JPEG makes, and for a file that cannot
+    be read.
     """
     values = read_mask(path, window)
     changed, unknown = (values == 255) | (values == 1), values == UNKNOWN
@@ -99,7 +102,8 @@ def change_mask(path: Path, window: Window | None = None) -> Array:
 
 
 def oscd_mask(path: Path, window: Window | None = None) -> Array:
-    """Return a map of OSCD (H, W) int64: its GeoTIFFs have 1 for unchanged and 2 for changed, its PNGs 0 and 255."""
+    """Return a map of OSCD (H, W) int64: its GeoTIFFs have 1 for unchanged and 2 for changed, its
+    PNGs 0 and 255."""
     if path.suffix == ".png":
         return change_mask(path, window)
     values = read_mask(path, window)
@@ -126,7 +130,8 @@ def _blocks(pair: _Pair, by_block: bool) -> list[Sample[Array]]:
 
 
 def _levir(about: About) -> tuple[SensorCard, list[_Pair]]:
-    """Return the pairs of LEVIR-CD. Its validation part is used only where there is no test part."""
+    """Return the pairs of LEVIR-CD. Its validation part is used only where there is no test
+    part."""
     folder = about.folder
     scored = "test" if (folder / "test" / "A").is_dir() else "val"
     found = [
@@ -173,7 +178,8 @@ def _check_grid(wanted: Extent, extent: Extent, path: Path, before: Path) -> Non
 
 
 def _oscd(about: About) -> tuple[SensorCard, list[_Pair]]:
-    """Return the cities of OSCD, whose bands are a file each, with the bands that the first city has."""
+    """Return the cities of OSCD, whose bands are a file each, with the bands that the first city
+    has."""
     folder = about.folder / f"{OSCD}Images"
     listed = {part: folder / f"{part}.txt" for part in OSCD_TRUTH}
     cities = [

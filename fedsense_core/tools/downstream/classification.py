@@ -1,4 +1,5 @@
-"""Scene classification: nearest neighbours and a linear probe of frozen features, and fine-tuning of the whole network.
+"""Scene classification: nearest neighbours and a linear probe of frozen features, and fine-tuning
+of the whole network.
 
 Shapes: N training and M test images, D features, K classes, B batch, S side.
 """
@@ -50,7 +51,8 @@ class _Work:
 
     @cached_property
     def features(self) -> tuple[Array, Array]:
-        """Features of the frozen encoder (N, D) and (M, D). Raises FedSenseError where they are not finite."""
+        """Features of the frozen encoder (N, D) and (M, D). Raises FedSenseError where they are not
+        finite."""
         return _features(self)
 
     def predictions(self, mode: Mode, head: str) -> Iterator[Array]:
@@ -70,10 +72,11 @@ class _Work:
 def evaluate_classification(encoder: nn.Module, data: TaskData[int], options: TaskOptions) -> list[TaskResult]:
     """Score ``encoder`` on scenes: overall accuracy and macro F1, which is the main metric.
 
-    Images are resized to ``options.side``, else to the side that the encoder was trained on. Frozen: ``knn`` (20
-    neighbours) and ``linear`` (logistic regression), both without randomness and therefore run once. Fine-tuned:
-    ``linear``, encoder and head trained together. Raises SiteError for an empty part or a class without training
-    images, FedSenseError for an encoder whose features are not finite, ConfigError for an unknown head.
+    Images are resized to ``options.side``, else to the side that the encoder was trained on.
+    Frozen: ``knn`` (20 neighbours) and ``linear`` (logistic regression), both without randomness
+    and therefore run once. Fine-tuned: ``linear``, encoder and head trained together. Raises
+    SiteError for an empty part or a class without training images, FedSenseError for an encoder
+    whose features are not finite, ConfigError for an unknown head.
     """
     pairs = options.chosen(HEADS)
     train_y, test_y = (np.array([sample.target() for sample in part]) for part in (data.train, data.test))

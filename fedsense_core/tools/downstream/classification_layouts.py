@@ -1,4 +1,5 @@
-"""Folders of labelled scenes: FedSense's own labelled set, or a folder a class, as NWPU-RESISC45, AID and EuroSAT."""
+"""Folders of labelled scenes: FedSense's own labelled set, or a folder a class, as NWPU-RESISC45,
+AID and EuroSAT."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ class _Scene:
 def load_classification(folder: Path, described: Described) -> TaskData[int]:
     """Read a folder of labelled scenes.
 
-    The split is that of ``labels.csv``, of folders ``train`` and ``test``, or of lists; without any it is drawn, half
-    and half, and the note says so. Only labelled sets name groups; elsewhere each image is its own. Raises SiteError.
+    The split is that of ``labels.csv``, of folders ``train`` and ``test``, or of lists; without any
+    it is drawn, half and half, and the note says so. Only labelled sets name groups; elsewhere each
+    image is its own. Raises SiteError.
     """
     if not folder.is_dir():
         raise SiteError(f"{folder}: is no folder. Looked for: {LOOKED_FOR}.")
@@ -74,7 +76,8 @@ def load_classification(folder: Path, described: Described) -> TaskData[int]:
 
 
 def _bundles(count: int) -> list[str]:
-    """Return a group for each image: its own, or one of many random bundles, which make as wide an interval."""
+    """Return a group for each image: its own, or one of many random bundles, which make as wide an
+    interval."""
     order = np.random.default_rng(seed_of("bundles")).permutation(count)
     return [str(place % MOST_GROUPS) for place in order.tolist()]
 

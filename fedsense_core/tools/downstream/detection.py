@@ -1,7 +1,8 @@
 """Object detection: FCOS on an encoder's feature maps, scored by mean average precision.
 
-Images are cut into square tiles, since objects at 0.2 to 1 m are small and scenes are large. Each tile is scored as an
-image of its own: an object on a seam is asked for in both tiles, clipped, where enough of it shows.
+Images are cut into square tiles, since objects at 0.2 to 1 m are small and scenes are large. Each
+tile is scored as an image of its own: an object on a seam is asked for in both tiles, clipped,
+where enough of it shows.
 
 Shapes: B batch, C bands, S side of a tile.
 """
@@ -35,9 +36,11 @@ HEAD = "fcos"
 SIDE = 224
 """Pixels of a tile where the options do not say."""
 WIDTH = 64
-"""Channels of pyramid network and head. 256 is usual, for data sets of a hundred thousand images."""
+"""Channels of pyramid network and head. 256 is usual, for data sets of a hundred thousand
+images."""
 CHIPS_A_TILE = 8
-"""A tile counts as so many images of ``batch_size``: it has many objects, and its finest maps cost as much."""
+"""A tile counts as so many images of ``batch_size``: it has many objects, and its finest maps cost
+as much."""
 MOST_SHOWN = 8
 
 
@@ -54,10 +57,11 @@ class Scored:
 
 
 def evaluate_detection(encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions) -> list[TaskResult]:
-    """Train and score FCOS on ``encoder``, frozen, fine-tuned or both; see `tasks.evaluate_encoder`.
+    """Train and score FCOS on ``encoder``, frozen, fine-tuned or both; see
+    `tasks.evaluate_encoder`.
 
-    Scores are COCO's ``map`` and ``map-50`` of torchmetrics; the evidence is that of ``map-50``, by groups of samples.
-    Data without a test part is cross-validated, its folds scored together.
+    Scores are COCO's ``map`` and ``map-50`` of torchmetrics; the evidence is that of ``map-50``, by
+    groups of samples. Data without a test part is cross-validated, its folds scored together.
     """
     chosen = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
     return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in chosen]
@@ -97,8 +101,8 @@ def _result(encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions, mod
 
 
 def detection_pictures(tiles: Sequence[Scored], bands: Sequence[str]) -> list[Row]:
-    """Return a row for some tiles: the image, what is there (white; difficult: black), and over it the surest
-    detections, as many as there are objects, in a colour for each class.
+    """Return a row for some tiles: the image, what is there (white; difficult: black), and over it
+    the surest detections, as many as there are objects, in a colour for each class.
 
     All of them, most of which are unsure, would cover the image.
     """
@@ -116,7 +120,8 @@ def detection_pictures(tiles: Sequence[Scored], bands: Sequence[str]) -> list[Ro
 
 
 def outlined(image: Array, xyxy_n4: Array, colours_n3: Array) -> Array:
-    """Return a picture (H, W, 3) uint8 with outlines of boxes, inside of them and a hundredth of its side wide."""
+    """Return a picture (H, W, 3) uint8 with outlines of boxes, inside of them and a hundredth of
+    its side wide."""
     picture = image.copy()
     height, width = image.shape[:2]
     line = max(1, round(max(height, width) / 100))
@@ -150,7 +155,8 @@ def _loss_of_step(
 def _random_tile(
     data: TaskData[Boxes], sample: Sample[Boxes], side: int, generator: torch.Generator
 ) -> tuple[Tensor, Boxes]:
-    """Return a tile (C, S, S) from anywhere in the image, turned and mirrored at random, and its boxes."""
+    """Return a tile (C, S, S) from anywhere in the image, turned and mirrored at random, and its
+    boxes."""
     image = sample.image()
     window = random_window(image.shape[1], image.shape[2], side, generator)
     x_CSS = filled_up(data.standardise(image[:, *window.slices]), side)
@@ -178,7 +184,8 @@ def _scored(
 
 
 def _inside(found: Detections, height: int, width: int) -> Detections:
-    """Return detections clipped to the part of the tile that is no padding; those wholly in it are gone."""
+    """Return detections clipped to the part of the tile that is no padding; those wholly in it are
+    gone."""
     corners_d4 = np.clip(found.xyxy_d4, 0, np.array([width, height, width, height], np.float32))
     kept_d = np.asarray((corners_d4[:, 2:] > corners_d4[:, :2]).all(1))
     return Detections(corners_d4, found.classes_d, found.scores_d).only(kept_d)

@@ -52,9 +52,10 @@ class _Image:
 def load_detection(folder: Path, described: Described) -> TaskData[Boxes]:
     """Read a folder of images with boxes.
 
-    Images of more than 896 pixels along a side are cut into blocks, of which each shows an object where at least 30 %
-    of it lies inside. A group is an image, or a block of at most 224 pixels where there are fewer than 8 test images.
-    A set without a test part is split into 3 folds of neighbours. Raises SiteError.
+    Images of more than 896 pixels along a side are cut into blocks, of which each shows an object
+    where at least 30 % of it lies inside. A group is an image, or a block of at most 224 pixels
+    where there are fewer than 8 test images. A set without a test part is split into 3 folds of
+    neighbours. Raises SiteError.
     """
     about = about_folder(folder, described)
     images = _dior(folder) if (folder / DIOR_LISTS).is_dir() else _dota(folder)
@@ -97,7 +98,8 @@ def _data(
 
 
 def _blocks(image: _Image, files: ImageFiles, classes: Sequence[str], by_block: bool) -> list[Sample[Boxes]]:
-    """Return an image as samples, in an order in which neighbours along its longer side follow each other."""
+    """Return an image as samples, in an order in which neighbours along its longer side follow each
+    other."""
     extent = files.extent(image.path)
     boxes = _boxes(image, classes, (extent.height, extent.width))
     parts = windows(extent.height, extent.width, SMALL_BLOCK if by_block else BLOCK)
@@ -126,7 +128,8 @@ def _boxes(image: _Image, classes: Sequence[str], size: tuple[int, int]) -> Boxe
 
 
 def _dota(folder: Path) -> list[_Image]:
-    """Return the images of a folder of DOTA; its own test part has no truth, so ``val`` stands for it."""
+    """Return the images of a folder of DOTA; its own test part has no truth, so ``val`` stands for
+    it."""
     parts = {"train": "train", "val": "test", "test": "test"} if (folder / "train").is_dir() else {".": ""}
     if (folder / "test" / LABELS).is_dir():
         parts.pop("val", None)

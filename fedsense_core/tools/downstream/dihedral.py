@@ -12,7 +12,8 @@ TURNS = 8
 
 
 def turned(x: Tensor, turn: int) -> Tensor:
-    """Return a square (..., S, S) transposed for odd ``turn``, then mirrored left to right by 2, top to bottom by 4."""
+    """Return a square (..., S, S) transposed for odd ``turn``, then mirrored left to right by 2,
+    top to bottom by 4."""
     x = x.transpose(-1, -2) if turn & 1 else x
     sides = [dim for bit, dim in ((2, -1), (4, -2)) if turn & bit]
     return torch.flip(x, sides) if sides else x

@@ -23,7 +23,8 @@ WRONG = "#c02020"
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows of captioned tiles to a PNG; captions of tiles that disagree with the truth are red."""
+    """Write rows of captioned tiles to a PNG; captions of tiles that disagree with the truth are
+    red."""
     heights = [SWATCH_IN if row.tiles[0].image.shape[0] <= SWATCH_PIXELS else TILE_IN for row in rows]
     columns = max([1, *(len(row.tiles) for row, height in zip(rows, heights, strict=True) if height == TILE_IN)])
     figure = Figure(figsize=(max(4.5, TILE_IN * columns), sum(heights)), layout="constrained")
@@ -44,6 +45,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _shortened(caption: str) -> str:
-    """Return words without signs that matplotlib reads as mathematics, in at most two lines that fit over a tile."""
+    """Return words without signs that matplotlib reads as mathematics, in at most two lines that
+    fit over a tile."""
     lines = wrap(clean(caption), 26, max_lines=2, placeholder="…")
     return "\n".join(lines).replace("$", r"\$")

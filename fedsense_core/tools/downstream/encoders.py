@@ -1,7 +1,8 @@
 """Feature maps of any timm encoder, at several scales.
 
-Convolutional and windowed networks have stages, each half as fine as the one before. A plain vision transformer has one
-scale: maps from four depths of it are resized to a pyramid, an idea of ViTDet (arXiv 2203.16527) without its weights.
+Convolutional and windowed networks have stages, each half as fine as the one before. A plain vision
+transformer has one scale: maps from four depths of it are resized to a pyramid, an idea of ViTDet
+(arXiv 2203.16527) without its weights.
 
 Shapes: B batch, C bands, S side of the image, D channels of a map.
 """
@@ -27,16 +28,18 @@ LEVELS = 4
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 """By which the maps of one scale are resized to a pyramid."""
 COARSEST = 32
-"""Stride of the coarsest map of usual networks: images of a multiple of this side need no padding."""
+"""Stride of the coarsest map of usual networks: images of a multiple of this side need no
+padding."""
 LEAST_SIDE = 64
 """Smaller images are padded to it, so that the coarsest map has more than one cell to normalise."""
 
 
 def feature_maps(encoder: nn.Module, x_BCHW: Tensor) -> list[Tensor]:
-    """Return up to four maps (B, D, H', W') of a timm encoder, the finest first; those of one scale by depth.
+    """Return up to four maps (B, D, H', W') of a timm encoder, the finest first; those of one scale
+    by depth.
 
-    The images must be of a size that the encoder takes; `Pyramid` sees to that. Raises ConfigError for an architecture
-    whose inside timm cannot show.
+    The images must be of a size that the encoder takes; `Pyramid` sees to that. Raises ConfigError
+    for an architecture whose inside timm cannot show.
     """
     scales = _scales(encoder)
     flat = len(set(scales)) == 1
@@ -55,15 +58,18 @@ def fitted(encoder: nn.Module, side: int) -> nn.Module:
 
 
 def own_side(encoder: nn.Module) -> int | None:
-    """Return the side of the images that an encoder was trained on, in pixels; None where it does not say."""
+    """Return the side of the images that an encoder was trained on, in pixels; None where it does
+    not say."""
     size = (getattr(encoder, "pretrained_cfg", None) or {}).get("input_size")
     return int(size[-1]) if size else None
 
 
 def random_encoder(folder: Path, encoder: nn.Module, seed: int) -> nn.Module:
-    """Return the architecture of an exported ``encoder``, for the same bands, with random weights: the control.
+    """Return the architecture of an exported ``encoder``, for the same bands, with random weights:
+    the control.
 
-    What an encoder adds is the difference to it. ``folder`` is the one that the encoder was exported to.
+    What an encoder adds is the difference to it. ``folder`` is the one that the encoder was
+    exported to.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     arguments = {**config["model_args"], "in_chans": len(cast(tuple[str, ...], encoder.bands))}
@@ -87,19 +93,22 @@ def _scales(encoder: nn.Module) -> list[int]:
 
 
 def _fit(encoder: nn.Module, side: int) -> None:
-    """Let an encoder of one input size take images of ``side`` pixels: timm resizes position embeddings and windows."""
+    """Let an encoder of one input size take images of ``side`` pixels: timm resizes position
+    embeddings and windows."""
     if hasattr(encoder, "set_input_size"):
         cast(Callable[..., None], encoder.set_input_size)(img_size=(side, side))
 
 
 class Pyramid(nn.Module):
-    """An encoder as a source of maps, each level coarser than the one before, for images of one side.
+    """An encoder as a source of maps, each level coarser than the one before, for images of one
+    side.
 
     It holds a copy of the encoder, so that training it leaves the encoder as it was.
     """
 
     def __init__(self, encoder: nn.Module, side: int, trained: bool) -> None:
-        """Make one for images of ``side`` x ``side`` pixels; without ``trained`` the encoder stays as it is."""
+        """Make one for images of ``side`` x ``side`` pixels; without ``trained`` the encoder stays
+        as it is."""
         super().__init__()
         self.side = side
         step = lcm(*_scales(encoder))
@@ -120,8 +129,9 @@ class Pyramid(nn.Module):
     def forward(self, x_BCSS: Tensor) -> list[Tensor]:
         """Return a map (B, D, P/stride, P/stride) for each level.
 
-        P is ``padded``: images below 64 pixels, or of a side that the coarsest stride does not divide, are padded at
-        the right and the bottom by their own last pixels. Cells beyond side/stride show padding.
+        P is ``padded``: images below 64 pixels, or of a side that the coarsest stride does not
+        divide, are padded at the right and the bottom by their own last pixels. Cells beyond
+        side/stride show padding.
         """
         room = self.padded - self.side
         x_BCPP = F.pad(x_BCSS, (0, room, 0, room), mode="replicate") if room else x_BCSS
@@ -135,7 +145,8 @@ class Pyramid(nn.Module):
         ]
 
     def train(self, mode: bool = True) -> Pyramid:
-        """Set the mode; a frozen encoder stays in eval mode (its norms and dropped paths would change features)."""
+        """Set the mode; a frozen encoder stays in eval mode (its norms and dropped paths would
+        change features)."""
         super().train(mode)
         self.encoder.train(mode and self.trained)
         return self

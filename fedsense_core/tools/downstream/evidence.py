@@ -1,8 +1,10 @@
-"""What a score was computed from, group by group, so that it can be computed again from resampled groups.
+"""What a score was computed from, group by group, so that it can be computed again from resampled
+groups.
 
-Chips of one scene, tiles of one flight and pixels of one image are not independent evidence. A cluster bootstrap draws
-whole groups with replacement (Cameron, Gelbach and Miller 2008); two methods are compared under the same draws. For
-this every score is a function of weights, one for each group: how often the group was drawn.
+Chips of one scene, tiles of one flight and pixels of one image are not independent evidence. A
+cluster bootstrap draws whole groups with replacement (Cameron, Gelbach and Miller 2008); two
+methods are compared under the same draws. For this every score is a function of weights, one for
+each group: how often the group was drawn.
 
 Shapes: G groups, K classes, D detections.
 """
@@ -25,7 +27,8 @@ class Evidence(Protocol):
         """Names of the groups (G,)."""
 
     def value(self, weights_G: np.ndarray) -> float:
-        """Return the score when group g counts ``weights_G[g]`` times; NaN where nothing is left to score."""
+        """Return the score when group g counts ``weights_G[g]`` times; NaN where nothing is left to
+        score."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class ConfusionEvidence:
     def value(self, weights_G: np.ndarray) -> float:
         """Return the statistic of the weighted sum of all matrices.
 
-        ``accuracy`` is the share on the diagonal. The means run over classes that occur in truth or prediction;
-        ``positive-f1`` is the F1 of class 1 alone.
+        ``accuracy`` is the share on the diagonal. The means run over classes that occur in truth or
+        prediction; ``positive-f1`` is the F1 of class 1 alone.
         """
         counts_KK = np.tensordot(np.asarray(weights_G, np.float64), self.counts_GKK, axes=1)
         hits, members, predicted = np.diag(counts_KK), counts_KK.sum(1), counts_KK.sum(0)
@@ -59,7 +62,8 @@ class ConfusionEvidence:
 
 @dataclass(frozen=True)
 class DetectionEvidence:
-    """Detection at one overlap threshold: each detection's score and whether it found an object of its class."""
+    """Detection at one overlap threshold: each detection's score and whether it found an object of
+    its class."""
 
     groups: tuple[str, ...]
     objects_GK: np.ndarray

@@ -23,7 +23,8 @@ LONGEST = 10.0
 
 @contextmanager
 def weights_drawn_from(seed: int) -> Iterator[None]:
-    """Draw the weights of new layers from ``seed`` and leave torch's global generators as they were."""
+    """Draw the weights of new layers from ``seed`` and leave torch's global generators as they
+    were."""
     devices = range(torch.cuda.device_count())  # seeding seeds them all
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -38,10 +39,12 @@ def fit(
     options: TaskOptions,
     what: str,
 ) -> None:
-    """Train ``model``, of which ``encoder`` is a part that learns slowly or not at all, for so many steps.
+    """Train ``model``, of which ``encoder`` is a part that learns slowly or not at all, for so many
+    steps.
 
-    AdamW; the rate rises over the first tenth of the steps and falls to 0 by a cosine. ``loss_of_step`` draws the next
-    batch and returns its loss. Raises FedSenseError where the loss is no number any more.
+    AdamW; the rate rises over the first tenth of the steps and falls to 0 by a cosine.
+    ``loss_of_step`` draws the next batch and returns its loss. Raises FedSenseError where the loss
+    is no number any more.
     """
     inside = {id(parameter) for parameter in encoder.parameters()}
     new = [parameter for parameter in model.parameters() if id(parameter) not in inside]

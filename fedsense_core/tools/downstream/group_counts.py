@@ -13,7 +13,8 @@ from fedsense_core.tools.downstream.evidence import ConfusionEvidence, Statistic
 from fedsense_core.tools.downstream.samples import IGNORED, Array
 
 FEWEST_GROUPS = 8
-"""With fewer test images each block of one counts as a group: an interval from two or three groups says nothing."""
+"""With fewer test images each block of one counts as a group: an interval from two or three groups
+says nothing."""
 
 
 class GroupedConfusion:

@@ -1,6 +1,7 @@
 """Decoders from the maps of a `Pyramid` to classes of pixels.
 
-Shapes: B batch, D channels of a level, K classes, W width of a decoder, h x w cells of a level, P side of the image.
+Shapes: B batch, D channels of a level, K classes, W width of a decoder, h x w cells of a level, P
+side of the image.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTH = 64
-"""Channels inside the decoder, at every level. The paper has 512, for 150 classes and twenty thousand images."""
+"""Channels inside the decoder, at every level. The paper has 512, for 150 classes and twenty
+thousand images."""
 POOLS = (1, 2, 3, 6)
 """Cells along the sides of the pooled maps, as in the paper."""
 
@@ -21,9 +23,9 @@ POOLS = (1, 2, 3, 6)
 class LinearHead(nn.Module):
     """One linear map from the features of all levels to classes, the least that a head can be.
 
-    Its value equals that of a 1 x 1 convolution on all levels, upsampled to the finest and concatenated: upsampling and
-    a linear map commute, and this order is the cheaper one. Features are normalised by a running mean and deviation,
-    since levels differ in scale.
+    Its value equals that of a 1 x 1 convolution on all levels, upsampled to the finest and
+    concatenated: upsampling and a linear map commute, and this order is the cheaper one. Features
+    are normalised by a running mean and deviation, since levels differ in scale.
     """
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
@@ -38,10 +40,11 @@ class LinearHead(nn.Module):
 
 
 class PyramidHead(nn.Module):
-    """A decoder after UPerNet (arXiv 1807.10221): pyramid pooling on the coarsest level, then a feature pyramid.
+    """A decoder after UPerNet (arXiv 1807.10221): pyramid pooling on the coarsest level, then a
+    feature pyramid.
 
-    Pooling tells each cell what the whole image holds; going down, each level adds what it sees to what the coarser
-    ones know; all levels together vote.
+    Pooling tells each cell what the whole image holds; going down, each level adds what it sees to
+    what the coarser ones know; all levels together vote.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, width: int = WIDTH) -> None:
@@ -70,7 +73,8 @@ class PyramidHead(nn.Module):
 
 
 def pixel_logits(logits_BKhw: Tensor, padded: int, side: int) -> Tensor:
-    """Return logits (B, K, side, side) of the pixels, from those of cells that show ``padded`` pixels."""
+    """Return logits (B, K, side, side) of the pixels, from those of cells that show ``padded``
+    pixels."""
     whole = F.interpolate(logits_BKhw, size=(padded, padded), mode="bilinear", align_corners=False)
     return whole[..., :side, :side]
 
@@ -83,7 +87,8 @@ def resized(x_BDHW: Tensor, like: Tensor) -> Tensor:
 
 
 def _block(inner: int, outer: int, kernel: int) -> nn.Module:
-    # Normalised by groups: batches of a few crops, and pooled maps of one cell, have no statistics of their own.
+    # Normalised by groups: batches of a few crops, and pooled maps of one cell, have no statistics
+    # of their own.
     return nn.Sequential(
         nn.Conv2d(inner, outer, kernel, padding=kernel // 2, bias=False), nn.GroupNorm(8, outer), nn.ReLU()
     )

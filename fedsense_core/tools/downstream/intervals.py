@@ -1,7 +1,7 @@
 """How sure a score is: whole groups drawn anew, with replacement (a cluster bootstrap).
 
-Drawing single chips or pixels would take neighbours, which are alike, for independent evidence, and give intervals that
-are several times too short. Shapes: R draws, G groups.
+Drawing single chips or pixels would take neighbours, which are alike, for independent evidence, and
+give intervals that are several times too short. Shapes: R draws, G groups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def interval(result: TaskResult, draws: int = DRAWS, seed: int = 0) -> Interval:
 
 
 def lift(result: TaskResult, control: TaskResult, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Return how much higher ``result`` scores than ``control``, both under the same draws of the same groups.
+    """Return how much higher ``result`` scores than ``control``, both under the same draws of the
+    same groups.
 
     Raises FedSenseError where the two were not scored on the same groups.
     """
@@ -53,7 +54,8 @@ def spread(result: TaskResult) -> float:
 
 
 def _drawn(result: TaskResult, draws: int, seed: int) -> Array:
-    """Return the mean over seeds of the main metric (R,) for each draw of groups; none where there is one group."""
+    """Return the mean over seeds of the main metric (R,) for each draw of groups; none where there
+    is one group."""
     groups = len(result.evidence[0].groups)
     if groups < 2:
         return np.zeros(0)

@@ -35,7 +35,8 @@ class TaskOptions:
     heads: tuple[str, ...] = ()
     """Which of the task's heads; none given means all of them."""
     seeds: int = 3
-    """Trainings with other random choices, numbered from 0; a head without any (``knn``) runs once."""
+    """Trainings with other random choices, numbered from 0; a head without any (``knn``) runs
+    once."""
     epochs: int | None = None
     """Passes over the training part. None: ten, and at least 200 steps."""
     most_steps: int | None = None
@@ -44,14 +45,15 @@ class TaskOptions:
     learning_rate: float = 1e-3
     """Of the head, at the peak of the cosine schedule; a fine-tuned encoder has a tenth of it."""
     side: int | None = None
-    """Pixels along the side of what the encoder sees: scenes are resized to it, other images cut. None: by the task."""
+    """Pixels along the side of what the encoder sees: scenes are resized to it, other images cut.
+    None: by the task."""
     device: str = "auto"
     """``auto``: CUDA where there is one."""
     progress: Callable[[str, int, int], None] = _unheard
     """Is told (what, done, total) while a task runs."""
     show: Callable[[str, Sequence[Row]], None] | None = None
-    """Is given pictures of seed 0, one row of tiles a test image (image, truth, prediction), under the name
-    ``MODE-HEAD``. None: no pictures are made."""
+    """Is given pictures of seed 0, one row of tiles a test image (image, truth, prediction), under
+    the name ``MODE-HEAD``. None: no pictures are made."""
 
     known: Sequence[TaskResult] = ()
     """Results of an interrupted call with these options, which are not made again."""
@@ -59,7 +61,8 @@ class TaskOptions:
     """Is given each new result when it is there."""
 
     def once(self, mode: Mode, head: str, make: Callable[[], TaskResult]) -> TaskResult:
-        """Return the known result of a mode and head; where there is none, make it and have it kept."""
+        """Return the known result of a mode and head; where there is none, make it and have it
+        kept."""
         for result in self.known:
             if (result.mode, result.head) == (mode, head):
                 return result

@@ -1,6 +1,8 @@
-"""What the tasks on pixels share: training on random crops, and predictions of whole images from overlapping windows.
+"""What the tasks on pixels share: training on random crops, and predictions of whole images from
+overlapping windows.
 
-Shapes: B batch, C channels of what a model sees, H x W pixels of an image, S side of a crop, K classes.
+Shapes: B batch, C channels of what a model sees, H x W pixels of an image, S side of a crop, K
+classes.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def trained_on_crops(
     plan: tuple[Mode, str, int],
     weights_seed: int,
 ) -> PixelModel:
-    """Return what ``build`` makes, trained on random crops of ``options.side`` pixels, else of the images' own side.
+    """Return what ``build`` makes, trained on random crops of ``options.side`` pixels, else of the
+    images' own side.
 
     ``plan`` is mode, head and the number of the training; ``weights_seed`` draws the new weights.
     """
@@ -86,7 +89,8 @@ def trained_on_crops(
 
 
 def random_crop(sample: Sample[Array], read: Read, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random crop (C, S, S), turned at random, and its truth (S, S); where the image ends the truth does."""
+    """Return a random crop (C, S, S), turned at random, and its truth (S, S); where the image ends
+    the truth does."""
     mask = sample.target()
     window = random_window(mask.shape[0], mask.shape[1], side, generator)
     x_CSS = filled_up(read(sample, window.slices), side, 0.0)
@@ -118,7 +122,8 @@ def predicted_classes(model: PixelModel, x_CHW: Tensor, batch_size: int) -> Arra
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Return where windows of ``side`` pixels begin that cover ``length``, evenly spread, overlapping by a quarter."""
+    """Return where windows of ``side`` pixels begin that cover ``length``, evenly spread,
+    overlapping by a quarter."""
     room = max(0, length - side)
     count = 1 + int(np.ceil(room / (side * (1 - OVERLAP))))
     return [round(i * room / max(1, count - 1)) for i in range(count)]
@@ -133,7 +138,8 @@ def scored_pixels(
     classes: int,
     what: str,
 ) -> tuple[dict[str, float], GroupedConfusion]:
-    """Return the value of each metric over all pixels of known truth, and how often each class was taken for which."""
+    """Return the value of each metric over all pixels of known truth, and how often each class was
+    taken for which."""
     counted = GroupedConfusion([sample.group for sample in test], classes)
     for number, sample in enumerate(test, start=1):
         truth = sample.target()

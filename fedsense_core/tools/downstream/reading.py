@@ -1,7 +1,8 @@
-"""The files of a user's labelled folder, read as carefully as imagery: allowed formats, capped sizes, no side files.
+"""The files of a user's labelled folder, read as carefully as imagery: allowed formats, capped
+sizes, no side files.
 
-Unlike a scene of an institution, a file of a labelled set must not be missing: what cannot be read is an error.
-Shapes: C bands, H x W pixels.
+Unlike a scene of an institution, a file of a labelled set must not be missing: what cannot be read
+is an error. Shapes: C bands, H x W pixels.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Described:
     def images(self, first: Path) -> ImageFiles:
         """Return a reader of images like ``first``.
 
-        Where nothing is said, the file's own band descriptions are looked up in the shipped cards; three bands without
-        any are red, green and blue. Raises SiteError where that fails, too.
+        Where nothing is said, the file's own band descriptions are looked up in the shipped cards;
+        three bands without any are red, green and blue. Raises SiteError where that fails, too.
         """
         where = "--sensor" if self.sensor else str(first)
         if self.sensor:
@@ -102,7 +103,8 @@ class Described:
 
 
 class TaskFile(SensorChoice):
-    """`task.toml` in a labelled folder, which need not have one: what its files are, and what tables must say."""
+    """`task.toml` in a labelled folder, which need not have one: what its files are, and what
+    tables must say."""
 
     name: Annotated[str, Field(min_length=1)]
     """Short name of the data set."""
@@ -130,7 +132,8 @@ class About:
 
 
 def about_folder(folder: Path, described: Described) -> About:
-    """Return name, note and sensor of a folder, by its `task.toml` where it has one. Raises SiteError for a bad one."""
+    """Return name, note and sensor of a folder, by its `task.toml` where it has one. Raises
+    SiteError for a bad one."""
     path = folder / "task.toml"
     if not path.is_file():
         return About(folder, folder.resolve().name, "", described)
@@ -154,7 +157,8 @@ class ImageFiles:
     def read(self, path: Path, window: Window | None = None) -> Array:
         """Return an image (C, H, W), or a window of it. Gaps are given the mean of their band.
 
-        Raises SiteError for a file that is damaged, too large to be read at once, or of other bands than the card's.
+        Raises SiteError for a file that is damaged, too large to be read at once, or of other bands
+        than the card's.
         """
         everything = tuple(range(len(self.card.bands)))
         source = Source(self.sensor, self.card, (), baseline_offset=self.card.baseline_offset)
@@ -190,7 +194,8 @@ def extent_of(path: Path) -> Extent:
 
 
 def read_mask(path: Path, window: Window | None = None, limits: ReadLimits = LIMITS) -> Array:
-    """Return a file of classes as (H, W) int64: the numbers of the file, of palette images the places in the palette.
+    """Return a file of classes as (H, W) int64: the numbers of the file, of palette images the
+    places in the palette.
 
     Raises SiteError for a file that is damaged, too large, or of more than one band.
     """
@@ -204,7 +209,8 @@ def read_mask(path: Path, window: Window | None = None, limits: ReadLimits = LIM
 
 
 def read_colours(path: Path, window: Window | None = None, limits: ReadLimits = LIMITS) -> Array:
-    """Return every band of a file of flags or colours (bands, H, W) as stored. Raises SiteError as `read_mask`."""
+    """Return every band of a file of flags or colours (bands, H, W) as stored. Raises SiteError as
+    `read_mask`."""
     with _opened(path) as file:
         check_claims(file, MASK_DTYPES, limits)
         return np.asarray(file.read(window=_checked(window, file, limits)))

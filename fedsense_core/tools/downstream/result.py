@@ -1,4 +1,5 @@
-"""What a downstream task found out, and its file: numbers and evidence, written and read without pickling."""
+"""What a downstream task found out, and its file: numbers and evidence, written and read without
+pickling."""
 
 from __future__ import annotations
 
@@ -35,9 +36,11 @@ class TaskResult:
     """Name of the data set."""
     mode: Mode
     head: str
-    """What stood on the encoder, such as ``knn``, ``linear``, ``upernet``, ``fcos``, ``difference``."""
+    """What stood on the encoder, such as ``knn``, ``linear``, ``upernet``, ``fcos``,
+    ``difference``."""
     metric: str
-    """The main one of ``scores``, which ``evidence`` computes: ``macro-f1``, ``mean-iou``, ``map-50``, ``f1``."""
+    """The main one of ``scores``, which ``evidence`` computes: ``macro-f1``, ``mean-iou``,
+    ``map-50``, ``f1``."""
     scores: tuple[dict[str, float], ...]
     """For each seed, values by metric, between 0 and 1."""
     evidence: tuple[ConfusionEvidence | DetectionEvidence, ...] = field(repr=False)

@@ -13,7 +13,8 @@ CONTROL = "random weights"
 
 
 def score_rows(results: Sequence[TaskResult], control: Sequence[TaskResult]) -> list[dict[str, str]]:
-    """Return one row a result, its columns by title. ``control`` holds the same under random weights, or nothing."""
+    """Return one row a result, its columns by title. ``control`` holds the same under random
+    weights, or nothing."""
     controls = {one.key: one for one in control}
     rows = []
     for result in results:

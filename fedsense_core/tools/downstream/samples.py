@@ -1,4 +1,5 @@
-"""What a task is made of: images with their truth, of a training and a test part, read when they are needed.
+"""What a task is made of: images with their truth, of a training and a test part, read when they
+are needed.
 
 Shapes: C bands, H x W pixels, n boxes.
 """
@@ -62,9 +63,11 @@ class Sample(Generic[Target]):
     image: Load
     """(C, H, W) uint8, uint16, int16 or float32."""
     target: Callable[[], Target]
-    """Position of its class; or a mask (H, W) int64, `IGNORED` where the truth is not known; or boxes."""
+    """Position of its class; or a mask (H, W) int64, `IGNORED` where the truth is not known; or
+    boxes."""
     after: Load | None = None
-    """Of change detection: the second image (C, H, W); ``target`` is then 1 where something changed."""
+    """Of change detection: the second image (C, H, W); ``target`` is then 1 where something
+    changed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class TaskData(Generic[Target]):
     std: Tensor
     """(C,) float32."""
     note: str = ""
-    """What every table must say, such as "PROXY labels: made by an algorithm" or how the split was made."""
+    """What every table must say, such as "PROXY labels: made by an algorithm" or how the split was
+    made."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -93,18 +97,21 @@ class TaskData(Generic[Target]):
 
     @property
     def digest(self) -> str:
-        """Hex name of the images, as far as names, groups, classes, bands and statistics tell them apart."""
+        """Hex name of the images, as far as names, groups, classes, bands and statistics tell them
+        apart."""
         parts = [[(sample.name, sample.group) for sample in part] for part in (self.train, self.test)]
         told = json.dumps([parts, self.classes, self.bands, self.mean.tolist(), self.std.tolist()])
         return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
     def standardise(self, image: Array) -> Tensor:
-        """Return an image (C, H, W) as float32, standardised by the training part and clamped to ±6 deviations."""
+        """Return an image (C, H, W) as float32, standardised by the training part and clamped to ±6
+        deviations."""
         x_CHW = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         return ((x_CHW - self.mean[:, None, None]) / self.std[:, None, None]).clamp_(-CLAMP, CLAMP)
 
     def only(self, bands: Sequence[str]) -> TaskData[Target]:
-        """Return the task with just these bands, in this order. Raises SiteError for a band that it does not have."""
+        """Return the task with just these bands, in this order. Raises SiteError for a band that it
+        does not have."""
         bands = tuple(bands)
         if bands == self.bands:
             return self
@@ -126,7 +133,8 @@ class TaskData(Generic[Target]):
         )
 
     def in_memory(self, most_bytes: int = IN_MEMORY_BYTES) -> TaskData[Target]:
-        """Return the task with images and masks that are read once and kept, if all (judged by the first) fit."""
+        """Return the task with images and masks that are read once and kept, if all (judged by the
+        first) fit."""
         samples = [*self.train, *self.test]
         if not samples or _bytes(samples[0]) * len(samples) > most_bytes:
             return self
@@ -134,7 +142,8 @@ class TaskData(Generic[Target]):
 
 
 def measured(images: Sequence[Load]) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (C,) float32 of each band over all pixels; a flat band gets the deviation 1.
+    """Return mean and deviation (C,) float32 of each band over all pixels; a flat band gets the
+    deviation 1.
 
     Of more than 1000 images, 1000 evenly spread ones are read. Pass the training part's alone.
     """

@@ -1,4 +1,5 @@
-"""Semantic segmentation: a linear head and a decoder after UPerNet, on a frozen encoder or trained with it.
+"""Semantic segmentation: a linear head and a decoder after UPerNet, on a frozen encoder or trained
+with it.
 
 Shapes: H x W pixels of an image.
 """
@@ -45,11 +46,13 @@ LEAST_KNOWN = 0.1
 
 
 def evaluate_segmentation(encoder: nn.Module, data: TaskData[Array], options: TaskOptions) -> list[TaskResult]:
-    """Score ``encoder`` on pixels: mean IoU over the classes that occur, the main metric, and overall accuracy.
+    """Score ``encoder`` on pixels: mean IoU over the classes that occur, the main metric, and
+    overall accuracy.
 
-    Training takes random crops of ``options.side`` pixels (the images' own side, at most 256, where it is not given);
-    testing goes over whole images in overlapping windows. Frozen: ``linear`` and ``upernet``; fine-tuned: ``upernet``.
-    Raises SiteError for an empty part, or truth without any class; ConfigError for an unknown head.
+    Training takes random crops of ``options.side`` pixels (the images' own side, at most 256, where
+    it is not given); testing goes over whole images in overlapping windows. Frozen: ``linear`` and
+    ``upernet``; fine-tuned: ``upernet``. Raises SiteError for an empty part, or truth without any
+    class; ConfigError for an unknown head.
     """
     pairs = options.chosen(HEADS)
     if not data.train or not data.test:
@@ -108,7 +111,8 @@ def _pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) ->
 
 
 def coloured(mask_HW: Array) -> Array:
-    """Return a mask as a picture (H, W, 3) uint8: a colour a class, black where the truth is not known."""
+    """Return a mask as a picture (H, W, 3) uint8: a colour a class, black where the truth is not
+    known."""
     palette = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.uint8)
     picture = palette[mask_HW % len(palette)]
     # From the second turn through the palette on colours are darker, and again.
@@ -118,7 +122,8 @@ def coloured(mask_HW: Array) -> Array:
 
 
 def _legend(classes: Sequence[str]) -> list[Row]:
-    """Return the colour of each class, as rows of a few small tiles: the names of many do not fit into one."""
+    """Return the colour of each class, as rows of a few small tiles: the names of many do not fit
+    into one."""
     patch = np.ones((SWATCH_PIXELS // 2, SWATCH_PIXELS), np.int64)
     tiles = [Tile(coloured(patch * k), name) for k, name in enumerate(classes)]
     return [Row("", tuple(row)) for row in batched(tiles, MOST_SWATCHES)]

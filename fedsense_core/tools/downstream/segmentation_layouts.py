@@ -1,4 +1,5 @@
-"""Folders of images with masks: ISPRS Potsdam as it is downloaded, and a plain layout of images and masks."""
+"""Folders of images with masks: ISPRS Potsdam as it is downloaded, and a plain layout of images and
+masks."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 POTSDAM_IMAGES, POTSDAM_MASKS = "2_Ortho_RGB", "5_Labels_all"
 POTSDAM_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "car", "clutter")
 POTSDAM_COLOURS = (0b111, 0b001, 0b011, 0b010, 0b110, 0b100)
-"""Of each class: white, blue, cyan, green, yellow, red; a bit for red, green and blue, where the band is above half."""
+"""Of each class: white, blue, cyan, green, yellow, red; a bit for red, green and blue, where the
+band is above half."""
 POTSDAM_TEST = {2: (13, 14), 3: (13, 14), 4: (13, 14, 15), 5: (13, 14, 15), 6: (13, 14, 15), 7: (13,)}
 """Row -> columns of the 14 tiles whose truth the organisers held back; the other 24 train."""
 LOOKED_FOR = (
@@ -63,9 +65,9 @@ class _Truth:
 def load_segmentation(folder: Path, described: Described) -> TaskData[Array]:
     """Read a folder of images with masks.
 
-    Masks hold class numbers from 0, and 255 where the truth is not known; of Potsdam they hold its colours. Images of
-    more than 512 pixels along a side are cut into blocks. A group is an image, or a block where there are fewer than 8
-    test images. Raises SiteError.
+    Masks hold class numbers from 0, and 255 where the truth is not known; of Potsdam they hold its
+    colours. Images of more than 512 pixels along a side are cut into blocks. A group is an image,
+    or a block where there are fewer than 8 test images. Raises SiteError.
     """
     about = about_folder(folder, described)
     if (folder / POTSDAM_IMAGES).is_dir() and (folder / POTSDAM_MASKS).is_dir():
@@ -78,9 +80,11 @@ def load_segmentation(folder: Path, described: Described) -> TaskData[Array]:
 
 
 def potsdam_mask(path: Path, window: Window) -> Array:
-    """Return the classes (H, W) int64 of a colour-coded mask of Potsdam; black, the boundaries, is 255.
+    """Return the classes (H, W) int64 of a colour-coded mask of Potsdam; black, the boundaries, is
+    255.
 
-    Some of its files hold colours that are a little off, so each band is judged by whether it is above half.
+    Some of its files hold colours that are a little off, so each band is judged by whether it is
+    above half.
     """
     colours = read_colours(path, window)
     if len(colours) != 3:
@@ -119,7 +123,8 @@ def _data(about: About, truth: _Truth) -> TaskData[Array]:
 
 
 def _blocks(pair: _Pair, files: ImageFiles, read: ReadMask, by_block: bool) -> list[Sample[Array]]:
-    """Return an image as samples of at most ``BLOCK`` pixels; a mosaic of unrelated chips as its chips."""
+    """Return an image as samples of at most ``BLOCK`` pixels; a mosaic of unrelated chips as its
+    chips."""
     extent, truth = files.extent(pair.image), files.extent(pair.mask)
     if (extent.height, extent.width) != (truth.height, truth.width):
         raise SiteError(
@@ -175,7 +180,8 @@ def _mask_of(image: Path, folder: Path) -> Path:
 
 
 def _classes(folder: Path, pairs: Sequence[_Pair]) -> tuple[str, ...]:
-    """Return the names in ``classes.txt``, else a name for each number up to the largest in any mask."""
+    """Return the names in ``classes.txt``, else a name for each number up to the largest in any
+    mask."""
     path = folder / CLASSES
     if path.is_file():
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,4 +1,5 @@
-"""Which images of a folder are learned from and which are scored, by folders, by lists, or by a seed that is said."""
+"""Which images of a folder are learned from and which are scored, by folders, by lists, or by a
+seed that is said."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ DRAWN = "no split comes with the data: a random half of each class trains, the o
 
 
 def part_folders(folder: Path) -> dict[str, Path] | None:
-    """Return the subfolders ``train`` and ``test``, or None where there is neither. Raises SiteError for one alone."""
+    """Return the subfolders ``train`` and ``test``, or None where there is neither. Raises
+    SiteError for one alone."""
     found = {part: folder / part for part in PARTS if (folder / part).is_dir()}
     if len(found) == 1:
         (there,) = found
@@ -26,11 +28,13 @@ def part_folders(folder: Path) -> dict[str, Path] | None:
 
 
 def listed_parts(folder: Path, classes: Sequence[str]) -> dict[str, str] | None:
-    """Return ``train`` or ``test`` by file, from lists such as ``train.txt`` and ``resisc45-test.txt``.
+    """Return ``train`` or ``test`` by file, from lists such as ``train.txt`` and
+    ``resisc45-test.txt``.
 
-    A list holds one file a line, with or without folder and suffix. The key is the file's stem, after ``CLASS/`` where
-    the line names the folder of one of the ``classes``: files of two classes may have one name. None where there are no
-    lists. Raises SiteError for a list without its counterpart, several of a kind, or a file in both.
+    A list holds one file a line, with or without folder and suffix. The key is the file's stem,
+    after ``CLASS/`` where the line names the folder of one of the ``classes``: files of two classes
+    may have one name. None where there are no lists. Raises SiteError for a list without its
+    counterpart, several of a kind, or a file in both.
     """
     lists = {part: sorted(folder.glob(f"*{part}*.txt")) for part in PARTS}
     if not any(lists.values()):
@@ -47,7 +51,8 @@ def listed_parts(folder: Path, classes: Sequence[str]) -> dict[str, str] | None:
 
 
 def drawn_halves(classes: Sequence[int], seed: int = 0) -> list[str]:
-    """Return ``train`` or ``test`` for each image: a random half of each class is ``train``, at least one image."""
+    """Return ``train`` or ``test`` for each image: a random half of each class is ``train``, at
+    least one image."""
     labels = np.asarray(classes)
     order = np.random.default_rng(seed_of("split", seed)).permutation(len(labels))
     parts = np.full(len(labels), PARTS[1], object)

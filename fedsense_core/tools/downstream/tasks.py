@@ -19,15 +19,16 @@ from fedsense_core.tools.downstream.result import TaskName, TaskResult
 from fedsense_core.tools.downstream.samples import TaskData
 
 Evaluate = Callable[[nn.Module, TaskData[Any], TaskOptions], list[TaskResult]]
-"""Takes an encoder that carries ``bands`` (as `load_encoder` returns it), which the images have in its order."""
+"""Takes an encoder that carries ``bands`` (as `load_encoder` returns it), which the images have in
+its order."""
 
 UNDESCRIBED = Described()
 LoadTask = Callable[[Path, Described], TaskData[Any]]
 """Reads a labelled folder. Raises SiteError that names the layouts it looked for."""
 
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
-"""Task T lives in two modules, imported when it is needed: ``T`` with ``evaluate_T``, an `Evaluate`, and ``T_layouts``
-with ``load_T``, a `LoadTask`."""
+"""Task T lives in two modules, imported when it is needed: ``T`` with ``evaluate_T``, an
+`Evaluate`, and ``T_layouts`` with ``load_T``, a `LoadTask`."""
 
 
 def load_task(task: TaskName, folder: str | Path, described: Described = UNDESCRIBED) -> TaskData[Any]:
@@ -40,7 +41,8 @@ def load_task(task: TaskName, folder: str | Path, described: Described = UNDESCR
 
 
 def shipped_example(task: TaskName) -> Path:
-    """Return the folder of the small real example of a task. Raises SiteError where it was not installed."""
+    """Return the folder of the small real example of a task. Raises SiteError where it was not
+    installed."""
     if task == "classification":
         return sample_labelled()
     folders = sorted(path for path in (sample_folder() / "tasks" / task).glob("*") if path.is_dir())
@@ -52,7 +54,8 @@ def shipped_example(task: TaskName) -> Path:
 
 
 def load_for(folder: str | Path, data: TaskData[Any]) -> nn.Module:
-    """Load an exported encoder for the images of a task: one of any bands reads all of them, another one its own.
+    """Load an exported encoder for the images of a task: one of any bands reads all of them,
+    another one its own.
 
     Raises CheckpointError where the folder is no export.
     """
@@ -60,11 +63,13 @@ def load_for(folder: str | Path, data: TaskData[Any]) -> nn.Module:
 
 
 def evaluate_encoder(encoder: nn.Module, data: TaskData[Any], options: TaskOptions) -> list[TaskResult]:
-    """Do a task with ``encoder``, frozen, fine-tuned or both, and return one result for each mode and head.
+    """Do a task with ``encoder``, frozen, fine-tuned or both, and return one result for each mode
+    and head.
 
-    ``encoder`` maps (B, bands, H, W) to (B, D) and names its ``bands``, which the images must have; it is left as it
-    was. Same options and seeds give the same results on one machine. Raises SiteError where the images lack a band or
-    a part of the data is empty, ConfigError for options that the task does not know.
+    ``encoder`` maps (B, bands, H, W) to (B, D) and names its ``bands``, which the images must have;
+    it is left as it was. Same options and seeds give the same results on one machine. Raises
+    SiteError where the images lack a band or a part of the data is empty, ConfigError for options
+    that the task does not know.
     """
     module = import_module(f"fedsense_core.tools.downstream.{data.task}")
     evaluate = cast(Evaluate, getattr(module, f"evaluate_{data.task}"))

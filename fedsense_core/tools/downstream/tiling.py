@@ -38,15 +38,17 @@ class Window:
 
 @dataclass(frozen=True)
 class FoldedData(TaskData[Target]):
-    """A task whose data may have no test part: every sample is then scored by heads that were trained without it."""
+    """A task whose data may have no test part: every sample is then scored by heads that were
+    trained without it."""
 
     folds: int = 1
-    """Above 1, ``train`` and ``test`` are the same samples, in an order in which neighbours follow each other; so many
-    stretches of them are scored in turn."""
+    """Above 1, ``train`` and ``test`` are the same samples, in an order in which neighbours follow
+    each other; so many stretches of them are scored in turn."""
 
 
 def splits(data: TaskData[Target]) -> list[tuple[tuple[Sample[Target], ...], tuple[Sample[Target], ...]]]:
-    """Return the training and the test samples of each training: one, or one for each fold of consecutive samples.
+    """Return the training and the test samples of each training: one, or one for each fold of
+    consecutive samples.
 
     Raises SiteError where a part is empty.
     """
@@ -64,7 +66,8 @@ def splits(data: TaskData[Target]) -> list[tuple[tuple[Sample[Target], ...], tup
 
 
 def windows(height: int, width: int, side: int) -> list[Window]:
-    """Return windows of at most ``side`` pixels and of about one size that show each pixel once, row by row."""
+    """Return windows of at most ``side`` pixels and of about one size that show each pixel once,
+    row by row."""
     down, across = _stretches(height, side), _stretches(width, side)
     return [Window(top, left, bottom - top, right - left) for top, bottom in down for left, right in across]
 

@@ -1,4 +1,5 @@
-"""What an institution wants to know before it takes part: what will be trained on, and what is wrong with it."""
+"""What an institution wants to know before it takes part: what will be trained on, and what is
+wrong with it."""
 
 from __future__ import annotations
 
@@ -53,9 +54,10 @@ def check_site(
 ) -> Page:
     """Read a site file and its imagery as training reads them, and return a page about them.
 
-    ``bands`` (``all``, or names with commas) and ``chip_size`` are those of the run, or None for the shipped settings'.
-    With ``state``, the state-dir of a SuperNode, the chips stay there and training finds them. Raises ConfigError for
-    settings that no run may have, SiteError where the site file is wrong or no imagery is usable.
+    ``bands`` (``all``, or names with commas) and ``chip_size`` are those of the run, or None for
+    the shipped settings'. With ``state``, the state-dir of a SuperNode, the chips stay there and
+    training finds them. Raises ConfigError for settings that no run may have, SiteError where the
+    site file is wrong or no imagery is usable.
     """
     given = {"data.bands": bands, "data.chip_size": chip_size}
     data = resolve({key: value for key, value in given.items() if value is not None}).data
@@ -72,7 +74,8 @@ def check_site(
 
 
 def assigned(site: Site, opened: Sequence[Chips]) -> list[Checked]:
-    """Return each source with its own chips and skipped scenes; sources without any are left out of ``opened``."""
+    """Return each source with its own chips and skipped scenes; sources without any are left out of
+    ``opened``."""
     owner = {str(scene.path): i for i, source in enumerate(site.sources) for scene in source.scenes}
     datasets = [i for i, source in enumerate(site.sources) if source.dataset]
     chips: dict[int, Chips] = {}
@@ -100,7 +103,8 @@ def _chip_folder(site: Site, state: Path | None) -> Iterator[Path]:
 
 
 def check_bands(site: Site, bands: Sequence[str], way_out: str) -> None:
-    """Raise SiteError, ending with ``way_out``, for the first source without one of ``bands`` (or ``all``)."""
+    """Raise SiteError, ending with ``way_out``, for the first source without one of ``bands`` (or
+    ``all``)."""
     for number, source in enumerate(site.sources, start=1):
         lacking = [name for name in bands if source.card.position(name) is None] if bands != "all" else []
         if lacking:
@@ -204,7 +208,8 @@ def _unit(source: Source) -> str:
 
 
 def _reasons(skipped: Sequence[Skipped]) -> Iterator[str]:
-    """Yield how many scenes were skipped for what reason, the most frequent first, with the first names."""
+    """Yield how many scenes were skipped for what reason, the most frequent first, with the first
+    names."""
     kinds: dict[str, list[Skipped]] = {}
     for item in skipped:
         # Reasons differ in their figures and in GDAL's words in brackets.

@@ -18,7 +18,8 @@ LEGACY = "Landsat surface reflectance from before Collection 2 needs scale = 0.0
 
 
 def contradictions(source: Source, chips: Chips) -> list[str]:
-    """Return what looks wrong about the pixels of one source, whose only source ``chips`` are from."""
+    """Return what looks wrong about the pixels of one source, whose only source ``chips`` are
+    from."""
     statistics, names = chips.statistics[0], list(chips.bands)
     found = list(_ranges(source.card, statistics, names))
     found += _constant(statistics, names)
@@ -28,12 +29,14 @@ def contradictions(source: Source, chips: Chips) -> list[str]:
 
 
 def physical(card: SensorCard) -> tuple[float, float]:
-    """Return scale and offset from the chips' numbers to physical values: decibels are physical already."""
+    """Return scale and offset from the chips' numbers to physical values: decibels are physical
+    already."""
     return (1.0, 0.0) if card.decibels != "no" else (card.scale, card.offset)
 
 
 def _ranges(card: SensorCard, statistics: Statistics, names: Sequence[str]) -> Iterator[str]:
-    """Yield how values contradict the card's range: one sentence for the cause if it shows, else for the bands."""
+    """Yield how values contradict the card's range: one sentence for the cause if it shows, else
+    for the bands."""
     if card.expected is None:
         return
     cause = _cause(card, statistics)

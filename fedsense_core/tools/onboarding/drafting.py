@@ -1,4 +1,5 @@
-"""A first site file from what lies in a folder. Each guess stands beside its reason, for a person to judge."""
+"""A first site file from what lies in a folder. Each guess stands beside its reason, for a person
+to judge."""
 
 from __future__ import annotations
 
@@ -58,8 +59,8 @@ class Draft:
 def draft_site(folder: Path, out: Path, name: str | None, progress: Progress) -> Draft:
     """Look at ``folder`` and write a site file that describes it to ``out``.
 
-    Raises SiteError where there is nothing to describe, ``out`` is there already or cannot be written, and for a name
-    that no site may have.
+    Raises SiteError where there is nothing to describe, ``out`` is there already or cannot be
+    written, and for a name that no site may have.
     """
     out = out.absolute()
     name = _checked_name(name) if name is not None else _name_of(folder)
@@ -135,7 +136,8 @@ def _entry(one: Group, found: Survey, out: Path) -> Entry:
 
 
 def _prefix(folder: Path, out: Path) -> str:
-    """Return what leads from the site file to the folder: relative where it lies beside or below the file."""
+    """Return what leads from the site file to the folder: relative where it lies beside or below
+    the file."""
     folder, parent = folder.resolve(), out.parent.resolve()
     shown = folder.relative_to(parent).as_posix() if folder.is_relative_to(parent) else folder.as_posix()
     return "" if shown == "." else literal(shown).rstrip("/") + "/"

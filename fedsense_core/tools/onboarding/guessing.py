@@ -1,4 +1,5 @@
-"""Which sensor made a raster: by the names of products, by the bands' own names, by their number and type."""
+"""Which sensor made a raster: by the names of products, by the bands' own names, by their number
+and type."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ _ALIASES = {
     "rededge3": "red_edge_3",
 }
 _ORDER = ("rgb", "aerial-rgbn", "sentinel2-l2a", "sentinel2-l1c", "landsat8-l2", "landsat7-l2", "sentinel1-grd")
-"""Cards that band names alone may mean, the likeliest first. Others differ from these in nothing that names tell."""
+"""Cards that band names alone may mean, the likeliest first. Others differ from these in nothing
+that names tell."""
 _WIDE = ("uint16", "int16")
 _RADAR: tuple[Polarisation, ...] = ("VV", "VH", "HH", "HV")
 
@@ -88,7 +90,8 @@ class Guess:
 
 
 def product_of(path: str) -> tuple[str, str]:
-    """Return the card that a path names, or how such cards begin, and the reason; empty texts where it names none."""
+    """Return the card that a path names, or how such cards begin, and the reason; empty texts where
+    it names none."""
     for expression, card, reason in _PRODUCTS:
         if found := re.search(expression, path):
             name = found.expand(card)
@@ -99,7 +102,8 @@ def product_of(path: str) -> tuple[str, str]:
 
 @lru_cache
 def labels_of(product: str) -> frozenset[str]:
-    """Return names and codes, in lower case, of the bands that files of a product, or of any, may be called by."""
+    """Return names and codes, in lower case, of the bands that files of a product, or of any, may
+    be called by."""
     names = _cards(product) if product else list(CARDS)
     labels = {label for name in names for label in _labels(card_of(name))}
     return frozenset(labels | {band.lower() for band in _RADAR})
@@ -111,7 +115,8 @@ def card_of(name: str) -> SensorCard:
 
 
 def known_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return band descriptions as labels in lower case, or none where one of them is no band of a shipped card."""
+    """Return band descriptions as labels in lower case, or none where one of them is no band of a
+    shipped card."""
     plain = [_plain(text) for text in texts]
     return tuple(plain) if plain and all(text in labels_of("") for text in plain) else ()
 
@@ -143,7 +148,8 @@ def _by_names(product: str, why: str, look: Look, named: tuple[str, ...], where:
     fitting = [name for name in _cards(product) if all(label in _labels(card_of(name)) for label in named)]
     if product not in CARDS:
         fitting = [name for name in fitting if _fits_form(card_of(name), look)]
-    # Names of colours alone say nothing of who made 16-bit files: it takes a code such as B04, or the pixels' size.
+    # Names of colours alone say nothing of who made 16-bit files: it takes a code such as B04, or
+    # the pixels' size.
     if not product and look.gsd_m is None and not any(map(str.isdigit, "".join(named))):
         fitting = [name for name in fitting if card_of(name).scale == 1]
     if fitting:
@@ -274,7 +280,8 @@ def _own_gsd(found: Guess, look: Look) -> float | None:
 
 
 def _typical(names: Sequence[str]) -> tuple[Band, ...]:
-    """Return bands of these names with Sentinel-2's wavelengths, or none where a name is not among them."""
+    """Return bands of these names with Sentinel-2's wavelengths, or none where a name is not among
+    them."""
     card = card_of("sentinel2-l1c")
     found = [next((band for band in card.bands if band.name == name), None) for name in names]
     return tuple(band.model_copy(update={"code": ""}) for band in found if band) if all(found) else ()

@@ -1,4 +1,5 @@
-"""Which files seem to show the same ground as others: names that differ in their last part alone."""
+"""Which files seem to show the same ground as others: names that differ in their last part
+alone."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from fedsense_core.tools.onboarding.globbing import literal
 
 
 def partners(first: Sequence[str], second: Sequence[str]) -> tuple[str, str] | None:
-    """Return a pattern with ``{scene}`` for each of two lists of paths, where each path has its partner in the other.
+    """Return a pattern with ``{scene}`` for each of two lists of paths, where each path has its
+    partner in the other.
 
-    ``a_10m.tif, b_10m.tif`` and ``a_20m.tif, b_20m.tif`` give ``{scene}_10m.tif`` and ``{scene}_20m.tif``; None where
-    names do not pair.
+    ``a_10m.tif, b_10m.tif`` and ``a_20m.tif, b_20m.tif`` give ``{scene}_10m.tif`` and
+    ``{scene}_20m.tif``; None where names do not pair.
     """
     if len(first) != len(second):
         return None

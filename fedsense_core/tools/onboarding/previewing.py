@@ -1,4 +1,5 @@
-"""A picture of an institution's chips, for a person to see at a glance whether the site file is right.
+"""A picture of an institution's chips, for a person to see at a glance whether the site file is
+right.
 
 Shapes: n chips of C bands, S chip size.
 """
@@ -54,7 +55,8 @@ class Row:
 
 
 def write_preview(path: Path, out: Path, shown: int, seed: int, progress: Progress | None = None) -> Path:
-    """Write a PNG with ``shown`` random chips of each source of a site file to ``out``, and return its path.
+    """Write a PNG with ``shown`` random chips of each source of a site file to ``out``, and return
+    its path.
 
     Raises SiteError where the site file is wrong, nothing is usable, or ``out`` cannot be written.
     """
@@ -96,7 +98,8 @@ def _polarisations(card: SensorCard) -> set[str]:
 
 
 def _with_ratio(card: SensorCard) -> Callable[[Tensor], Tensor]:
-    """Return what adds the ratio of two radar bands as a third: a difference where they are decibels."""
+    """Return what adds the ratio of two radar bands as a third: a difference where they are
+    decibels."""
     is_log = card.decibels != "no" or (card.expected is not None and card.expected[0] < 0)
 
     def compose(x: Tensor) -> Tensor:

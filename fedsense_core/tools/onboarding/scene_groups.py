@@ -1,4 +1,5 @@
-"""Rasters that belong together: which make one source, which make one scene, which mask it, and a glob for them."""
+"""Rasters that belong together: which make one source, which make one scene, which mask it, and a
+glob for them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _BY_PRODUCT = (
     r"thumb|quick.?look|preview|browse|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
     r"|QA_RADSAT|QA_AEROSOL|QA_PIXEL_|_(?:VAA|VZA|SAA|SZA)(?=[_.]|$)|_ST_|_ATMOS_OPACITY|_CLOUD_QA"
 )
-"""Files beside the bands of a product: pictures for people, angles, temperatures and quality of other kinds."""
+"""Files beside the bands of a product: pictures for people, angles, temperatures and quality of
+other kinds."""
 _RADAR = {"vv": "1", "vh": "2", "hh": "1", "hv": "2"}
 """Bands of radar in the order of its cards."""
 GAP = 1.5
@@ -96,7 +98,8 @@ class _Part:
 
 
 def group(images: Sequence[Image]) -> Grouping:
-    """Sort readable files into sources. Every glob of the result fits the files of its own group alone."""
+    """Sort readable files into sources. Every glob of the result fits the files of its own group
+    alone."""
     result = Grouping()
     rest: list[Image] = []
     masks: list[_Part] = []
@@ -142,7 +145,8 @@ def _families(bands: Sequence[_Part]) -> tuple[list[list[_Part]], list[Image]]:
     scenes: dict[tuple[str, ...], list[_Part]] = {}
     for part in bands:
         product = product_of(part.image.path)[0]
-        # A name that holds nothing but the band is told apart by its folder; others may be spread over folders.
+        # A name that holds nothing but the band is told apart by its folder; others may be spread
+        # over folders.
         where = part.scene or part.image.folder
         scenes.setdefault((product, part.between, "" if part.scene else "folder", where), []).append(part)
     families: dict[tuple[str, ...], list[_Part]] = {}
@@ -180,7 +184,8 @@ def _add_bands(result: Grouping, family: list[_Part], masks: list[_Part], names:
 
 
 def _finest(family: Sequence[_Part]) -> list[_Part]:
-    """Keep of each band the files with the smallest pixels: products hold some bands at several sizes."""
+    """Keep of each band the files with the smallest pixels: products hold some bands at several
+    sizes."""
     kinds: dict[str, dict[str, list[_Part]]] = {}
     for part in family:
         kinds.setdefault(part.label, {}).setdefault(part.after, []).append(part)
@@ -264,7 +269,8 @@ def _by_pixel_size(images: Sequence[Image]) -> list[list[Image]]:
 
 
 def _scene_ends(images: Sequence[Image], masks: Sequence[_Part]) -> tuple[str, list[_Part]]:
-    """Return what follows the scene in the images' names, and the masks of these scenes, if all are named alike."""
+    """Return what follows the scene in the images' names, and the masks of these scenes, if all are
+    named alike."""
     scenes = {part.scene: part for part in masks if part.scene}
     ends, found = set(), []
     for image in images:
@@ -277,7 +283,8 @@ def _scene_ends(images: Sequence[Image], masks: Sequence[_Part]) -> tuple[str, l
 
 
 def _globs(own: Sequence[str], names: Sequence[str], rest: str = "") -> list[str]:
-    """Return globs that fit the files ``own`` and none else of ``names``: with ``rest``, of names that end in it."""
+    """Return globs that fit the files ``own`` and none else of ``names``: with ``rest``, of names
+    that end in it."""
     wanted = set(own)
     others = [name for name in names if name not in wanted]
     globs: list[str] = []
@@ -319,7 +326,8 @@ def _roots(paths: Sequence[str]) -> list[str]:
 
 
 def _masks(parts: Sequence[_Part], images: str, names: Sequence[str]) -> Masks | None:
-    """Return the masks of scenes whose images have the glob ``images``: the finest where there are several sizes."""
+    """Return the masks of scenes whose images have the glob ``images``: the finest where there are
+    several sizes."""
     sizes: dict[str, list[_Part]] = {}
     for part in parts:
         sizes.setdefault(part.after, []).append(part)
@@ -346,7 +354,8 @@ def _scene_key(part: _Part) -> str:
 
 
 def _gsd(parts: Sequence[_Part]) -> float:
-    """Return the pixel size of most of these files; without georeference the largest raster is the finest."""
+    """Return the pixel size of most of these files; without georeference the largest raster is the
+    finest."""
     sizes = Counter(part.image.look.gsd_m or 1e9 / max(part.image.look.width, 1) for part in parts)
     return sizes.most_common(1)[0][0]
 

@@ -1,4 +1,5 @@
-"""Which rasters lie in a folder, and what each says that it holds. Only headers are read, no pixels."""
+"""Which rasters lie in a folder, and what each says that it holds. Only headers are read, no
+pixels."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ NOT_READ = (
 )
 """Rasters of other formats: counted, so that nobody wonders where they are."""
 MOST_OPENED = 4000
-"""Headers that are read. Of more files, each name family gives a share, and the others are taken to be alike."""
+"""Headers that are read. Of more files, each name family gives a share, and the others are taken to
+be alike."""
 PEEK_PX = 256
 """Side of the one window that `peek` reads."""
 
@@ -121,7 +123,8 @@ class Survey:
 
 
 def survey(folder: Path, progress: Progress = lambda done, total: None) -> Survey:
-    """Look at every raster below ``folder``. Raises SiteError where there is no folder or no raster."""
+    """Look at every raster below ``folder``. Raises SiteError where there is no folder or no
+    raster."""
     if not folder.is_dir():
         raise SiteError(f"{folder}: is no folder. Give the folder in which your imagery lies.")
     paths, unreadable, not_read = _files(folder)
@@ -165,7 +168,8 @@ def look(path: Path) -> Look:
 
 
 def peek(path: Path, band: int) -> NDArray[np.float64]:
-    """Return the pixels of one window in the middle of a file, of the 1-based ``band``; none if it cannot be read."""
+    """Return the pixels of one window in the middle of a file, of the 1-based ``band``; none if it
+    cannot be read."""
     try:
         with rasterio.Env(**GDAL_OPTIONS), open_raster(path) as file:
             check_claims(file, DTYPES, ReadLimits())
@@ -196,7 +200,8 @@ def _files(folder: Path) -> tuple[list[str], list[Skipped], Counter[str]]:
 
 
 def _family(path: str) -> str:
-    """Return what is common to files that differ in numbers and capitals alone, such as dates and tiles."""
+    """Return what is common to files that differ in numbers and capitals alone, such as dates and
+    tiles."""
     return re.sub(r"[A-Z]*\d+[A-Z]*", "#", path)
 
 

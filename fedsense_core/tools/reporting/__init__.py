@@ -1,4 +1,5 @@
 """The report of a run.
 
-``report``, ``plots`` and ``pictures`` are imported where they are used: matplotlib and torch take seconds to load.
+``report``, ``plots`` and ``pictures`` are imported where they are used: matplotlib and torch take
+seconds to load.
 """

@@ -55,7 +55,8 @@ def _value(metrics: Any, keys: Sequence[str]) -> Any:
 
 
 def plot_sites(axes: Axes, history: History, key: str) -> None:
-    """Draw one line a site from ``key``, which maps site names to values; many sites are drawn as a crowd."""
+    """Draw one line a site from ``key``, which maps site names to values; many sites are drawn as a
+    crowd."""
     sites = list(dict.fromkeys(site for m in history for site in m.get(key) or {}))
     many = len(sites) > MOST_NAMED_SITES
     for index, site in enumerate(sites):
@@ -76,7 +77,8 @@ def _median(by_site: Mapping[str, float | None] | None) -> float | None:
 
 
 def label(site: str) -> str:
-    """Return a legend entry: matplotlib hides names that begin with an underscore and reads $ as mathematics."""
+    """Return a legend entry: matplotlib hides names that begin with an underscore and reads $ as
+    mathematics."""
     name = clean(site).replace("$", r"\$").lstrip("_") or "site"
     return name if len(name) <= 24 else name[:23] + "…"
 
@@ -87,7 +89,8 @@ def faint(axes: Axes, xs: Sequence[float], values: np.ndarray) -> None:
 
 
 def line(axes: Axes, xs: Sequence[float], values: np.ndarray, index: int, name: str, lw: float = 1.8) -> None:
-    """Draw a named line in the colour and with the marker of ``index``; nothing where there are no points."""
+    """Draw a named line in the colour and with the marker of ``index``; nothing where there are no
+    points."""
     if xs:
         style = {"color": COLOURS[index % 8], "marker": MARKERS[index % 8], "ms": 4, "lw": lw}
         axes.plot(xs, values, label=name, **style)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""What ``fedsense analyse`` measured, as rows of a table and as figures; the same words in terminal and report."""
+"""What ``fedsense analyse`` measured, as rows of a table and as figures; the same words in terminal
+and report."""
 
 from __future__ import annotations
 

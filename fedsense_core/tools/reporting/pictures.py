@@ -18,7 +18,8 @@ from fedsense_core.evaluation.embedding import embed, evaluating, resize
 from fedsense_core.tools.reporting.tiles import Row, Tile, to_rgb
 
 FINE_MAP = 8
-"""Cells along a feature map's side below which a picture of it shows nothing; convolutional input is enlarged then."""
+"""Cells along a feature map's side below which a picture of it shows nothing; convolutional input
+is enlarged then."""
 MOST_ENLARGED = 4
 """Beyond this factor a convolutional network sees only blur."""
 
@@ -32,11 +33,13 @@ class View:
     device: str = "cpu"
     """Where the encoder computes."""
     bands: tuple[str, ...] = ()
-    """Band names, so that red, green and blue are found; without them the first three bands are shown."""
+    """Band names, so that red, green and blue are found; without them the first three bands are
+    shown."""
 
 
 def chip_sheet(chips: Mapping[str, Tensor], bands: Sequence[str] = (), count: int = 8) -> tuple[Row, ...]:
-    """Return up to ``count`` evenly spaced chips of each institution; ``chips`` maps its name to (n, C, H, W)."""
+    """Return up to ``count`` evenly spaced chips of each institution; ``chips`` maps its name to
+    (n, C, H, W)."""
     return tuple(
         Row(name, tuple(Tile(image) for image in to_rgb(x[_spread(len(x), count)], bands)))
         for name, x in chips.items()
@@ -56,8 +59,9 @@ def nearest_neighbours(
 ) -> tuple[Row, ...]:
     """Return for some chips the ``k`` others nearest in cosine under ``encoder``.
 
-    ``labels`` are class names, one a chip: queries are then taken from class after class and hits are marked. Chips of
-    the query's own group (``groups`` (N,), the scene) are passed over, as neighbours in space are no evidence.
+    ``labels`` are class names, one a chip: queries are then taken from class after class and hits
+    are marked. Chips of the query's own group (``groups`` (N,), the scene) are passed over, as
+    neighbours in space are no evidence.
     """
     features = F.normalize(torch.from_numpy(embed(encoder, x_NCHW, size=view.size, device=view.device)), dim=1)
     scenes = torch.arange(len(x_NCHW)) if groups is None else torch.as_tensor(groups)
@@ -71,7 +75,8 @@ def nearest_neighbours(
 
 
 def pca_rgb(encoder: nn.Module, x_NCHW: Tensor, view: View = View()) -> tuple[Row, ...]:
-    """Return each chip beside its feature map, whose three principal components over all chips are red, green, blue."""
+    """Return each chip beside its feature map, whose three principal components over all chips are
+    red, green, blue."""
     maps = feature_maps(encoder, x_NCHW, view)
     colours = _principal_colours(maps)
     tiles = zip(to_rgb(x_NCHW, view.bands), colours, strict=True)
@@ -85,7 +90,8 @@ def reconstructions(
 ) -> tuple[Row, ...]:
     """Return chip, what the encoder saw of it, and the decoder's reconstruction of the hidden part.
 
-    ``hidden_NHW`` is True where a pixel was hidden; ``predicted_NCHW`` is in the units of ``x_NCHW``.
+    ``hidden_NHW`` is True where a pixel was hidden; ``predicted_NCHW`` is in the units of
+    ``x_NCHW``.
     """
     filled = torch.where(hidden_NHW[:, None].cpu(), predicted_NCHW.cpu(), x_NCHW.cpu())
     together = to_rgb(torch.cat([x_NCHW.cpu(), filled], 3), bands)  # one stretch for both, so that colours compare
@@ -100,7 +106,8 @@ def reconstructions(
 
 @torch.no_grad()
 def feature_maps(encoder: nn.Module, x_NCHW: Tensor, view: View = View()) -> Tensor:
-    """Return the last feature maps (N, h, w, D) float32 of a timm encoder; class and register tokens are left out.
+    """Return the last feature maps (N, h, w, D) float32 of a timm encoder; class and register
+    tokens are left out.
 
     A convolutional map coarser than 8 x 8 is taken from enlarged chips, at most four times.
     """
@@ -128,7 +135,8 @@ def _principal_colours(maps_NhwD: Tensor) -> np.ndarray:
     cells = cells - cells.mean(0)
     _, _, axes = torch.linalg.svd(cells, full_matrices=False)
     axes = axes[:3]
-    # The sign of an axis is arbitrary: fixed, so that two runs on the same weights show the same colours.
+    # The sign of an axis is arbitrary: fixed, so that two runs on the same weights show the same
+    # colours.
     strongest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     scores = cells @ (axes * strongest.sign()).T
     scores = F.pad(scores, (0, 3 - scores.shape[1]))

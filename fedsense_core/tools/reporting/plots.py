@@ -1,6 +1,7 @@
 """The curves of a report.
 
-Each function takes the lines of ``metrics.jsonl`` and returns a Curve, or None when the run holds nothing to draw.
+Each function takes the lines of ``metrics.jsonl`` and returns a Curve, or None when the run holds
+nothing to draw.
 """
 
 from __future__ import annotations

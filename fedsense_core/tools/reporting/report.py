@@ -40,8 +40,8 @@ COLUMNS = ("round", "loss", "linear F1", "kNN F1", "up", "down", "seconds", "acc
 def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path:
     """Write ``report.html`` of ``run``, at any point of its life, and return its path.
 
-    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are kept in ``pictures.json``:
-    a report that is written again without any shows the same ones.
+    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are kept in
+    ``pictures.json``: a report that is written again without any shows the same ones.
     """
     history = run.read_metrics()
     if pictures is not None:
@@ -111,7 +111,8 @@ def _quality_card(history: History) -> dict[str, str]:
 
 
 def _against_random(final: Mapping[str, float], untrained: Mapping[str, float]) -> str:
-    """Return the gain over random weights, in standard errors of the difference as if the two were independent."""
+    """Return the gain over random weights, in standard errors of the difference as if the two were
+    independent."""
     key = "linear_macro_f1"
     if untrained.get(key) is None or final.get(key) is None:
         return "random weights were not probed"

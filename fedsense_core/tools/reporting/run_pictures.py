@@ -1,6 +1,7 @@
 """The pictures of a report, made where the encoder and the imagery are.
 
-An institution's chips are shown in a simulation only, where they lie in the run folder; a coordinator never has them.
+An institution's chips are shown in a simulation only, where they lie in the run folder; a
+coordinator never has them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ CANDIDATES = 400
 
 
 def draw(config: Config, run: RunFolder, model: PretrainingModel, public: Sequence[Chips]) -> ReportPictures:
-    """Return all pictures of a run; ``model`` holds the final weights and ``public`` each kind of public chips."""
+    """Return all pictures of a run; ``model`` holds the final weights and ``public`` each kind of
+    public chips."""
     device = str(next(model.parameters()).device)
     view = View(size=config.data.view_size, device=device)
     most = max(public, key=len)
@@ -45,7 +47,8 @@ def draw(config: Config, run: RunFolder, model: PretrainingModel, public: Sequen
 
 
 def _sheet(held: Mapping[str, Sequence[Chips]]) -> tuple[Row, ...]:
-    """Return a row of chips for each institution, or for each kind of its chips where it has several."""
+    """Return a row of chips for each institution, or for each kind of its chips where it has
+    several."""
     rows: list[Row] = []
     for name, kinds in held.items():
         for chips in kinds:

@@ -1,4 +1,5 @@
-"""The page of the report as Jinja text. A Python module, since Flower's app bundle carries no .html."""
+"""The page of the report as Jinja text. A Python module, since Flower's app bundle carries no
+.html."""
 
 from __future__ import annotations
 

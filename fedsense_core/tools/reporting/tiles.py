@@ -1,4 +1,5 @@
-"""Rows of captioned tiles, the one form in which pictures reach the report, and chips as RGB arrays."""
+"""Rows of captioned tiles, the one form in which pictures reach the report, and chips as RGB
+arrays."""
 
 from __future__ import annotations
 
@@ -48,8 +49,9 @@ class ReportPictures:
 def to_rgb(x_NCHW: Tensor, bands: Sequence[str] = ()) -> np.ndarray:
     """Return chips as pictures (N, H, W, 3) uint8.
 
-    Each band is stretched between its 2nd and 98th percentile over all the chips given, then each chip as a whole, at
-    most fivefold, so that forests are not black beside clouds and colours still compare.
+    Each band is stretched between its 2nd and 98th percentile over all the chips given, then each
+    chip as a whole, at most fivefold, so that forests are not black beside clouds and colours still
+    compare.
     """
     names = [band.lower() for band in bands]
     if {"red", "green", "blue"} <= set(names):

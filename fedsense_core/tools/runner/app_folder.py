@@ -1,7 +1,8 @@
-"""The folder that ``flwr run`` takes: put together the same way from a clone and from an installed wheel.
+"""The folder that ``flwr run`` takes: put together the same way from a clone and from an installed
+wheel.
 
-A wheel has no project folder, and a clone may hold anything; three packages and three files are the whole app, so the
-bundle is the same bytes from both.
+A wheel has no project folder, and a clone may hold anything; three packages and three files are the
+whole app, so the bundle is the same bytes from both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ INSTALLED = Path(fedsense_core.__file__).parent
 
 
 def project_file(name: str) -> Path:
-    """Return ``pyproject.toml``, ``flower.toml`` or ``LICENSE`` of the copy of FedSense that runs."""
+    """Return ``pyproject.toml``, ``flower.toml`` or ``LICENSE`` of the copy of FedSense that
+    runs."""
     for folder in (INSTALLED, INSTALLED.parent):
         if (folder / name).is_file():
             return folder / name
@@ -26,7 +28,8 @@ def project_file(name: str) -> Path:
 
 
 def assemble(folder: Path, flower_toml: Path | None = None) -> Path:
-    """Write the app into ``folder``, which must be new; ``flower_toml`` takes the place of the shipped one."""
+    """Write the app into ``folder``, which must be new; ``flower_toml`` takes the place of the
+    shipped one."""
     for name in PACKAGES:
         shutil.copytree(INSTALLED.parent / name, folder / name, ignore=_all_but_python)
     for name in ("pyproject.toml", "LICENSE"):
@@ -36,7 +39,8 @@ def assemble(folder: Path, flower_toml: Path | None = None) -> Path:
 
 
 def _all_but_python(folder: str, names: list[str]) -> list[str]:
-    """Return what `shutil.copytree` leaves out: imagery, tables and texts, whatever they are called."""
+    """Return what `shutil.copytree` leaves out: imagery, tables and texts, whatever they are
+    called."""
     return [
         name for name in names if name == "__pycache__" or not (name.endswith(".py") or Path(folder, name).is_dir())
     ]

@@ -23,8 +23,8 @@ def start_child(
     """Run a module of the copy of FedSense in ``app``; its output and errors go to ``output``
     (None: where those of this process go).
 
-    ``threads`` is how many torch and BLAS use; None leaves the environment as it is. The child must call
-    ``end_with_parent``. Ctrl-C reaches the parent alone, which ends it by ``end_child``.
+    ``threads`` is how many torch and BLAS use; None leaves the environment as it is. The child must
+    call ``end_with_parent``. Ctrl-C reaches the parent alone, which ends it by ``end_child``.
     """
     environment = dict(os.environ) | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(app), os.environ.get("PYTHONPATH")])),
@@ -49,7 +49,8 @@ def start_child(
 
 
 def end_child(child: subprocess.Popen[str]) -> None:
-    """End a child that calls ``end_with_parent``: at once, since all it writes is written whole or not at all."""
+    """End a child that calls ``end_with_parent``: at once, since all it writes is written whole or
+    not at all."""
     assert child.stdin is not None
     child.stdin.close()
     try:
@@ -60,7 +61,8 @@ def end_child(child: subprocess.Popen[str]) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process as soon as its standard input closes: its parent is done with it, or was killed."""
+    """End this process as soon as its standard input closes: its parent is done with it, or was
+    killed."""
 
     def watch() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
@@ -71,7 +73,8 @@ def end_with_parent() -> None:
 
 
 def do_or_tell(work: Callable[[], None], reason_file: str) -> int:
-    """Do the work of a child, or leave the reason why not in a file for its parent. Returns the exit status."""
+    """Do the work of a child, or leave the reason why not in a file for its parent. Returns the
+    exit status."""
     end_with_parent()
     try:
         work()

@@ -1,4 +1,5 @@
-"""What runs a job: an engine takes it from start to true exit status and leaves its log in the run folder."""
+"""What runs a job: an engine takes it from start to true exit status and leaves its log in the run
+folder."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Engine(Protocol):
     """Runs jobs; made once for several."""
 
     def run(self, job: Job, resources: Resources, show: Show) -> None:
-        """Run one job and pass its log on, line by line. Raises RunFailed with the reason and where the log is."""
+        """Run one job and pass its log on, line by line. Raises RunFailed with the reason and where
+        the log is."""
 
     def describe(self, job: Job, resources: Resources) -> str:
         """Return in words what the clients of a job are given."""
@@ -36,7 +38,8 @@ class Engine(Protocol):
 
 @contextmanager
 def kept_log(home: Path, job: Job) -> Iterator[TextIO]:
-    """Yield the log of a run to write to; in the end it is in the run folder, or in ``home`` where there is none."""
+    """Yield the log of a run to write to; in the end it is in the run folder, or in ``home`` where
+    there is none."""
     waiting, kept = home / f"{WAITING}{uuid.uuid4().hex[:8]}.log", job.folder / LOG
     try:
         with waiting.open("w", buffering=1, encoding="utf-8") as log:

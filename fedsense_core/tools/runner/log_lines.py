@@ -1,4 +1,5 @@
-"""Flower's log stream as a person wants to read it: what happens in the run, without what Flower says about itself."""
+"""Flower's log stream as a person wants to read it: what happens in the run, without what Flower
+says about itself."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ NOISE = re.compile(
     r"|FutureWarning: Tip: In future versions of Ray|^\s*warnings\.warn\(|FedSense stopped:|^run folder: |^\s*$"
 )
 DUMP = re.compile(r"Simulation raised an exception|^Traceback \(most recent call last\)|Exit Code: \d+")
-"""Begins Flower's account of a failed run. Its reason comes from the run's status instead, in one line."""
+"""Begins Flower's account of a failed run. Its reason comes from the run's status instead, in one
+line."""
 
 
 class LogLines:

@@ -1,4 +1,5 @@
-"""From the options of ``fedsense run`` to Flower runs, checked as far as is possible before they start."""
+"""From the options of ``fedsense run`` to Flower runs, checked as far as is possible before they
+start."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _WITHOUT_THE_BAND = (
     "or let the run begin without its site (federation.min_clients)."
 )
 SIMULATED_WAIT_S = 10.0
-"""All SuperNodes of a simulation are there from the start: one that cannot take part will not come later."""
+"""All SuperNodes of a simulation are there from the start: one that cannot take part will not come
+later."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Resources:
 
     @classmethod
     def shared_by(cls, supernodes: int, cpus: int | None = None, gpus: float | None = None) -> Resources:
-        """Divide the machine so that it is fully used; ``cpus`` and ``gpus`` a client override the shares."""
+        """Divide the machine so that it is fully used; ``cpus`` and ``gpus`` a client override the
+        shares."""
         machine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         cpus = cpus or max(1, machine // supernodes)
         at_once = max(1, min(supernodes, machine // cpus))
@@ -88,7 +91,8 @@ class Job:
 def plan(request: Request) -> list[Job]:
     """Return the runs to make: one, or one for each site of ``standalone``.
 
-    Raises ConfigError or SiteError naming what is wrong, and CheckpointError where all is done already.
+    Raises ConfigError or SiteError naming what is wrong, and CheckpointError where all is done
+    already.
     """
     if request.engine not in ENGINES:
         raise ConfigError(f"--engine {request.engine!r} is none of {', '.join(ENGINES)}")
@@ -134,7 +138,8 @@ def _client_names(config: Config, all_needed: bool) -> list[str]:
     for path in site_files(config):
         site = load_site(path)
         name = site.name
-        # A run that waits for all sites would give up on one that cannot take part, after it has cut the others' chips.
+        # A run that waits for all sites would give up on one that cannot take part, after it has
+        # cut the others' chips.
         if all_needed and config.federation.only in ("", name):
             check_bands(site, config.data.bands, _WITHOUT_THE_BAND)
         if name in files:

@@ -1,8 +1,9 @@
 """One Flower simulation from start to true exit status.
 
-Flower starts a daemon on the first ``flwr run`` and leaves it there, with the environment and working directory of that
-first call, serving every checkout on its port, and ``flwr run --stream`` ends with 0 even when the run failed. Here
-each call has a daemon of its own, in an empty folder, on its own port, that ends with it.
+Flower starts a daemon on the first ``flwr run`` and leaves it there, with the environment and
+working directory of that first call, serving every checkout on its port, and ``flwr run --stream``
+ends with 0 even when the run failed. Here each call has a daemon of its own, in an empty folder, on
+its own port, that ends with it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Simulation:
             self._check(*self._stream(command, log, show))
 
     def _stream(self, command: list[str], log: TextIO, show: Show) -> tuple[str, str]:
-        """Run Flower's command; return the id of the run, if it began, and the last that was said."""
+        """Run Flower's command; return the id of the run, if it began, and the last that was
+        said."""
         run_id, end = "", deque[str](maxlen=20)
         with self._flwr(command, stderr=subprocess.STDOUT) as flwr:
             assert flwr.stdout is not None
@@ -115,7 +117,8 @@ class Simulation:
 
     def _write_settings(self, job: Job) -> Path:
         path = self.home / "run.toml"
-        # JSON scalars are TOML scalars, and Flower takes quoting in -c "key=value" apart by its own rules.
+        # JSON scalars are TOML scalars, and Flower takes quoting in -c "key=value" apart by its own
+        # rules.
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in job.settings.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return path
@@ -123,7 +126,8 @@ class Simulation:
 
 @contextmanager
 def open_simulation(flower_toml: Path | None = None) -> Iterator[Simulation]:
-    """Start a SuperLink of our own and end it, whatever happens. Its folder stays where a log is still in it."""
+    """Start a SuperLink of our own and end it, whatever happens. Its folder stays where a log is
+    still in it."""
     home = _short_folder()
     app = assemble(home / "fedsense-app", flower_toml)
     (home / "config.toml").symlink_to(app / "flower.toml")

@@ -1,9 +1,10 @@
-"""Make the small examples of object detection and of change detection, from a folder of ``.npz`` files.
+"""Make the small examples of object detection and of change detection, from a folder of ``.npz``
+files.
 
     python fedsense_core/tools/sample/make_detection_change.py DATA
 
-Both have the layouts of well-known data sets: DOTA and LEVIR-CD. What was made stands in the files' tags and in
-ATTRIBUTION.md.
+Both have the layouts of well-known data sets: DOTA and LEVIR-CD. What was made stands in the files'
+tags and in ATTRIBUTION.md.
 """
 
 from __future__ import annotations

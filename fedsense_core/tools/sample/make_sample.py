@@ -2,9 +2,10 @@
 
     python -m fedsense_core.tools.sample.make_sample DATA_FOLDER
 
-Deterministic: the same data, GDAL and seed give the same bytes. A collection holds ``x`` (n, bands, rows, columns) and
-perhaps ``src`` (n,), which tells its scenes apart; a labelled one also ``y`` and ``group``. What is taken of each is in
-the two tables below; site files and ATTRIBUTION.md are written by hand.
+Deterministic: the same data, GDAL and seed give the same bytes. A collection holds ``x`` (n, bands,
+rows, columns) and perhaps ``src`` (n,), which tells its scenes apart; a labelled one also ``y`` and
+``group``. What is taken of each is in the two tables below; site files and ATTRIBUTION.md are
+written by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Array = NDArray[Any]
 
 SEED = 20250315
 DULL = 0.03
-"""Chips that deviate less than this fraction of their collection (open water, ice) are left out: nothing to learn."""
+"""Chips that deviate less than this fraction of their collection (open water, ice) are left out:
+nothing to learn."""
 DEFLATE = {"compress": "deflate", "predictor": 2, "zlevel": 9, "tiled": True, "blockxsize": 64, "blockysize": 64}
 """Deflate rather than zstd: every reader has it, and its checksum finds flipped bits."""
 
@@ -51,7 +53,8 @@ class Mosaic:
     scene: int | None = None
     """Only chips with this ``src``."""
     drop_bits: int = 0
-    """Least significant bits rounded away: below the instrument's noise they hold nothing, and do not compress."""
+    """Least significant bits rounded away: below the instrument's noise they hold nothing, and do
+    not compress."""
 
 
 @dataclass(frozen=True)

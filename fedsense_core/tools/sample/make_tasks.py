@@ -1,8 +1,10 @@
-"""Make the small labelled examples of `fedsense evaluate`, from a folder of ``.npz`` files of real imagery.
+"""Make the small labelled examples of `fedsense evaluate`, from a folder of ``.npz`` files of real
+imagery.
 
     python fedsense_core/tools/sample/make_tasks.py DATA
 
-Each is a folder in a layout that users have, too. What was made stands in the files' tags and in ATTRIBUTION.md.
+Each is a folder in a layout that users have, too. What was made stands in the files' tags and in
+ATTRIBUTION.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ Array = NDArray[Any]
 
 SCENE = "t2_nc_scene_segmentation"
 STEP, SIDE, FIRST = 48, 40, 4
-"""Blocks of 40 pixels, 48 apart from pixel 4 on: the 8 between them keep training and test pixels apart."""
+"""Blocks of 40 pixels, 48 apart from pixel 4 on: the 8 between them keep training and test pixels
+apart."""
 PARTS = {"train": 1, "test": 2}
 SCENE_BANDS = ("blue", "green", "red", "nir", "swir_1", "swir_2")
 SCENE_FILE = """name = "north-carolina"
@@ -55,7 +58,8 @@ def main() -> None:
 
 
 def make_segmentation(data: Path, folder: Path) -> None:
-    """Write the blocks of the training and the test part of one scene as a mosaic each, beside their masks."""
+    """Write the blocks of the training and the test part of one scene as a mosaic each, beside
+    their masks."""
     classes = json.loads((data / "MANIFEST.json").read_text())[f"{SCENE}.npz"]["classes"]
     with np.load(data / f"{SCENE}.npz", allow_pickle=False) as arrays:
         image, label, split = arrays["image"], arrays["label"], arrays["split"]
@@ -76,7 +80,8 @@ def make_segmentation(data: Path, folder: Path) -> None:
 def write_tiff(
     path: Path, image_CHW: Array, bands: tuple[str, ...], source: str, licence: str, chip: int | None = None
 ) -> None:  # fmt: skip
-    """Write a compressed GeoTIFF with names of bands, source and licence; ``chip``: a mosaic of such."""
+    """Write a compressed GeoTIFF with names of bands, source and licence; ``chip``: a mosaic of
+    such."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = image_CHW.shape
     profile = {"driver": "GTiff", "width": width, "height": height, "count": count, "dtype": image_CHW.dtype}

@@ -1,4 +1,5 @@
-"""Bits dealt out over tensors: within the budget, where they remove the most error, and never believed from a frame."""
+"""Bits dealt out over tensors: within the budget, where they remove the most error, and never
+believed from a frame."""
 
 from __future__ import annotations
 

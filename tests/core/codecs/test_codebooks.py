@@ -9,7 +9,8 @@ from fedsense_core.codecs.codebooks import HALF_CODEBOOKS, codebook
 
 
 def cell_means(half: np.ndarray) -> np.ndarray:
-    """The mean of a standard normal number in each positive cell, by its density at the cell's borders."""
+    """The mean of a standard normal number in each positive cell, by its density at the cell's
+    borders."""
     borders = np.concatenate([[0.0], (half[1:] + half[:-1]) / 2, [np.inf]])
     density = np.exp(-(borders**2) / 2) / np.sqrt(2 * np.pi)
     return (density[:-1] - density[1:]) / (ndtr(-borders[:-1]) - ndtr(-borders[1:]))

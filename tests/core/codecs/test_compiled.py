@@ -1,4 +1,5 @@
-"""The compiled loops and plain torch are one codec: every payload and every vector has the same bits."""
+"""The compiled loops and plain torch are one codec: every payload and every vector has the same
+bits."""
 
 from __future__ import annotations
 

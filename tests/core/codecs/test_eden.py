@@ -88,13 +88,15 @@ def mean_decoded(vector: Tensor, bits: int, seeds: int, *, unbiased: bool) -> tu
 def test_the_unbiased_scale_gives_the_vector_on_average(bits: int, name: str) -> None:
     vector, seeds = draw(name, 1e-3, flat(4096)), 300
     mean, one = mean_decoded(vector, bits, seeds, unbiased=True)
-    # The mean of n independent unbiased decodings has 1/n of one's squared error; a bias of 1 % would add 1e-4.
+    # The mean of n independent unbiased decodings has 1/n of one's squared error; a bias of 1 %
+    # would add 1e-4.
     assert normalised_error(vector, mean) < 1.15 * one / seeds
     assert float(mean @ vector / (vector @ vector)) == pytest.approx(1, abs=1e-4)
 
 
 def test_with_heavy_tails_the_unbiased_scale_leaves_a_bias_of_a_few_percent() -> None:
-    # One Hadamard pass is not a uniformly random rotation: where few numbers hold a block's energy, it shows.
+    # One Hadamard pass is not a uniformly random rotation: where few numbers hold a block's energy,
+    # it shows.
     vector, seeds = draw("student_t3", 1e-3, flat(4096)), 300
     mean, one = mean_decoded(vector, 1, seeds, unbiased=True)
     assert normalised_error(vector, mean) < 1.15 * one / seeds + 0.03**2
@@ -293,7 +295,8 @@ GOLDEN = {
     7: "de131d390000c03800786d6200f855f555f1 7f11a1adc3ad2e84 31c2c3569bdff0ee",
     8: "2efb1c390000c0380078786200f855f555f1 e80f2c4ac2357dbf 96c90898690c6b66",
 }
-"""Tensor scales, block scales and small values in hexadecimal; digest of the payload; digest of what it decodes to."""
+"""Tensor scales, block scales and small values in hexadecimal; digest of the payload; digest of
+what it decodes to."""
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -1,4 +1,5 @@
-"""What every codec promises, at every size from nothing to four blocks and one number, and at every width."""
+"""What every codec promises, at every size from nothing to four blocks and one number, and at every
+width."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def mixed(size: int) -> TensorTable:
 
 
 def drawn(size: int, seed: int, exponent: int) -> Tensor:
-    """Normal numbers about 2^exponent, a third of them zero; where 2^40 does not bound them, it does here."""
+    """Normal numbers about 2^exponent, a third of them zero; where 2^40 does not bound them, it
+    does here."""
     rng = np.random.default_rng(seed)
     values = np.ldexp(rng.standard_normal(size) * (rng.random(size) < 2 / 3), exponent)
     return torch.from_numpy(values.clip(-(2.0**40), 2.0**40).astype(np.float32))

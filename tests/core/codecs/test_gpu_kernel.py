@@ -1,4 +1,5 @@
-"""EDEN's Triton kernel: its arithmetic, in Triton's interpreter on any machine; its speed, where there is a GPU."""
+"""EDEN's Triton kernel: its arithmetic, in Triton's interpreter on any machine; its speed, where
+there is a GPU."""
 
 from __future__ import annotations
 

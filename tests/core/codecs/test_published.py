@@ -85,7 +85,8 @@ def mean_decoded(codec: UnrotatedCodec, vector: Tensor, seeds: int) -> tuple[Ten
 def test_qsgd_and_ternary_give_the_vector_on_average(codec: UnrotatedCodec, distribution: str) -> None:
     vector, seeds = draw(distribution, 4096), 300
     mean, one = mean_decoded(codec, vector, seeds)
-    # The mean of n independent unbiased decodings has 1/n of one's error; fp16 scales add at most 2^-22.
+    # The mean of n independent unbiased decodings has 1/n of one's error; fp16 scales add at most
+    # 2^-22.
     assert error(vector, mean) < 1.15 * one / seeds + 2.0**-22
     along = float(mean @ vector.double()) / energy(vector)
     assert along == pytest.approx(1, abs=4 * math.sqrt(one / seeds / 100) + 2.0**-11)

@@ -306,7 +306,8 @@ GOLDEN = {
     "qsgd8": "95401e380000c0380078866200f855f555f1 25e94329ecf73fd2 53559e22fe1adde7",
     "ternary2": "000080390000c0380078007400f855f555f1 c22368cbbaa665a0 ff63acdb4e0591f4",
 }
-"""Tensor scales, block scales and small values in hexadecimal; digest of the payload; digest of what it decodes to."""
+"""Tensor scales, block scales and small values in hexadecimal; digest of the payload; digest of
+what it decodes to."""
 
 
 @every_codec

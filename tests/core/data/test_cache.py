@@ -1,4 +1,5 @@
-"""Chips are cut once: what did not change is not read again, and whatever happens to a cache, its chips are right."""
+"""Chips are cut once: what did not change is not read again, and whatever happens to a cache, its
+chips are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Batches come in the order that was drawn, the same with and without a second thread, each of one kind."""
+"""Batches come in the order that was drawn, the same with and without a second thread, each of one
+kind."""
 
 from __future__ import annotations
 

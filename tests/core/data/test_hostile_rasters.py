@@ -1,4 +1,5 @@
-"""Crafted and damaged files, read by a worker of little memory: each is named and skipped, or harmless."""
+"""Crafted and damaged files, read by a worker of little memory: each is named and skipped, or
+harmless."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from fedsense_core.errors import SiteError
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 GROWTH = 256 << 20
-"""Bytes by which all files together may raise the worker's resident memory: GDAL's cache, one window, one block."""
+"""Bytes by which all files together may raise the worker's resident memory: GDAL's cache, one
+window, one block."""
 MUTATED = 2000
 
 
@@ -52,7 +54,8 @@ def chips_of(folder: Path, glob: str, more: str = "") -> Chips:
 
 
 def bad_words(reason: str) -> bool:
-    """Tell whether a reason is none: no words, several lines, or memory that was asked for and not to be had."""
+    """Tell whether a reason is none: no words, several lines, or memory that was asked for and not
+    to be had."""
     wordless = len(reason.split()) < 3 or not reason.isprintable() or len(reason) > 600
     return wordless or "memory" in reason.lower() or "allocate" in reason.lower()
 
@@ -152,7 +155,8 @@ FLIPS = 150
 
 @pytest.mark.parametrize(("kind", "least"), [("big", 0.5), ("lzw", 0.01)])
 def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tmp_path: Path) -> None:
-    """One flipped bit anywhere mostly changes pixels without a word if nothing is compressed, and rarely if it is."""
+    """One flipped bit anywhere mostly changes pixels without a word if nothing is compressed, and
+    rarely if it is."""
     suffix, whole = originals()[kind]
     random = np.random.default_rng(3)
     write_good(tmp_path / GOOD)
@@ -182,7 +186,8 @@ def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tm
 def test_files_beside_an_image_are_not_followed(tmp_path: Path) -> None:
     write_good(tmp_path / "a.tif")
     right = chips_of(tmp_path, "*.tif").values
-    # A mask for the whole file that leaves no pixel, and a nodata value that most files hold somewhere.
+    # A mask for the whole file that leaves no pixel, and a nodata value that most files hold
+    # somewhere.
     flags = "".join(f'<Item name="INTERNAL_MASK_FLAGS_{band}">2</Item>' for band in (1, 2, 3))
     lies = {METADATA: text(f"<GDALMetadata>{flags}</GDALMetadata>")}
     (tmp_path / "a.tif.msk").write_bytes(tiff(page(lies, bands=1, blocks=[bytes(64 * 64)])))
@@ -200,7 +205,8 @@ def test_files_beside_an_image_are_not_followed(tmp_path: Path) -> None:
     ],
 )
 def test_the_site_file_may_lower_the_limits(limit: str, says: str, tmp_path: Path) -> None:
-    # All four tiles lie on the same bytes, so that it claims more than its size, but nothing that matters.
+    # All four tiles lie on the same bytes, so that it claims more than its size, but nothing that
+    # matters.
     lies = {TILE_OFFSETS: long(*[8] * 4), TILE_COUNTS: long(*[32 * 32 * 3] * 4)}
     (tmp_path / "a.tif").write_bytes(tiff(page(lies, tile=32, blocks=[pixels(side=32)])))
     assert len(chips_of(tmp_path, "*.tif")) == 4

@@ -1,4 +1,5 @@
-"""Splits of one archive among simulated clients: true partitions, with the sizes and the skew that were asked for."""
+"""Splits of one archive among simulated clients: true partitions, with the sizes and the skew that
+were asked for."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ SENSORS = ("aerial-rgb", "landsat8-l1", "sentinel2-l2a")
 
 
 def grid_archive(scenes: list[tuple[int, int, int, int]], classes: int = 3, seed: int = 0) -> Archive:
-    """An archive of full grids of chips: (site, sensor, rows, columns) of each scene, in the order of the sites."""
+    """An archive of full grids of chips: (site, sensor, rows, columns) of each scene, in the order
+    of the sites."""
     columns: list[list[int]] = []
     for number, (site, sensor, rows, cols) in enumerate(sorted(scenes)):
         columns += [[site, sensor, number, STRIDE * r, STRIDE * c] for r in range(rows) for c in range(cols)]
@@ -140,7 +142,8 @@ def test_sensors_get_clients_so_that_the_largest_could_not_be_smaller(archive: A
     clients = np.bincount([archive.sensor[part[0]] for part in parts])
     chips = np.bincount(archive.sensor)
     assert (clients >= 1).all()
-    # Taking the client of any sensor with two or more would make that sensor's clients at least as large.
+    # Taking the client of any sensor with two or more would make that sensor's clients at least as
+    # large.
     movable = clients > 1
     if movable.any():
         assert (chips / clients).max() <= (chips[movable] / (clients[movable] - 1)).min() + 1e-9

@@ -27,7 +27,8 @@ def headless(path: Path) -> None:
 
 
 def flipped(path: Path) -> None:
-    """Flip one bit of the last block's compressed data: the blocks before it have been read by then."""
+    """Flip one bit of the last block's compressed data: the blocks before it have been read by
+    then."""
     with rasterio.open(path) as file:
         offset = int(file.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", 1))
     data = bytearray(path.read_bytes())

@@ -1,4 +1,5 @@
-"""Scenes of several files: every band and every mask on the finest file's grid, or the scene is named and left out."""
+"""Scenes of several files: every band and every mask on the finest file's grid, or the scene is
+named and left out."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def test_resampling_does_not_depend_on_windows(other: CRS, dtype: str, write: An
 
 
 def test_another_coordinate_system_is_transformed_exactly(write: Any) -> None:
-    """A band that holds its own ground's coordinates must show the finer file's coordinates after resampling."""
+    """A band that holds its own ground's coordinates must show the finer file's coordinates after
+    resampling."""
     height, width = 120, 180
     other = CRS.from_epsg(32634)
     (left,), (top,) = reproject_points(UTM, other, [500_000], [5_000_000])

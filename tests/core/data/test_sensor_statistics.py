@@ -1,4 +1,5 @@
-"""Statistics by sensor: the same whoever merges them in which order, and refused where no pixels could give them."""
+"""Statistics by sensor: the same whoever merges them in which order, and refused where no pixels
+could give them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One client's share: the parts of all clients make up the archive, and are found again without looking at pixels."""
+"""One client's share: the parts of all clients make up the archive, and are found again without
+looking at pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rasters of any size: what a file does not hold is neither decoded nor measured, and memory does not grow with it."""
+"""Rasters of any size: what a file does not hold is neither decoded nor measured, and memory does
+not grow with it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def test_json_of_nothing_and_of_ten_bands() -> None:
 
 
 def packed(counts: Any, kind: str = "integer", /, **changes: Any) -> dict[str, Any]:
-    """Return JSON of one band whose bins begin at value 10 (or, for floats, at 1.0) with these counts."""
+    """Return JSON of one band whose bins begin at value 10 (or, for floats, at 1.0) with these
+    counts."""
     planes = np.array(counts, "<i8").reshape(-1, 1).view(np.uint8).T.tobytes()
     sums = [{"total": hex(1 << 149), "squares": hex(1 << 298), "low": 1.0, "high": 1.0}] if kind == "float" else []
     fields = {

@@ -1,4 +1,5 @@
-"""What the numbers in a file mean: declared scales, Sentinel-2's offset, decibels. Never twice, never of nodata."""
+"""What the numbers in a file mean: declared scales, Sentinel-2's offset, decibels. Never twice,
+never of nodata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Windows hold every chip once, stay within their bytes, and do not cut through blocks where they need not."""
+"""Windows hold every chip once, stay within their bytes, and do not cut through blocks where they
+need not."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def test_every_chip_lies_in_one_window_and_windows_are_bounded(
 
 
 def decodings(down: Axis, across: Axis, most: int, cached: int) -> float:
-    """Return how often a block is decoded in the mean, if GDAL's cache holds ``cached`` of those used last."""
+    """Return how often a block is decoded in the mean, if GDAL's cache holds ``cached`` of those
+    used last."""
     cache: OrderedDict[tuple[int, int], None] = OrderedDict()
     count, blocks = 0, set()
     for window in plan(down, across, 2, most):

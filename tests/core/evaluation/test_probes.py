@@ -1,4 +1,5 @@
-"""Probes are exact where the answer is known, deterministic, quick, and say what a labelled set lacks."""
+"""Probes are exact where the answer is known, deterministic, quick, and say what a labelled set
+lacks."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def test_one_neighbour_decides_alone():
 
 
 def test_votes_are_weighted_by_cosine():
-    # With k = 6 there are three votes for each class; at 60° the two near 90° outweigh the three near 0°.
+    # With k = 6 there are three votes for each class; at 60° the two near 90° outweigh the three
+    # near 0°.
     weights = np.exp(np.cos(np.deg2rad(60) - ANGLES) / 0.07)
     assert weights[TRAIN_Y == 1].sum() > weights[TRAIN_Y == 0].sum()
     assert knn_scores(TRAIN_F, TRAIN_Y, direction(60), np.array([1]), k=6).accuracy == 1

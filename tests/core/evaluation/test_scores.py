@@ -1,4 +1,5 @@
-"""Scores are right on cases worked by hand, and their standard error is that of drawing whole groups."""
+"""Scores are right on cases worked by hand, and their standard error is that of drawing whole
+groups."""
 
 from __future__ import annotations
 

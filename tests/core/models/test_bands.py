@@ -1,4 +1,5 @@
-"""One model for any bands: what a band is decides, and neither its place in the file nor how many there are."""
+"""One model for any bands: what a band is decides, and neither its place in the file nor how many
+there are."""
 
 from __future__ import annotations
 

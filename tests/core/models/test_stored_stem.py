@@ -1,4 +1,5 @@
-"""An exported encoder of any bands: plain timm finds the default, everybody else the encoder for their own bands."""
+"""An exported encoder of any bands: plain timm finds the default, everybody else the encoder for
+their own bands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The stream of broadcasts: whatever a client missed, it ends with the server's bits, or asks for a snapshot."""
+"""The stream of broadcasts: whatever a client missed, it ends with the server's bits, or asks for a
+snapshot."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def header(payload: bytes = b"", **changes: object) -> FrameHeader:
 
 
 def forged(frame: bytes, **changes: object) -> bytes:
-    """The frame with some raw header fields changed and a checksum that matches: what a hostile sender can do."""
+    """The frame with some raw header fields changed and a checksum that matches: what a hostile
+    sender can do."""
     names = ["magic", "version", "kind", "codec", "bits", "round", "run", "base", "base_digest", "table_digest"]
     fields = dict(zip([*names, "elements", "payload"], FIELDS.unpack(frame[: FIELDS.size]), strict=True)) | changes
     head = FIELDS.pack(*fields.values())
@@ -102,7 +103,8 @@ def test_two_thousand_mutations_are_refused_or_change_nothing() -> None:
 
 
 def mutated(good: bytes, rng: np.random.Generator) -> bytes:
-    """One of: flipped bits, overwritten bytes, truncation, extra bytes, a removed, repeated or moved stretch."""
+    """One of: flipped bits, overwritten bytes, truncation, extra bytes, a removed, repeated or
+    moved stretch."""
     bad, at = bytearray(good), int(rng.integers(len(good)))
     length = int(rng.integers(1, 20))
     match rng.integers(6):

@@ -1,4 +1,5 @@
-"""A client that is sent anything refuses it, asks for a snapshot, or holds a replica; it never fails otherwise."""
+"""A client that is sent anything refuses it, asks for a snapshot, or holds a replica; it never
+fails otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Golden files: this code writes exactly the committed bytes, and reads them to exactly the recorded numbers.
+"""Golden files: this code writes exactly the committed bytes, and reads them to exactly the
+recorded numbers.
 
 After a change of the wire format on purpose: ``python tests/core/protocol/golden/make_golden.py``.
 """

@@ -31,7 +31,8 @@ def test_coefficient_is_the_share_of_the_momentum_in_the_update_within_zero_and_
 
 
 def test_repeated_update_is_predicted_whole_however_young_the_momentum_is() -> None:
-    """m̂ starts from zero: without its bias taken out, round 3 could predict a tenth of such an update."""
+    """m̂ starts from zero: without its bias taken out, round 3 could predict a tenth of such an
+    update."""
     _, update = momentum_and_update()
     replica = Replica.first(torch.zeros(TABLE.numel))
     for _ in range(4):

@@ -1,4 +1,5 @@
-"""The script behind the predictor's figures: what it writes, prints and refuses. A real federation takes minutes."""
+"""The script behind the predictor's figures: what it writes, prints and refuses. A real federation
+takes minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def script() -> dict[str, Any]:
 
 
 def lines_of(seed: int) -> list[dict[str, Any]]:
-    """Return a run in which the corrected arm loses 10 % less than the plain one, with either seed."""
+    """Return a run in which the corrected arm loses 10 % less than the plain one, with either
+    seed."""
     plain = [0.3 + 0.01 * seed + 0.1 * number for number in range(8)]
     return [
         {"round": n, "cosine": 0.3, "errors": {"plain": e, "clipped": 0.95 * e, "corrected": 0.9 * e}, "seconds": 1.0}

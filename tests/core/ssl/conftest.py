@@ -8,7 +8,8 @@ import torch
 
 @pytest.fixture
 def waves() -> torch.Tensor:
-    """Eight chips (8, 3, 16, 16) that a small model can tell apart: one wave each, in all bands, and some noise."""
+    """Eight chips (8, 3, 16, 16) that a small model can tell apart: one wave each, in all bands,
+    and some noise."""
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(8, 2, generator=generator)[:, :, None, None]
     row, column = torch.meshgrid(torch.arange(16) / 3, torch.arange(16) / 3, indexing="ij")

@@ -69,7 +69,8 @@ def test_cross_distillation_is_the_sum_of_its_three_terms() -> None:
     e = math.e
     high, low = math.log(e / (1 + e)), math.log(1 / (1 + e))
     even = math.log(0.5)
-    # How the two views relate to the second views of the other two chips: chip 0 to (1, 2), 1 to (0, 2), 2 to (0, 1).
+    # How the two views relate to the second views of the other two chips: chip 0 to (1, 2), 1 to
+    # (0, 2), 2 to (0, 1).
     local = js_divergence(
         torch.tensor([[low, high], [low, high], [even, even]]), torch.tensor([[high, low], [high, low], [even, even]])
     )

@@ -1,4 +1,5 @@
-"""BYOL: distances worked by hand, the teacher that only follows, and features that do not collapse."""
+"""BYOL: distances worked by hand, the teacher that only follows, and features that do not
+collapse."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def test_teacher_follows_by_the_share_that_it_does_not_keep() -> None:
 
 
 def spread_after(x: torch.Tensor, steps: int, *, predicted: bool) -> float:
-    """Train on the chips; return the deviation over chips of normalised projections, near 1 where they differ."""
+    """Train on the chips; return the deviation over chips of normalised projections, near 1 where
+    they differ."""
     config = tiny(train__recipe="byol", train__teacher_decay=0.9)
     model, recipe = build_model(config), build_recipe(config)
     if not predicted:

@@ -1,4 +1,5 @@
-"""Federated SIGReg: together the clients minimise that of all their embeddings, whatever each alone looks like."""
+"""Federated SIGReg: together the clients minimise that of all their embeddings, whatever each alone
+looks like."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def part(directions: Tensor, parts: list[Tensor], i: int) -> FederatedSigreg:
-    """Return what client ``i`` trains by where the clients' embeddings are ``parts``, and none of it is old."""
+    """Return what client ``i`` trains by where the clients' embeddings are ``parts``, and none of
+    it is old."""
     sums = [sigreg_statistics(z.detach(), directions) for z in parts]
     return FederatedSigreg(directions, Offset.between(sums, sums[i]), directions)
 
@@ -73,7 +75,8 @@ def test_client_with_half_of_a_gaussian_is_left_alone_where_another_has_the_othe
 
 
 def _federated(chips: list[Tensor], shared: bool) -> float:
-    """Train z = x W + b by SIGReg alone, 10 steps of each client between means, and return SIGReg of all embeddings."""
+    """Train z = x W + b by SIGReg alone, 10 steps of each client between means, and return SIGReg
+    of all embeddings."""
     width = chips[0].shape[1]
     w, bias, drawn = 0.1 * torch.eye(width), torch.zeros(width), generator(3)
     offsets: list[Offset | None] = [None] * len(chips)

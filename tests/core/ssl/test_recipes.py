@@ -1,4 +1,5 @@
-"""What every recipe promises: losses worked by hand, alignment to the anchor, and steps that lower the loss."""
+"""What every recipe promises: losses worked by hand, alignment to the anchor, and steps that lower
+the loss."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def step_of(
 
 def test_nt_xent_of_two_orthogonal_pairs_worked_by_hand() -> None:
     a = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
-    # Each of the four rows sees its partner at cosine 1 and two others at cosine 0, temperature 0.5.
+    # Each of the four rows sees its partner at cosine 1 and two others at cosine 0, temperature
+    # 0.5.
     expected = math.log(math.exp(2) + 2) - 2
     assert float(nt_xent(a, 2 * a, 0.5)) == pytest.approx(expected, rel=1e-6)
 

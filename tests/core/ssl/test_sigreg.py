@@ -1,4 +1,5 @@
-"""SIGReg and the loss of LeJEPA: integrals in closed form, sums that add up, and shapes that are not Gaussian."""
+"""SIGReg and the loss of LeJEPA: integrals in closed form, sums that add up, and shapes that are
+not Gaussian."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def test_directions_are_unit_vectors_that_the_generator_names() -> None:
 
 
 def test_lejepa_distance_worked_by_hand() -> None:
-    # Two views of one chip, two coordinates: each is 1 from its mean along the first, 0 along the second.
+    # Two views of one chip, two coordinates: each is 1 from its mean along the first, 0 along the
+    # second.
     z = torch.tensor([[[1.0, 4.0]], [[3.0, 4.0]]], dtype=torch.float64)
     directions = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     along = partial(sigreg, directions_MD=directions)

@@ -1,4 +1,5 @@
-"""CKA with the unbiased estimator: blind to basis and scale, and near 0 for what has nothing in common."""
+"""CKA with the unbiased estimator: blind to basis and scale, and near 0 for what has nothing in
+common."""
 
 from __future__ import annotations
 

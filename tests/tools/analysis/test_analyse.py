@@ -1,4 +1,5 @@
-"""A finished run is analysed end to end, the same way each time, and says why where it cannot be."""
+"""A finished run is analysed end to end, the same way each time, and says why where it cannot
+be."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ BULK = torch.linspace(-0.5, 0.5, 57)
 
 
 def matrix(*outer: float) -> tuple[Tensor, Tensor]:
-    """Return a symmetric matrix with the eigenvalues ``outer`` beside a bulk near 0, and a random start."""
+    """Return a symmetric matrix with the eigenvalues ``outer`` beside a bulk near 0, and a random
+    start."""
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.cat([torch.tensor(outer), BULK]).double()
     n = len(spectrum)
@@ -74,7 +75,8 @@ def test_float32_finds_the_ends_of_a_space_of_many_dimensions() -> None:
 
 
 def test_a_random_start_in_a_flat_space_is_not_taken_for_its_end() -> None:
-    # In many dimensions noise has nearly no curvature and nearly no residual: both small beside the other end.
+    # In many dimensions noise has nearly no curvature and nearly no residual: both small beside the
+    # other end.
     spectrum = torch.zeros(4000)
     spectrum[:3] = torch.tensor([1000.0, -10.0, -5.0])
     found = extreme_eigenvalues(

@@ -1,4 +1,5 @@
-"""The loss that is measured is one deterministic function of the weights, and its derivatives are right."""
+"""The loss that is measured is one deterministic function of the weights, and its derivatives are
+right."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ CASES: dict[str, dict[str, Any]] = {
 def objective_of(
     changes: dict[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32, count: int = 2
 ) -> tuple[Objective, torch.Tensor]:
-    """Return a small loss over two clients with ``count`` batches each, and the weights it was built with."""
+    """Return a small loss over two clients with ``count`` batches each, and the weights it was
+    built with."""
     config = tiny(**changes)
     generator = torch.Generator().manual_seed(1)
     bands = tuple(shipped_card("rgb", "test").bands)
@@ -47,7 +49,8 @@ def objective_of(
 
 
 def smooth(model: nn.Module) -> None:
-    """Take the kinks out of a network: differences across one say nothing of the second derivative."""
+    """Take the kinks out of a network: differences across one say nothing of the second
+    derivative."""
     for part in list(model.modules()):
         for name, child in part.named_children():
             if isinstance(child, nn.ReLU):

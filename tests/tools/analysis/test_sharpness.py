@@ -38,7 +38,8 @@ def test_more_ascents_never_find_less_and_reach_the_maximum_on_the_sphere() -> N
     radius, start = 2.0, torch.tensor([0.01, 0.1, 1.0, 1.0], dtype=torch.float64)
     found = [sam_sharpness(bowl, bowl_gradient, start, bowl_gradient(start), radius, n) for n in (1, 2, 5, 50)]
     assert found == sorted(found)
-    # The true maximum solves (λ - A) e = A w with ‖e‖ = ρ: bisection on λ above the largest curvature.
+    # The true maximum solves (λ - A) e = A w with ‖e‖ = ρ: bisection on λ above the largest
+    # curvature.
     low, high = 9.0, 1e4
     for _ in range(200):
         middle = (low + high) / 2

@@ -89,7 +89,8 @@ def matrix(write_matrix: Callable[..., Path]) -> Matrix:
 
 
 def made_up(cell: Cell, task: str, entry: Task, more: float = 0.0) -> TaskResult:
-    """Return a result whose accuracy is the method's, moved by the seed and by each group alike for all methods."""
+    """Return a result whose accuracy is the method's, moved by the seed and by each group alike for
+    all methods."""
     rng = np.random.default_rng([ord(letter) for letter in task])
     by_group = 0.1 * rng.normal(size=GROUPS)
     accuracy = np.clip(ACCURACY[cell.method.name] + more + 0.01 * cell.seed + by_group, 0, 1)

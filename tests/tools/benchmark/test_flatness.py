@@ -37,7 +37,8 @@ def analysis(curvature: float, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def analysed(tmp_path: Path, matrix: Matrix, fill: Callable[..., Manifest]) -> Summary:
-    """One method is half, half and a quarter as curved as another; one at another wire; others without analysis."""
+    """One method is half, half and a quarter as curved as another; one at another wire; others
+    without analysis."""
     manifest = fill(tmp_path, matrix, "*")
     curved = {"fedavg@32": (8.0, 4.0, 8.0), "fedsense@32": (4.0, 2.0, 2.0), "fedsense@1": (1.0, 1.0, 1.0)}
     for cell in cells_of(matrix):

@@ -1,4 +1,5 @@
-"""The in-process engine: Flower's Grid without a network, in a process of its own that ends with its parent."""
+"""The in-process engine: Flower's Grid without a network, in a process of its own that ends with
+its parent."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ runner = CliRunner()
 
 @pytest.fixture
 def grid(monkeypatch: pytest.MonkeyPatch) -> InProcessGrid:
-    """Return a grid of three clients that answer with the name of their partition; the last one fails."""
+    """Return a grid of three clients that answer with the name of their partition; the last one
+    fails."""
     for key, value in {"_task_id": 1, "_run_id": 1, "_node_id": 1}.items():
         monkeypatch.setattr(TaskIdentity, key, value)
     client = ClientApp()

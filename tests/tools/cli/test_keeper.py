@@ -16,7 +16,8 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
 pathlib.Path(sys.argv[1]).write_text(f"{os.getpid()} {child.pid}")
 time.sleep(600)
 """
-"""Refuses SIGTERM, as a SuperLink with a log stream does, and starts a child in a session of its own."""
+"""Refuses SIGTERM, as a SuperLink with a log stream does, and starts a child in a session of its
+own."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -1,4 +1,5 @@
-"""The difference decoder learns what changed, does not ask which image came first, and repeats itself."""
+"""The difference decoder learns what changed, does not ask which image came first, and repeats
+itself."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ QUICK = TaskOptions(seeds=1, most_steps=60, learning_rate=3e-3, batch_size=4, de
 
 
 def pairs(count: int, seed: int) -> tuple[Sample[Any], ...]:
-    """Return images of stripes, in which a square turns bright; some other squares are bright in both."""
+    """Return images of stripes, in which a square turns bright; some other squares are bright in
+    both."""
     rng = np.random.default_rng(seed)
     samples = []
     for i in range(count):

@@ -1,4 +1,5 @@
-"""LEVIR-CD and OSCD folders, made of pieces of real imagery, are read as they are; damaged ones are named."""
+"""LEVIR-CD and OSCD folders, made of pieces of real imagery, are read as they are; damaged ones are
+named."""
 
 from __future__ import annotations
 

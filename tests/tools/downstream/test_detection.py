@@ -1,4 +1,5 @@
-"""The detector learns on any encoder, leaves it as it was, and gives the same result for the same seed."""
+"""The detector learns on any encoder, leaves it as it was, and gives the same result for the same
+seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Boxes are cut, matched and scored as COCO does, on cases worked by hand and beside torchmetrics."""
+"""Boxes are cut, matched and scored as COCO does, on cases worked by hand and beside
+torchmetrics."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_the_surest_detection_takes_the_object_and_the_second_finds_none() -> No
 
 
 def test_a_detection_takes_the_object_that_it_covers_best() -> None:
-    # the first detection could have either object; it takes the nearer one and leaves the other to the second
+    # the first detection could have either object; it takes the nearer one and leaves the other to
+    # the second
     truth = objects((0, 0, 10, 10), (0, 2, 10, 12))
     hits, _ = match(found(((0, 2, 10, 12), 0.9), ((0, 0, 10, 10), 0.8)), truth)
     assert hits.all()
@@ -72,7 +74,8 @@ def test_a_difficult_object_takes_any_number_at_no_cost_and_counts_as_none() -> 
 
 
 def test_average_precision_of_a_case_worked_by_hand() -> None:
-    # 2 objects; by falling score: hit, miss, hit. Precision 1 up to recall 1/2 (51 of 101 recalls), then 2/3 (50).
+    # 2 objects; by falling score: hit, miss, hit. Precision 1 up to recall 1/2 (51 of 101 recalls),
+    # then 2/3 (50).
     truth = objects(SQUARE, FAR)
     detections = found((SQUARE, 0.9), ((20, 20, 30, 30), 0.8), (FAR, 0.7))
     expected = (51 + 50 * 2 / 3) / 101

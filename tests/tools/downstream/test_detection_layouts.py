@@ -1,4 +1,5 @@
-"""DOTA and DIOR folders, made of pieces of real imagery, are read as they are; damaged and hostile ones are named."""
+"""DOTA and DIOR folders, made of pieces of real imagery, are read as they are; damaged and hostile
+ones are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Maps of any encoder, at any size: levels, strides, and nothing that is changed behind anyone's back."""
+"""Maps of any encoder, at any size: levels, strides, and nothing that is changed behind anyone's
+back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Scores from evidence equal those of libraries, follow the weights of groups, and survive the disk."""
+"""Scores from evidence equal those of libraries, follow the weights of groups, and survive the
+disk."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def test_confusions_score_as_scikit_learn_does_on_the_samples_that_were_drawn(st
 
 
 def detection() -> DetectionEvidence:
-    """Two tiles. Class 0: 3 objects, detections hit, miss, hit by falling score; class 1: 1 object, never found."""
+    """Two tiles. Class 0: 3 objects, detections hit, miss, hit by falling score; class 1: 1 object,
+    never found."""
     return DetectionEvidence(
         groups=("left", "right"),
         objects_GK=np.array([[2.0, 1.0], [1.0, 0.0]]),
@@ -53,9 +55,11 @@ def detection() -> DetectionEvidence:
 
 
 def test_average_precision_of_a_case_worked_by_hand() -> None:
-    # class 0: precision 1 at the recalls 0 to 0.33, 34 of 101, then 2/3 at 33 more, up to 0.66; class 1: 0
+    # class 0: precision 1 at the recalls 0 to 0.33, 34 of 101, then 2/3 at 33 more, up to 0.66;
+    # class 1: 0
     assert detection().value(np.ones(2)) == pytest.approx((34 + 33 * 2 / 3) / 101 / 2)
-    # without the right tile class 0 has 2 objects, one found first: precision 1 at the recalls 0 to 0.5
+    # without the right tile class 0 has 2 objects, one found first: precision 1 at the recalls 0 to
+    # 0.5
     assert detection().value(np.array([1, 0])) == pytest.approx(51 / 101 / 2)
     # the right tile alone has no object of class 1, which then does not count
     assert detection().value(np.array([0, 1])) == pytest.approx(1.0)

@@ -16,7 +16,8 @@ from fedsense_core.tools.downstream.result_table import markdown
 
 
 def result(hits_G: Any, each: int = 10, copies: int = 1, note: str = "") -> TaskResult:
-    """Return accuracy on groups of ``each`` samples of which so many are right, each counted ``copies`` times."""
+    """Return accuracy on groups of ``each`` samples of which so many are right, each counted
+    ``copies`` times."""
     counts = np.zeros((len(hits_G), 2, 2))
     counts[:, 0, 0], counts[:, 0, 1] = hits_G, each - np.asarray(hits_G)
     evidence = ConfusionEvidence(tuple(f"g{i}" for i in range(len(hits_G))), counts * copies, "accuracy")

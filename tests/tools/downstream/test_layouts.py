@@ -1,4 +1,5 @@
-"""Folders as users have them: found, split as they say, read safely, and refused with what was looked for."""
+"""Folders as users have them: found, split as they say, read safely, and refused with what was
+looked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pixels: what is separable is learned, noise is not, windows cover images of any size, unknown truth stays out."""
+"""Pixels: what is separable is learned, noise is not, windows cover images of any size, unknown
+truth stays out."""
 
 from __future__ import annotations
 

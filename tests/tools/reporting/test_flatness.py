@@ -1,4 +1,5 @@
-"""What was analysed is shown whole, whatever is missing and however many clients there are, and nothing unescaped."""
+"""What was analysed is shown whole, whatever is missing and however many clients there are, and
+nothing unescaped."""
 
 from __future__ import annotations
 

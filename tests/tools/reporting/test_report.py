@@ -1,4 +1,5 @@
-"""The report is one valid, self-contained page, at any point of a run, and repeats nothing unescaped."""
+"""The report is one valid, self-contained page, at any point of a run, and repeats nothing
+unescaped."""
 
 from __future__ import annotations
 

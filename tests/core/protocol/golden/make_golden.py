@@ -1,11 +1,13 @@
 """Write the golden frames beside this script: what every platform must write and read, to the bit.
 
-Run it where the wire format changes on purpose (a raised ``FORMAT_VERSION``, other tables of a codec), and only then:
+Run it where the wire format changes on purpose (a raised ``FORMAT_VERSION``, other tables of a
+codec), and only then:
 
     python tests/core/protocol/golden/make_golden.py
 
-Each ``NAME.frame`` is one frame, or a bundle for a client. ``digests.json`` names the BLAKE2b-128 of what each decodes
-to, in little-endian float32. Inputs come from integers alone, so that no library's random numbers matter.
+Each ``NAME.frame`` is one frame, or a bundle for a client. ``digests.json`` names the BLAKE2b-128
+of what each decodes to, in little-endian float32. Inputs come from integers alone, so that no
+library's random numbers matter.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ BROADCASTS = {"model": None, "delta": 2, "snapshot": None}
 
 
 def numbers(salt: int, exponent: int) -> Tensor:
-    """Return a vector (N,) of numbers with 24 significant bits between -2^exponent and 2^exponent."""
+    """Return a vector (N,) of numbers with 24 significant bits between -2^exponent and
+    2^exponent."""
     words = np.arange(1, TABLE.numel + 1, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(salt) * np.uint64(40503)
     words ^= words >> np.uint64(13)
     words = (words * np.uint64(2246822519)) & np.uint64(0xFFFFFFFF)
@@ -86,7 +89,8 @@ def decoded_update(frame: np.ndarray) -> Tensor:
 
 
 def broadcasts() -> dict[str, np.ndarray]:
-    """Return the bundle of the first round, one that leads from version 2 to 4, and one for a client with nothing."""
+    """Return the bundle of the first round, one that leads from version 2 to 4, and one for a
+    client with nothing."""
     server, weights, found = Broadcaster(STREAM, get_codec("eden", 4)), numbers(2, 0), {}
     for version in range(1, 5):
         server.advance(weights)
@@ -97,7 +101,8 @@ def broadcasts() -> dict[str, np.ndarray]:
 
 
 def received(name: str, files: dict[str, np.ndarray]) -> Replica:
-    """Return what a client holds that is given a golden bundle, and before it those that it builds on."""
+    """Return what a client holds that is given a golden bundle, and before it those that it builds
+    on."""
     if name != "delta":
         return receive(None, files[name], STREAM)
     server = Broadcaster(STREAM, get_codec("eden", 4))
@@ -112,7 +117,8 @@ def golden() -> dict[str, np.ndarray]:
 
 
 def digests(files: dict[str, np.ndarray]) -> dict[str, str]:
-    """Return the digest of what each file decodes to: an update, or weights and momentum of a replica."""
+    """Return the digest of what each file decodes to: an update, or weights and momentum of a
+    replica."""
     found = {}
     for name in files:
         if name.startswith("update-"):
