@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedsense_core.data import Augmentation, load_site, open_chips, sample_folder
-from fedsense_core.data.batches import augment
+from fedsense_core.data.batches.augment import augment
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -336,7 +336,8 @@ def test_processes_that_start_together_agree_and_do_the_work_once(
         write_tiff(f"{seed}.tif", image(height=512, width=512, seed=seed))
     site = write_site()
     program = (
-        "import sys, hashlib, pathlib; from fedsense_core.data import load_site, open_chips; from fedsense_core.data.raster import scenes; from fedsense_core.data.chips import sources as subjects\n"
+        "import sys, hashlib, pathlib; from fedsense_core.data import load_site, open_chips\n"
+        "from fedsense_core.data.raster import scenes; from fedsense_core.data.chips import sources as subjects\n"
         "site = load_site(pathlib.Path(sys.argv[1])); cache = pathlib.Path(sys.argv[2]); seen = []\n"
         "plain = scenes.read_scene\n"
         "def noted(scene, *rest):\n    seen.append(scene)\n    return plain(scene, *rest)\n"
