@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config, RetentionSection
+from fedsense_core.config import Config, PersonalisationSection
 from fedsense_core.models import PretrainingModel
 from fedsense_core.ssl.teacher import MovingTeacher
 from fedsense_core.tensors import TensorTable, vector_norm
@@ -57,7 +57,7 @@ def divergence(one: Tensor, other: Tensor, table: TensorTable) -> float:
     return sum(vector_norm(a - b) for a, b in matrices) / max(1, len(matrices))
 
 
-def blend(settings: RetentionSection, weights: Tensor, own: OwnModels, table: TensorTable) -> Blend:
+def blend(settings: PersonalisationSection, weights: Tensor, own: OwnModels, table: TensorTable) -> Blend:
     """Return the start of a round from the global ``weights`` (N,) and what the client kept.
 
     ``predictor`` (FedU, arXiv 2108.06492, divergence-aware predictor update): the client's

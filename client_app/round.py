@@ -103,7 +103,7 @@ class Worker:
             "data-seconds": self.waited_s,
             "codec-seconds": time.monotonic() - trained,
         }
-        if self.config.retention.kind != "none":
+        if self.config.personalisation.kind != "none":
             metrics["retained"] = outcome.retained
         sums = outcome.sums.to_bytes() if outcome.sums else b""
         return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note, sums=sums)

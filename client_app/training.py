@@ -119,7 +119,7 @@ class _Training:
         self.begin = table.read(model)  # what the model really holds, in its own precision
         offsets = table.unflatten(self.offset)
         self.teacher = shifted_teacher(config, model, offsets, start.own.teacher)
-        self.blend = blend(config.retention, replica.weights, start.own, table)
+        self.blend = blend(config.personalisation, replica.weights, start.own, table)
         if self.blend.share:
             table.write(self.blend.weights + self.offset, model)
         self.optimiser = inner_optimiser(model, config.train, offsets)
@@ -148,7 +148,7 @@ class _Training:
         """Return what the round leaves."""
         end = self.table.read(self.model)
         own = OwnModels(
-            trained=end - self.offset if self.config.retention.kind != "none" else None,
+            trained=end - self.offset if self.config.personalisation.kind != "none" else None,
             scaler=self.blend.scaler,
             teacher=unshifted(self.teacher, self.table.unflatten(self.offset)),
         )

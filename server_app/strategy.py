@@ -99,8 +99,8 @@ class FedSense(Strategy):
         log(INFO, "\t├── up: %s, down: %s", up, _codec_text(self.broadcaster.codec))
         if "trellis" in (self.codec.name, self.broadcaster.codec.name) and not compiled.is_available():
             log(WARNING, "\t├── numba is not installed: the trellis search takes twenty times as long without it")
-        if config.retention.kind != "none":
-            log(INFO, "\t├── clients keep of their own model: %s", config.retention.kind)
+        if config.personalisation.kind != "none":
+            log(INFO, "\t├── clients keep of their own model: %s", config.personalisation.kind)
         rule = "" if config.aggregation.kind == "mean" else f"aggregation: {config.aggregation.kind}; "
         log(INFO, "\t└── %souter: %s; distillation: %s", rule, config.outer.kind, config.distillation.kind)
 
@@ -316,7 +316,7 @@ class FedSense(Strategy):
         self.record.drift, self.record.cosine = spread_of(accepted, update)
         self.record.update_norm = float(update.norm())
         self.state.last_norms = self.table.norms(update)
-        if self.config.predictor_in_use:
+        if self.config.prediction_in_use:
             replica = self._expected.replica
             weight = momentum_weight(self.config.guidance.momentum, replica.version)
             self.state.shares = coefficients(update, replica.momentum, weight, self.table)
@@ -364,8 +364,8 @@ class FedSense(Strategy):
 
 def _feedback_text(config: Config) -> str:
     if config.feedback_in_use:
-        return "with error feedback" + (" and predictor" if config.predictor_in_use else "")
-    text = "without error feedback" + (", with predictor" if config.predictor_in_use else "")
+        return "with error feedback" + (" and predictor" if config.prediction_in_use else "")
+    text = "without error feedback" + (", with predictor" if config.prediction_in_use else "")
     if config.uplink.feedback and not config.sends_models:
         share, codec = config.federation.participation, config.uplink.codec
         why = f"federation.participation {share:g} is below a half" if share < 0.5 else f"{codec} would owe without end"

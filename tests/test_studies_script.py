@@ -96,7 +96,7 @@ def test_the_smallest_share_of_every_study_fills_a_batch(studies: ModuleType) ->
 
 def test_the_bits_are_those_that_the_axis_says(studies: ModuleType) -> None:
     found = {
-        column: (c.uplink.codec, c.uplink.bits, c.predictor_in_use, c.downlink.codec, c.downlink.bits)
+        column: (c.uplink.codec, c.uplink.bits, c.prediction_in_use, c.downlink.codec, c.downlink.bits)
         for column, c in runs(studies, "bits").items()
     }
     expected: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """The settings of a run: one strict, frozen tree, and how it is made of what a user says."""
 
-from fedsense_core.config.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
-from fedsense_core.config.resolve import FROM_PRESET, flower_defaults, known_keys, resolve
+from fedsense_core.config.resolve import FROM_PRESET, check_key, flower_defaults, known_keys, resolve
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
 from fedsense_core.config.section import AsTuple, Section
 from fedsense_core.config.server import (
@@ -34,11 +34,12 @@ __all__ = [
     "ModelSection",
     "OuterSection",
     "PartitionSection",
-    "RetentionSection",
+    "PersonalisationSection",
     "RunSection",
     "Section",
     "TrainSection",
     "UplinkSection",
+    "check_key",
     "flower_defaults",
     "known_keys",
     "resolve",

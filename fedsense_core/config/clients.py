@@ -99,7 +99,7 @@ class AlignmentSection(Section):
     """Whether the anchor is ŵ or the shifted start."""
 
 
-class RetentionSection(Section):
+class PersonalisationSection(Section):
     """What a client keeps of its own model when a new global one arrives."""
 
     kind: Literal["none", "predictor", "average"] = "none"

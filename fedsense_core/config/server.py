@@ -30,7 +30,7 @@ class UplinkSection(CodecSection):
     feedback: bool = True
     """Carry what the codec lost over to the next round; off below half participation, where it
     would be stale, and without aggregation, where rounds do not add up."""
-    predictor: bool = False
+    prediction: bool = False
     """Code the update less γ_l m̂_l, the part of it that server and clients both expect from
     earlier rounds."""
 

@@ -7,7 +7,7 @@ import json
 
 from pydantic import model_validator
 
-from fedsense_core.config.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
 from fedsense_core.config.section import Section
@@ -53,7 +53,7 @@ class Config(Section):
     train: TrainSection = TrainSection()
     guidance: GuidanceSection = GuidanceSection()
     alignment: AlignmentSection = AlignmentSection()
-    retention: RetentionSection = RetentionSection()
+    personalisation: PersonalisationSection = PersonalisationSection()
     uplink: UplinkSection = UplinkSection()
     downlink: DownlinkSection = DownlinkSection()
     aggregation: AggregationSection = AggregationSection()
@@ -112,11 +112,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_predictor_to_retain(self) -> Config:
-        if self.retention.kind == "predictor" and self.train.recipe != "byol":
+    def _a_predictor_to_keep(self) -> Config:
+        if self.personalisation.kind == "predictor" and self.train.recipe != "byol":
             raise ConfigError(
-                f"wrong configuration: retention.kind = 'predictor' keeps the predictor of byol, which train.recipe = "
-                f"{self.train.recipe!r} does not have. Use train.recipe = 'byol', or retention.kind = 'average'"
+                "wrong configuration: personalisation.kind = 'predictor' keeps the predictor of byol, which "
+                f"train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'byol', or "
+                "personalisation.kind = 'average'"
             )
         return self
 
@@ -172,14 +173,14 @@ class Config(Section):
         """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that
         lag."""
         guided = self.guidance.kind in ("shift", "mixed") or self.train.global_momentum > 0
-        in_use = guided or self.predictor_in_use
+        in_use = guided or self.prediction_in_use
         return self.guidance.momentum if in_use else None
 
     @property
-    def predictor_in_use(self) -> bool:
+    def prediction_in_use(self) -> bool:
         """Whether updates are coded less their prediction; nothing is gained where no codec loses
         anything."""
-        return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
+        return self.uplink.prediction and not self.sends_models and self.uplink.codec != "none"
 
     @property
     def feedback_in_use(self) -> bool:

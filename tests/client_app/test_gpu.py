@@ -50,7 +50,7 @@ def test_fp32_round_on_cuda_agrees_with_the_cpu() -> None:
 @pytest.mark.parametrize("optimiser", ["sgd", "muon"])
 def test_every_part_of_a_step_runs_on_cuda_as_on_the_cpu(kind: str, optimiser: str) -> None:
     changes = {"train__recipe": "byol", "train__optimiser": optimiser, "train__proximal": 0.1}
-    changes |= {"train__global_momentum": 0.5, "retention__kind": "average"}
+    changes |= {"train__global_momentum": 0.5, "personalisation__kind": "average"}
     changes |= {"guidance__kind": kind, "guidance__scale": "absolute"}
     (cpu_loss, cpu_delta), (gpu_loss, gpu_delta) = (train_on(device, "fp32", **changes) for device in ("cpu", "cuda"))
     assert gpu_loss == pytest.approx(cpu_loss, rel=1e-2)

@@ -122,7 +122,7 @@ def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bo
         replica = server.advance(weights)
         frames = server.frames_for(held or None)
         # Whatever the server's estimate is, nothing may be lost: any coefficients do.
-        gammas = rng.random(len(table), np.float32) * config.predictor_in_use
+        gammas = rng.random(len(table), np.float32) * config.prediction_in_use
         task = task_of(config, number, replica, acknowledged, frames, gammas)
         worker = work.Worker(config, place, task)
         reply = worker.run()
@@ -148,7 +148,7 @@ def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:
     """Σ Δ̂ + e = Σ Δ over acknowledged rounds (DESIGN, section 3)."""
-    config = tiny(uplink__predictor=predictor)
+    config = tiny(uplink__prediction=predictor)
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, dtype)
     monkeypatch.setattr(work, "train_locally", fake)

@@ -149,7 +149,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_half_of_the_clients_suffice_for_every_aggregation(federation: Make, kind: str) -> None:
-    changes = {"aggregation.kind": kind, "federation.participation": 0.5, "run.rounds": 2, "uplink.predictor": True}
+    changes = {"aggregation.kind": kind, "federation.participation": 0.5, "run.rounds": 2, "uplink.prediction": True}
     fed = federation(changes=changes | KINDS[kind])
     fed.run()
     lines, state = fed.lines(), fed.state()

@@ -101,7 +101,7 @@ def test_participation_below_a_half_carries_no_residual_and_says_so(
 
 def test_participation_of_a_half_keeps_the_residual(federation: Make, caplog: pytest.LogCaptureFixture) -> None:
     changes = {"federation.participation": 0.5, "federation.min_clients": 3, "run.rounds": 1}
-    fed = federation(changes=changes | {"uplink.predictor": True})
+    fed = federation(changes=changes | {"uplink.prediction": True})
     with logged(caplog):
         fed.run()
     assert "eden at 1 bit with error feedback and predictor" in caplog.text

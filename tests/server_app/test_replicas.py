@@ -118,7 +118,7 @@ def test_one_lost_reply_costs_no_residual_even_where_a_snapshot_follows(federati
 
 
 def test_guidance_and_predictor_follow_from_the_one_stream_and_eight_bytes_a_tensor(federation: Make) -> None:
-    fed = federation(changes={"uplink.predictor": True})
+    fed = federation(changes={"uplink.prediction": True})
     tasks: list[Message] = []
 
     def listen(task: Message, reply: Message | None) -> Message | None:
@@ -145,7 +145,7 @@ def test_guidance_and_predictor_follow_from_the_one_stream_and_eight_bytes_a_ten
 
 
 def test_coefficients_of_a_round_are_the_shares_of_the_mean_change_in_the_round_before(federation: Make) -> None:
-    fed = federation(changes={"uplink.predictor": True, "distillation.kind": "none", "run.keep_checkpoints": 9})
+    fed = federation(changes={"uplink.prediction": True, "distillation.kind": "none", "run.keep_checkpoints": 9})
     tasks: dict[int, TrainTask] = {}
 
     def listen(task: Message, reply: Message | None) -> Message | None:

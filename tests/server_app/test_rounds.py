@@ -78,7 +78,7 @@ def test_below_the_quorum_nothing_moves_and_nothing_is_lost(federation: Make) ->
 
 def test_below_the_quorum_the_predictor_stays_as_it_is(federation: Make) -> None:
     silent = {(3, node): (lambda task, reply: None) for node in (100, 101)}
-    changes = {"uplink.predictor": True, "federation.quorum": 2, "federation.deadline_s": 0.3}
+    changes = {"uplink.prediction": True, "federation.quorum": 2, "federation.deadline_s": 0.3}
     fed = federation(changes=changes, faults=silent)
     fed.run()
     lines = fed.lines()

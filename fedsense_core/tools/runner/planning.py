@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsense_core.config import Config, known_keys, resolve
+from fedsense_core.config import Config, check_key, resolve
 from fedsense_core.data import load_site
 from fedsense_core.data.partition.shares import client_names
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError, nearest
@@ -123,8 +123,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
         key = key.strip()
         if not equals:
             raise ConfigError(f"--set {pair!r} is not of the form key=value, such as train.local_steps=10")
-        if key not in known_keys():
-            raise ConfigError(f"unknown setting {key!r}.{nearest(key, known_keys())} `fedsense settings` lists them.")
+        check_key(key)
         if key in OWN_OPTIONS:
             raise ConfigError(f"{key} has an option of its own: {OWN_OPTIONS[key]} {text}")
         text = text.strip()

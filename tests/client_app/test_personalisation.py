@@ -15,7 +15,7 @@ from torch import Tensor
 from client_app.memory import ClientMemory, Slot
 from client_app.personalisation import OwnModels, blend, divergence
 from client_app.training import Outcome, Start, train_locally
-from fedsense_core.config import Config, RetentionSection, resolve
+from fedsense_core.config import Config, PersonalisationSection, resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
@@ -37,7 +37,7 @@ def test_divergence_is_the_mean_distance_of_the_encoders_matrices() -> None:
 
 @pytest.mark.parametrize(("threshold", "predictor"), [(2.0, 20.0), (3.0, 20.0), (3.5, 10.0)])
 def test_fedu_keeps_the_clients_predictor_where_encoders_are_far_apart(threshold: float, predictor: float) -> None:
-    settings = RetentionSection(kind="predictor", threshold=threshold)
+    settings = PersonalisationSection(kind="predictor", threshold=threshold)
     blended = blend(settings, GLOBAL, OwnModels(OWN), TABLE)
     assert blended.weights.tolist() == [*GLOBAL[:-1].tolist(), predictor]
     assert blended.share == (1.0 if predictor == 20 else 0.0)
@@ -45,7 +45,7 @@ def test_fedu_keeps_the_clients_predictor_where_encoders_are_far_apart(threshold
 
 
 def test_fedema_measures_lambda_once_and_then_keeps_more_of_what_is_farther_away() -> None:
-    settings = RetentionSection(kind="average", scaler=0.7)
+    settings = PersonalisationSection(kind="average", scaler=0.7)
     first = blend(settings, GLOBAL, OwnModels(OWN), TABLE)
     assert first.share == pytest.approx(0.7)
     assert first.scaler == pytest.approx(0.7 / 3)
@@ -58,21 +58,21 @@ def test_fedema_measures_lambda_once_and_then_keeps_more_of_what_is_farther_away
 
 
 def test_fedema_does_not_measure_lambda_on_equal_models() -> None:
-    blended = blend(RetentionSection(kind="average"), GLOBAL, OwnModels(GLOBAL), TABLE)
+    blended = blend(PersonalisationSection(kind="average"), GLOBAL, OwnModels(GLOBAL), TABLE)
     assert blended.scaler is None
     assert torch.equal(blended.weights, GLOBAL)
 
 
 @pytest.mark.parametrize("kind", ["predictor", "average"])
 def test_client_that_holds_nothing_starts_from_the_global_model(kind: str) -> None:
-    blended = blend(RetentionSection(kind=kind), GLOBAL, OwnModels(), TABLE)  # type: ignore[arg-type]
+    blended = blend(PersonalisationSection(kind=kind), GLOBAL, OwnModels(), TABLE)  # type: ignore[arg-type]
     assert torch.equal(blended.weights, GLOBAL)
     assert blended.share == 0.0
 
 
 def test_keeping_a_predictor_without_byol_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"retention\.kind = 'predictor'.*'simclr'.*train\.recipe = 'byol'"):
-        resolve({"retention.kind": "predictor"}, {})
+    with pytest.raises(ConfigError, match=r"personalisation\.kind = 'predictor'.*'simclr'.*train\.recipe = 'byol'"):
+        resolve({"personalisation.kind": "predictor"}, {})
 
 
 def own_of(weights: Tensor, distance: float) -> Tensor:
@@ -97,7 +97,7 @@ STILL = {"train__recipe": "byol", "train__learning_rate": 1e-13}
 
 
 def test_update_is_relative_to_the_global_model_not_to_the_blend() -> None:
-    config = tiny(**STILL, retention__kind="average", retention__scaler=0.25)
+    config = tiny(**STILL, personalisation__kind="average", personalisation__scaler=0.25)
     weights = TensorTable.of(model := build_model(config).double()).read(model)
     own = own_of(weights, 0.1)
     outcome, weights, shift = run(config, OwnModels(own), radius=0.05)
@@ -129,7 +129,7 @@ def test_kept_teacher_follows_the_model_without_the_shift_worked_by_hand() -> No
 
 
 def test_first_teacher_is_the_global_model_though_the_model_starts_elsewhere() -> None:
-    config = tiny(**STILL, train__teacher_decay=0.5, retention__kind="average", retention__scaler=1.0)
+    config = tiny(**STILL, train__teacher_decay=0.5, personalisation__kind="average", personalisation__scaler=1.0)
     model = build_model(config).double()
     table = TensorTable.of(model)
     weights = table.read(model)
