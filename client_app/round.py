@@ -29,8 +29,8 @@ from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
 from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.federated import FederatedSigreg, Offset
+from fedsense_core.ssl.federated import OFFSET, FederatedSigreg
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 
@@ -134,9 +134,7 @@ class Worker:
         return outcome
 
     def _federated_sigreg(self) -> FederatedSigreg | None:
-        data, directions = self.task.offset, self.config.train.sigreg_directions
-        offset = Offset.from_bytes(data, directions) if data else None
-        return FederatedSigreg.of(self.config, self.task.round, offset)
+        return FederatedSigreg.of(self.config, self.task.round, {OFFSET: self.task.offset})
 
     def _feed(self) -> Feed:
         generator = torch.Generator().manual_seed(self._seed("batches"))

@@ -25,8 +25,9 @@ from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe, StepLoss
+from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.sigreg import SigregStatistics
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
 
 
@@ -141,7 +142,7 @@ class _Training:
         self.optimiser.step((1 - self.momentum.share) * rate)
         self.momentum.repeat(rate)
         if self.teacher is not None:
-            self.teacher.follow(self.model)
+            self.teacher.ema_update(self.model)
         return ssl, alignment
 
     def outcome(self, ssl_loss: float, alignment_loss: float, examples: int) -> Outcome:

@@ -21,7 +21,7 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, run_folder
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from fedsense_core.tools.reporting.report import write_report
 from fedsense_core.tools.reporting.run_pictures import draw

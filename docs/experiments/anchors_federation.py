@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from client_app.training import Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import Config, resolve
-from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe, StepLoss
+from fedsense_core.ssl.recipe import Recipe
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted, Expected
 from server_app.aggregation.mean import weighted_mean
@@ -81,6 +81,20 @@ class Setting:
         )
 
 
+class RowLoss(Recipe):
+    """The loss of rows of numbers, without views."""
+
+    name = "rows"
+
+    def __init__(self, config: Config, compute: Loss) -> None:
+        super().__init__(config)
+        self.compute = compute
+
+    def loss(self, model: nn.Module, anchor: object, rows: Tensor, *_: object) -> StepLoss:
+        """Return the loss, and no alignment."""
+        return StepLoss(self.compute(model, rows), torch.zeros(()))
+
+
 class Federation:
     """Clients and a server on one machine; ``weights`` (N,) is the global model."""
 
@@ -88,10 +102,10 @@ class Federation:
         self, model: nn.Module, loss: Loss, clients: Sequence[Tensor], setting: Setting, seed: int, folder: Path
     ) -> None:
         self.model, self.clients, self.seed, self.folder = model, clients, seed, folder
-        self.recipe = Recipe(Augmentation(1), lambda net, anchor, rows, *_: StepLoss(loss(net, rows), torch.zeros(())))
         configs = {rows: setting.config(rows, seed) for rows in {len(client) for client in clients}}
         self.configs = [configs[len(client)] for client in clients]
         self.config = self.configs[0]
+        self.recipe = RowLoss(self.config, loss)
         self.codec = codec_of(self.config.uplink)
         self.outer = OuterOptimiser(self.config.outer)
         self.stream = Stream(0, seed, TensorTable.of(model), None)

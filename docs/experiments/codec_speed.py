@@ -37,7 +37,7 @@ from fedsense_core.config import resolve
 from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 Result = TypeVar("Result")

@@ -34,7 +34,7 @@ from fedsense_core.config import resolve
 from fedsense_core.data import Feed, draws, load_site, open_chips, sample_folder, sample_sites
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 CHIP = 64

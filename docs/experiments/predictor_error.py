@@ -38,7 +38,7 @@ from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction, restore
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import Distiller
 from server_app.outer_optimiser import OuterOptimiser

@@ -1,5 +1,5 @@
 """Methods are data: each preset is a handful of switches over the configuration tree, never a class
-(DESIGN, section 9)."""
+(`docs/method.md`, section 9)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ distillation."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import Field
 
@@ -52,6 +52,17 @@ class AggregationSection(Section):
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
 
+    @property
+    def averages(self) -> bool:
+        """Whether a mean of the clients' updates moves the model."""
+        match self.kind:
+            case "mean" | "l-dawa" | "l-dawa-normalised":
+                return True
+            case "none":
+                return False
+            case other:
+                assert_never(other)
+
 
 class OuterSection(Section):
     """What the server does with the mean update."""
@@ -63,9 +74,20 @@ class OuterSection(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """nesterov: momentum."""
 
+    @property
+    def adds_the_mean(self) -> bool:
+        """Whether the mean is added as it is, without a step of its own."""
+        match self.kind:
+            case "fedavg":
+                return True
+            case "nesterov":
+                return False
+            case other:
+                assert_never(other)
+
 
 class DistillationSection(Section):
-    """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
+    """Clients-to-server guidance on public imagery (`docs/method.md`, section 6)."""
 
     kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
     """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD;
@@ -88,4 +110,23 @@ class DistillationSection(Section):
     @property
     def asks_clients(self) -> bool:
         """Whether the clients' encoders are teachers; the controls do without."""
-        return self.kind in ("similarity", "ensemble", "multi-teacher")
+        match self.kind:
+            case "similarity" | "ensemble" | "multi-teacher":
+                return True
+            case "none" | "public-ssl" | "self":
+                return False
+            case other:
+                assert_never(other)
+
+    @property
+    def moves_the_model(self) -> bool:
+        """Whether the model learns anything from it that it does not hold already."""
+        match self.kind:
+            case "similarity" | "ensemble" | "multi-teacher" | "public-ssl":
+                return True
+            case "self":
+                return self.public_weight > 0
+            case "none":
+                return False
+            case other:
+                assert_never(other)

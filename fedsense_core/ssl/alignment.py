@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fedsense_core.models import PretrainingModel
 from fedsense_core.ssl.simclr import nt_xent
-from fedsense_core.ssl.step import Views, precise
+from fedsense_core.ssl.step import precise
+from fedsense_core.ssl.views import Views
 
 
 def representation_distance(model: PretrainingModel, anchor: PretrainingModel | None, views: Views) -> Tensor:

@@ -21,7 +21,7 @@ from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe
+from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.teacher import MovingTeacher
 from fedsense_core.tensors import TensorTable
 
@@ -52,11 +52,11 @@ class Student:
     keys: MovingTeacher | None
     """What a batch is compared with (ensemble)."""
 
-    def follow(self) -> None:
+    def ema_update(self) -> None:
         """Move the averages towards the model."""
         for average in (self.target, self.keys):
             if average is not None:
-                average.follow(self.model)
+                average.ema_update(self.model)
 
 
 def similarities(z_BD: Tensor, temperature: float) -> Tensor:
@@ -146,7 +146,7 @@ class Distiller:
 
         FLESD and FedMKD compare the outputs of their heads. Masked images train no projector.
         """
-        return self.settings.kind in ("ensemble", "multi-teacher") and self.config.train.recipe != "mae"
+        return self.settings.kind in ("ensemble", "multi-teacher") and not self.config.train.traits.masks
 
     @torch.no_grad()
     def look(self, model: PretrainingModel, weight: float) -> Teacher:
@@ -177,7 +177,7 @@ class Distiller:
                 loss = self._loss(student, teachers, rows, seed)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                student.follow()
+                student.ema_update()
                 total += float(loss.detach())
         return table.read(model).float(), total / self.settings.steps
 
@@ -239,7 +239,7 @@ class Distiller:
         """Return the self-supervised loss, averaged over chips; 0 where none is left to contrast
         another with."""
         # Alone of its kind, a chip has nothing but itself to be contrasted with.
-        fewest = 1 if self.config.train.recipe == "mae" else 2
+        fewest = self.config.train.traits.fewest_chips
         many = [part for part in parts if len(part) >= fewest]
         if not many:
             return torch.zeros((), device=self.device, requires_grad=True)

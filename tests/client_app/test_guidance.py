@@ -8,17 +8,17 @@ from copy import deepcopy
 import pytest
 import torch
 from federation import TINY, tiny
+from recipes import GivenLoss
 from torch import Tensor
 
 from client_app.guidance import Ascent, global_direction, shift
 from client_app.optimiser import inner_optimiser
 from client_app.training import Start, train_locally
 from fedsense_core.config import Config, GuidanceSection, resolve
-from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.ssl import Recipe, StepLoss, build_recipe
+from fedsense_core.ssl.recipe import Recipe, build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.radius import radii, ramp
 
@@ -294,11 +294,11 @@ def test_second_look_of_sam_sees_the_same_views() -> None:
     table = TensorTable.of(model := build_model(config))
     seen: list[Tensor] = []
 
-    def spy(model: PretrainingModel, anchor: object, x: Tensor, policy: Augmentation, g: torch.Generator) -> StepLoss:
+    def spy(model: PretrainingModel, x: Tensor, g: torch.Generator) -> Tensor:
         seen.append(torch.rand(3, generator=g))
-        return StepLoss(model.embed(x).square().mean(), x.new_zeros(()))
+        return model.embed(x).square().mean()
 
-    recipe = Recipe(Augmentation(16), spy)
+    recipe = GivenLoss(config, spy)
     train_locally(
         config, model, table, recipe, itertools.cycle(batches(torch.float32)), start_of(model, table, torch.float32)
     )

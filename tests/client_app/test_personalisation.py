@@ -19,7 +19,7 @@ from fedsense_core.config import Config, PersonalisationSection, resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 TABLE = TensorTable.from_shapes(

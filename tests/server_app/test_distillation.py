@@ -16,7 +16,7 @@ from fedsense_core.data import Batch, shipped_card
 from fedsense_core.errors import SiteError
 from fedsense_core.models import PretrainingModel, build_model
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import Distiller, Teacher, similarities, similarity_loss
 from server_app.outer_optimiser import OuterOptimiser

@@ -15,7 +15,8 @@ from torch import Tensor
 from fedsense_core.data import Batch, shipped_card
 from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.ssl import StepLoss, build_recipe
+from fedsense_core.ssl.recipe import build_recipe
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import (
     Distiller,

@@ -14,16 +14,13 @@ from fedsense_core.data import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.ssl.settings import RecipeSettings
 from fedsense_core.tools.analysis.imagery import PUBLIC
 
 LOSS_SETTINGS = (
-    "recipe",
+    # How a teacher moves, and what clients share, is no part of the loss at one model.
+    *(name for name in RecipeSettings.model_fields if name not in ("teacher_decay", "federated_sigreg")),
     "batch_size",
-    "temperature",
-    "views",
-    "sigreg_weight",
-    "sigreg_directions",
-    "mask_ratio",
     "band_subset",
 )
 """Settings of ``train`` that make the loss what it is."""

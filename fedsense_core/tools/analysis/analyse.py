@@ -25,7 +25,7 @@ from fedsense_core.models import build_model
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import KeptModels
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable, vector_norm
 from fedsense_core.tools.analysis.about import about_loss, about_run, config_of, models_of, notes_of, rounds_of
 from fedsense_core.tools.analysis.alignment import FEWEST_IMAGES, cka_matrix, gram

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedsense_core.data import Batch, shipped_card
 from fedsense_core.models import build_model
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from fedsense_core.tools.analysis.objective import Objective
 
