@@ -18,8 +18,11 @@ from local_grid import Fault, LocalGrid
 
 from client_app.app import app
 from fedsense_core.config import Config, resolve
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.protocol.replica import Replica
 from fedsense_core.run_folder import RunFolder
-from server_app.checkpoints import Checkpoints, ServerState
+from fedsense_core.state import as_bytes
+from server_app.checkpoints import Checkpoints
 from server_app.session import run_session
 
 SITES = ("alpha", "beta", "gamma")
@@ -74,6 +77,45 @@ def write_site(folder: Path, name: str, seed: int) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Checkpointed:
+    """What a checkpoint holds, by the names that tests use."""
+
+    state: dict[str, Any]
+
+    @property
+    def weights(self) -> torch.Tensor:
+        weights: torch.Tensor = self.state["weights"]
+        return weights
+
+    @property
+    def round(self) -> int:
+        return int(self.state["round"])
+
+    @property
+    def run_id(self) -> int:
+        return int(self.state["run_id"])
+
+    @property
+    def replica(self) -> Replica:
+        return Replica(**self.state["broadcaster"]["replica"])
+
+    @property
+    def statistics(self) -> dict[str, SensorStatistics]:
+        shared = self.state["sensor-statistics"]
+        return {site: SensorStatistics.from_bytes(as_bytes(tensor)) for site, tensor in shared.items()}
+
+    @property
+    def outer_momentum(self) -> torch.Tensor:
+        momentum: torch.Tensor = self.state["outer"]["momentum"]
+        return momentum
+
+    @property
+    def last_norms(self) -> torch.Tensor:
+        norms: torch.Tensor = self.state["radius"]["last_norms"]
+        return norms
+
+
 @dataclass
 class Federation:
     """One run of the tiny federation; make another with the same folder to continue it."""
@@ -110,12 +152,12 @@ class Federation:
     def folder(self) -> RunFolder:
         return RunFolder(self.root / "run")
 
-    def state(self) -> ServerState:
-        """Return the newest checkpoint."""
-        path = self.folder.checkpoints
-        found = Checkpoints(path, resolve(self.run_config).digest).newest()
+    def state(self, server_round: int | None = None) -> Checkpointed:
+        """Return the newest checkpoint, or that of a round."""
+        checkpoints = Checkpoints(self.folder.checkpoints, resolve(self.run_config).digest)
+        found = checkpoints.newest() if server_round is None else checkpoints.of_round(server_round)
         assert found is not None
-        return found
+        return Checkpointed(found)
 
     def node(self, site: str) -> int:
         """Return the node id of a site."""

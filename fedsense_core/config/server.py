@@ -33,6 +33,9 @@ class UplinkSection(CodecSection):
     prediction: bool = False
     """Code the update less γ_l m̂_l, the part of it that server and clients both expect from
     earlier rounds."""
+    clip: float = Field(0.0, ge=0)
+    """Largest Euclidean norm of an update before it is coded; what is longer is scaled down. 0 is
+    no limit."""
 
 
 class DownlinkSection(CodecSection):

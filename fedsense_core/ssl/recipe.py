@@ -108,7 +108,7 @@ class Recipe(ABC):
 
 def recipe_class(name: str) -> type[Recipe]:
     """Return the recipe of a name. Raises LookupError where there is none."""
-    return implementation("fedsense_core.ssl", name, Recipe)  # type: ignore[type-abstract]
+    return implementation("fedsense_core.ssl", name, Recipe)
 
 
 def build_recipe(config: Config, federated: FederatedSigreg | None = None) -> Recipe:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from federation import Federation, tiny
 
-from client_app.personalisation import OwnModels
+from client_app.personalisation import PersonalModels
 from client_app.training import Start, train_locally
 from fedsense_core.models import build_model
 from fedsense_core.protocol.replica import Replica
@@ -29,10 +29,10 @@ def train_on(device: str, precision: str, **changes: Any) -> tuple[float, torch.
     table = TensorTable.of(model)
     weights = table.read(model)
     momentum = 1e-3 * torch.randn(table.numel, generator=torch.Generator().manual_seed(1)) * bool(changes)
-    own = OwnModels(weights + momentum) if changes else OwnModels()
+    own = PersonalModels(weights + momentum) if changes else PersonalModels()
     radii = torch.full((len(table),), 0.05 * bool(changes))
     start = Start(
-        1 + bool(changes), Replica(1, weights, momentum), radii, seed=0, steps_done=8 * bool(changes), own=own
+        1 + bool(changes), Replica(1, weights, momentum), radii, seed=0, steps_done=8 * bool(changes), personal=own
     )
     generator = torch.Generator().manual_seed(0)
     data = [torch.randn(32, 3, 16, 16, generator=generator) for _ in range(8)]

@@ -13,7 +13,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from client_app.memory import ClientMemory, Slot
-from client_app.personalisation import OwnModels, blend, divergence
+from client_app.personalisation import PersonalModels, divergence, personalised_start
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, PersonalisationSection, resolve
 from fedsense_core.errors import ConfigError
@@ -38,7 +38,7 @@ def test_divergence_is_the_mean_distance_of_the_encoders_matrices() -> None:
 @pytest.mark.parametrize(("threshold", "predictor"), [(2.0, 20.0), (3.0, 20.0), (3.5, 10.0)])
 def test_fedu_keeps_the_clients_predictor_where_encoders_are_far_apart(threshold: float, predictor: float) -> None:
     settings = PersonalisationSection(kind="predictor", threshold=threshold)
-    blended = blend(settings, GLOBAL, OwnModels(OWN), TABLE)
+    blended = personalised_start(settings, GLOBAL, PersonalModels(OWN), TABLE)
     assert blended.weights.tolist() == [*GLOBAL[:-1].tolist(), predictor]
     assert blended.share == (1.0 if predictor == 20 else 0.0)
     assert GLOBAL[-1] == 10.0  # the global model itself is left alone
@@ -46,26 +46,26 @@ def test_fedu_keeps_the_clients_predictor_where_encoders_are_far_apart(threshold
 
 def test_fedema_measures_lambda_once_and_then_keeps_more_of_what_is_farther_away() -> None:
     settings = PersonalisationSection(kind="average", scaler=0.7)
-    first = blend(settings, GLOBAL, OwnModels(OWN), TABLE)
+    first = personalised_start(settings, GLOBAL, PersonalModels(OWN), TABLE)
     assert first.share == pytest.approx(0.7)
     assert first.scaler == pytest.approx(0.7 / 3)
     assert torch.allclose(first.weights, 0.7 * OWN + 0.3 * GLOBAL)
-    half = blend(settings, GLOBAL, OwnModels(GLOBAL + (OWN - GLOBAL) / 2, first.scaler), TABLE)
+    half = personalised_start(settings, GLOBAL, PersonalModels(GLOBAL + (OWN - GLOBAL) / 2, first.scaler), TABLE)
     assert half.share == pytest.approx(0.35)
-    twice = blend(settings, GLOBAL, OwnModels(GLOBAL + 2 * (OWN - GLOBAL), half.scaler), TABLE)
+    twice = personalised_start(settings, GLOBAL, PersonalModels(GLOBAL + 2 * (OWN - GLOBAL), half.scaler), TABLE)
     assert twice.share == 1.0  # min(1, 1.4)
     assert twice.scaler == first.scaler
 
 
 def test_fedema_does_not_measure_lambda_on_equal_models() -> None:
-    blended = blend(PersonalisationSection(kind="average"), GLOBAL, OwnModels(GLOBAL), TABLE)
+    blended = personalised_start(PersonalisationSection(kind="average"), GLOBAL, PersonalModels(GLOBAL), TABLE)
     assert blended.scaler is None
     assert torch.equal(blended.weights, GLOBAL)
 
 
 @pytest.mark.parametrize("kind", ["predictor", "average"])
 def test_client_that_holds_nothing_starts_from_the_global_model(kind: str) -> None:
-    blended = blend(PersonalisationSection(kind=kind), GLOBAL, OwnModels(), TABLE)  # type: ignore[arg-type]
+    blended = personalised_start(PersonalisationSection(kind=kind), GLOBAL, PersonalModels(), TABLE)  # type: ignore[arg-type]
     assert torch.equal(blended.weights, GLOBAL)
     assert blended.share == 0.0
 
@@ -79,14 +79,14 @@ def own_of(weights: Tensor, distance: float) -> Tensor:
     return weights + distance * torch.randn(weights.shape, generator=torch.Generator().manual_seed(7)).to(weights)
 
 
-def run(config: Config, own: OwnModels, radius: float = 0.0) -> tuple[Outcome, Tensor, Tensor]:
+def run(config: Config, own: PersonalModels, radius: float = 0.0) -> tuple[Outcome, Tensor, Tensor]:
     """Train one round in float64 and return what it leaves, the global weights, and the shift."""
     model = build_model(config).double()
     table = TensorTable.of(model)
     weights = table.read(model)
     generator = torch.Generator().manual_seed(1)
     momentum = torch.randn(weights.shape, generator=generator).double()
-    start = Start(2, Replica(2, weights, momentum), torch.full((len(table),), radius), 5, 4, own=own)
+    start = Start(2, Replica(2, weights, momentum), torch.full((len(table),), radius), 5, 4, personal=own)
     batches = [torch.randn(4, 3, 16, 16, generator=generator).double() for _ in range(config.train.local_steps)]
     outcome = train_locally(config, model, table, build_recipe(config), iter(batches), start)
     return outcome, weights, table.read(model) - weights - outcome.delta
@@ -100,17 +100,17 @@ def test_update_is_relative_to_the_global_model_not_to_the_blend() -> None:
     config = tiny(**STILL, personalisation__kind="average", personalisation__scaler=0.25)
     weights = TensorTable.of(model := build_model(config).double()).read(model)
     own = own_of(weights, 0.1)
-    outcome, weights, shift = run(config, OwnModels(own), radius=0.05)
+    outcome, weights, shift = run(config, PersonalModels(own), radius=0.05)
     assert float(shift.norm()) > 0
     assert torch.allclose(outcome.delta, 0.25 * (own - weights), atol=1e-8)
-    assert outcome.own.trained is not None
-    assert torch.allclose(outcome.own.trained, weights + outcome.delta, atol=1e-12)  # kept without the shift
-    assert outcome.retained == pytest.approx(0.25)
+    assert outcome.personal.trained is not None
+    assert torch.allclose(outcome.personal.trained, weights + outcome.delta, atol=1e-12)  # kept without the shift
+    assert outcome.personal_share == pytest.approx(0.25)
 
 
 def test_nothing_is_kept_where_the_method_keeps_nothing() -> None:
-    outcome, _, _ = run(tiny(), OwnModels())
-    assert outcome.own == OwnModels()
+    outcome, _, _ = run(tiny(), PersonalModels())
+    assert outcome.personal == PersonalModels()
 
 
 def named(model: PretrainingModel) -> dict[str, Tensor]:
@@ -121,10 +121,10 @@ def test_kept_teacher_follows_the_model_without_the_shift_worked_by_hand() -> No
     """ξ ← τ ξ + (1-τ) w, twice, from a kept ξ of w + 1 and a model that stands still."""
     config = tiny(**STILL, train__teacher_decay=0.5)
     at = named(build_model(config).double())
-    outcome, _, shift = run(config, OwnModels(teacher={name: p + 1 for name, p in at.items()}), radius=0.05)
+    outcome, _, shift = run(config, PersonalModels(teacher={name: p + 1 for name, p in at.items()}), radius=0.05)
     assert float(shift.norm()) > 0
-    assert set(outcome.own.teacher) == {name for name in at if not name.startswith("predictor.")}
-    for name, kept in outcome.own.teacher.items():
+    assert set(outcome.personal.teacher) == {name for name in at if not name.startswith("predictor.")}
+    for name, kept in outcome.personal.teacher.items():
         assert torch.allclose(kept, at[name] + 0.25, atol=1e-8), name
 
 
@@ -133,23 +133,23 @@ def test_first_teacher_is_the_global_model_though_the_model_starts_elsewhere() -
     model = build_model(config).double()
     table = TensorTable.of(model)
     weights = table.read(model)
-    outcome, _, _ = run(config, OwnModels(own := own_of(weights, 0.1)), radius=0.05)
+    outcome, _, _ = run(config, PersonalModels(own := own_of(weights, 0.1)), radius=0.05)
     for name, expected in table.unflatten(0.25 * weights + 0.75 * own).items():
         if not name.startswith("predictor."):
-            assert torch.allclose(outcome.own.teacher[name], expected, atol=1e-8), name
+            assert torch.allclose(outcome.personal.teacher[name], expected, atol=1e-8), name
 
 
 def test_own_models_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
-    own = OwnModels(torch.randn(5), 0.1 + 0.2, {"encoder.w": torch.randn(2, 2)})
+    own = PersonalModels(torch.randn(5), 0.1 + 0.2, {"encoder.w": torch.randn(2, 2)})
     memory = ClientMemory(tmp_path, 1)
-    memory.keep(Slot(1, Replica.first(torch.zeros(5)), own=own))
+    memory.keep(Slot(1, Replica.first(torch.zeros(5)), personal=own))
     slot = memory.recall(1)
     assert slot is not None
-    assert slot.own.trained is not None
+    assert slot.personal.trained is not None
     assert own.trained is not None
-    assert same_bits(slot.own.trained, own.trained)
-    assert slot.own.scaler == own.scaler
-    assert same_bits(slot.own.teacher["encoder.w"], own.teacher["encoder.w"])
+    assert same_bits(slot.personal.trained, own.trained)
+    assert slot.personal.scaler == own.scaler
+    assert same_bits(slot.personal.teacher["encoder.w"], own.teacher["encoder.w"])
 
 
 def test_fedema_coded_both_ways_continues_after_a_kill_to_the_same_bits(federation: Callable[..., Federation]) -> None:
@@ -175,6 +175,6 @@ def test_fedema_coded_both_ways_continues_after_a_kill_to_the_same_bits(federati
     for site in SITES:
         slot = ClientMemory(whole.folder.path / "clients" / site, whole.state().run_id).recall(2)
         assert slot is not None
-        assert slot.own.scaler is not None
-        assert slot.own.teacher
-        assert slot.own.trained is not None
+        assert slot.personal.scaler is not None
+        assert slot.personal.teacher
+        assert slot.personal.trained is not None

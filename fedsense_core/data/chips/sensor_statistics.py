@@ -10,13 +10,17 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
+from fedsense_core.config import Config
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.schema import Site, Source
 from fedsense_core.data.sites.sensors import shipped_card
+from fedsense_core.protocol.side_channels import SideChannel
+from fedsense_core.state import State, as_bytes, as_tensor
 
 MOST_BYTES = 64 << 20
 """Largest text of statistics that is read from another party."""
@@ -91,6 +95,46 @@ class SensorStatistics:
         if not engine.eof or not isinstance(fields, dict) or not all(isinstance(one, dict) for one in fields.values()):
             raise ValueError("statistics are a table of sensors and bands, no longer than they say")
         return cls({str(name): _bands_of(str(name), bands) for name, bands in fields.items()})
+
+
+class SharedStatistics(SideChannel):
+    """Statistics that sites share with their handshake (``data.share_statistics``), by site: one
+    that comes again is not counted twice."""
+
+    name = "sensor-statistics"
+    carried_by = "handshake"
+    limit = MOST_BYTES
+
+    def __init__(self, config: Config) -> None:
+        self.by_site: dict[str, SensorStatistics] = {}
+
+    @property
+    def merged(self) -> SensorStatistics:
+        """Those of all sites together."""
+        return reduce(SensorStatistics.merge, self.by_site.values(), SensorStatistics())
+
+    def judge(self, attachment: bytes, examples: float) -> SensorStatistics:
+        """Read the statistics of a site, whoever sent them. Raises ValueError for anything else."""
+        return SensorStatistics.from_bytes(attachment)
+
+    def accept(self, judged: Mapping[str, SensorStatistics]) -> None:
+        """Take what a site says now; a site that says nothing any more is forgotten."""
+        for site, statistics in judged.items():
+            self.drop(site)
+            if statistics.sensors:
+                self.by_site[site] = statistics
+
+    def drop(self, site: str) -> None:
+        """Forget the statistics of a site."""
+        self.by_site.pop(site, None)
+
+    def state_dict(self) -> State:
+        """Return the statistics by site, each as bytes."""
+        return {site: as_tensor(statistics.to_bytes()) for site, statistics in self.by_site.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the statistics of a checkpoint."""
+        self.by_site = {site: SensorStatistics.from_bytes(as_bytes(tensor)) for site, tensor in state.items()}
 
 
 def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:

@@ -13,7 +13,7 @@ from fedsense_core.config import Config
 from fedsense_core.data import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.ssl.settings import RecipeSettings
 from fedsense_core.tools.analysis.imagery import PUBLIC
 
@@ -56,7 +56,7 @@ def models_of(run: RunFolder, config: Config) -> Path:
     raise CheckpointError(f"{run.path} has no models/ to analyse: {why}.")
 
 
-def about_run(config: Config, run: RunFolder, kept: KeptModels) -> dict[str, Any]:
+def about_run(config: Config, run: RunFolder, kept: Snapshots) -> dict[str, Any]:
     """Return what was run."""
     return {
         "folder": run.path.name,

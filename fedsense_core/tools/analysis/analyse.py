@@ -23,7 +23,7 @@ from fedsense_core.errors import CheckpointError
 from fedsense_core.evaluation.embedding import resize
 from fedsense_core.models import build_model
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable, vector_norm
@@ -59,7 +59,7 @@ def analyse_run(
     run = RunFolder.open(Path(folder))
     config = config_of(run)
     model = build_model(config)
-    kept = KeptModels(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
+    kept = Snapshots(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
     held, own = imagery_of(config, run)
     per_client = options.batches if own else options.batches * max(1, len(kept))
     batches = batches_of(held, config, per_client, options.seed)
@@ -77,7 +77,7 @@ def analyse_run(
 class _Analysis:
     """One analysis of one set of models under one loss."""
 
-    def __init__(self, options: AnalysisOptions, kept: KeptModels, objective: Objective, view_size: int) -> None:
+    def __init__(self, options: AnalysisOptions, kept: Snapshots, objective: Objective, view_size: int) -> None:
         self.options = options
         self.kept = kept
         self.objective = objective

@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from client_app.memory import ClientMemory
 from fedsense_core.errors import ConfigError, FedSenseError
-from server_app import cohort as gathering
+from server_app import cohort
 
 Make = Callable[..., Federation]
 
@@ -39,16 +39,16 @@ def test_task_that_the_superlink_did_not_take_is_named(federation: Make, lost: s
 def test_mute_node_delays_the_first_round_only_and_is_asked_once(
     federation: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "HELLO_GRACE_S", 0.3)
+    monkeypatch.setattr(cohort, "HANDSHAKE_GRACE_S", 0.3)
     fed = federation(changes={"run.rounds": 3, "federation.min_clients": 2})
-    hellos: list[int] = []
+    handshakes: list[int] = []
 
     def mute(task: Message, reply: Message | None) -> None:
-        hellos.append(1)
+        handshakes.append(1)
 
     fed.grid.faults = {(0, fed.node("gamma")): mute}
     fed.run()
-    assert hellos == [1]
+    assert handshakes == [1]
     assert all(line["accepted"] == ["alpha", "beta"] for line in fed.lines())
 
 
@@ -104,7 +104,7 @@ def test_participation_of_a_half_keeps_the_residual(federation: Make, caplog: py
     fed = federation(changes=changes | {"uplink.prediction": True})
     with logged(caplog):
         fed.run()
-    assert "eden at 1 bit with error feedback and predictor" in caplog.text
+    assert "eden at 1 bit with error feedback and prediction" in caplog.text
     assert "below a half" not in caplog.text
     run_id = fed.state().run_id
     memories = [ClientMemory(fed.folder.path / "clients" / site, run_id) for site in fed.lines()[0]["accepted"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction, restore
+from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 
@@ -63,9 +63,8 @@ def test_prediction_is_each_tensors_share_of_the_momentum_in_exact_products() ->
 
 
 def test_nothing_is_predicted_while_every_coefficient_is_zero() -> None:
-    momentum, update = momentum_and_update()
+    momentum, _ = momentum_and_update()
     assert prediction(torch.zeros(5), momentum, TABLE) is None
-    assert restore(update, None) is update
 
 
 @pytest.mark.parametrize("gammas", [torch.ones(4), torch.tensor([1.0, 1.0, 1.0, 1.0, float("nan")])])
