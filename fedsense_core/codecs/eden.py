@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs import compiled, gpu
+from fedsense_core.codecs import compiled
 from fedsense_core.codecs.blockwise import BlockwiseCodec, Bytes
 from fedsense_core.codecs.codebooks import HALF_CODEBOOKS, codebook
 from fedsense_core.codecs.hadamard import BLOCK
@@ -55,10 +55,6 @@ class Eden(BlockwiseCodec):
         book = codebook(run.bits)
         if compiled.can_encode(source):
             compiled.encode_eden(source, layout.places(run.blocks, seed), book, unbiased, codes, scales_K)
-            return
-        if gpu.can_encode(source):
-            found, scales = gpu.encode_eden(source, layout.places(run.blocks, seed), book, run.bits, unbiased)
-            codes[:], scales_K[:] = found.cpu().numpy(), scales.cpu()
             return
         for chunk in layout.chunks(run.blocks):
             rotated = RotatedRows.of(chunk, source, seed)
