@@ -16,7 +16,7 @@ from client_app.memory import ClientMemory, Slot
 from client_app.personalisation import OwnModels
 from client_app.training import Outcome, Start, train_locally
 from client_app.uplink.feedback import Uplink, still_owed
-from fedsense_core.codecs import codec_of
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config, resolve
 from fedsense_core.data import Feed, draws
 from fedsense_core.device import chosen_device

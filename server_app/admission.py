@@ -16,7 +16,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedsense_core.codecs import Codec
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.config import Config
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.protocol.broadcast import Stream

@@ -18,8 +18,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedsense_core.codecs import Codec, codec_of, compiled
-from fedsense_core.config import SCALED_CODECS, Config
+from fedsense_core.codecs.codec import Codec, codec_class, codec_of
+from fedsense_core.codecs.kernels import launch
+from fedsense_core.config import Config
 from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import PretrainingModel
@@ -97,7 +98,8 @@ class FedSense(Strategy):
         log(INFO, "\t├── guidance: %s%s; alignment: %g", config.guidance.kind, radius, config.alignment_weight)
         up = f"{_codec_text(self.codec)} {_feedback_text(config)}"
         log(INFO, "\t├── up: %s, down: %s", up, _codec_text(self.broadcaster.codec))
-        if "trellis" in (self.codec.name, self.broadcaster.codec.name) and not compiled.is_available():
+        slow = self.codec.slow_without_numba or self.broadcaster.codec.slow_without_numba
+        if slow and not launch.is_available():
             log(WARNING, "\t├── numba is not installed: the trellis search takes twenty times as long without it")
         if config.retention.kind != "none":
             log(INFO, "\t├── clients keep of their own model: %s", config.retention.kind)
@@ -371,12 +373,13 @@ def _feedback_text(config: Config) -> str:
         why = f"federation.participation {share:g} is below a half" if share < 0.5 else f"{codec} would owe without end"
         if config.aggregation.kind == "none":
             why = "without aggregation rounds do not add up"
-        text += f" ({why}: {'unbiased scale' if codec in SCALED_CODECS else 'nothing else changes'}, no residual)"
+        scale = "unbiased scale" if codec_class(codec).has_unbiased_scale else "nothing else changes"
+        text += f" ({why}: {scale}, no residual)"
     return text
 
 
 def _codec_text(codec: Codec) -> str:
-    return f"{codec.name} at {codec.bits} bit{', water-filling' if getattr(codec, 'waterfill', False) else ''}"
+    return f"{codec.name} at {codec.bits} bit{', water-filling' if codec.waterfill else ''}"
 
 
 def _to_arrays(weights: Tensor) -> ArrayRecord:

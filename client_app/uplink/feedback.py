@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from client_app.memory import Slot
-from fedsense_core.codecs import Codec
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.protocol.messages import TrainTask
 from fedsense_core.protocol.prediction import restore
 from fedsense_core.tensors import TensorTable

@@ -1,5 +1,6 @@
-"""Codecs turn a flat update into few bytes and back."""
+"""Codecs turn a flat update into few bytes and back. ``codec.py`` says what one is and finds it by
+name; ``eden.py`` is the one to read first."""
 
-from fedsense_core.codecs.registry import CODECS, Codec, codec_by_id, codec_of, get_codec
-
-__all__ = ["CODECS", "Codec", "codec_by_id", "codec_of", "get_codec"]
+# First of all: the tree of settings holds this room's ``CodecSection``. Without this line,
+# importing ``settings`` before ``fedsense_core.config`` would run in a circle. Neither needs torch.
+import fedsense_core.config  # noqa: F401

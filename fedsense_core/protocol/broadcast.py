@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from fedsense_core.codecs import Codec, codec_by_id, get_codec
+from fedsense_core.codecs.codec import Codec, codec_by_id, get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, byte_view, pack, unpack
 from fedsense_core.protocol.replica import Replica

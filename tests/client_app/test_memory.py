@@ -16,7 +16,7 @@ from client_app.memory import ClientMemory, Slot
 from client_app.round import Worker
 from client_app.training import Outcome
 from client_app.uplink.feedback import Uplink
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import build_model
