@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 from mutations import PLAIN, Mutated, Original, mutate, mutations_of
 
-from fedsense_core.codecs.codec import Codec, every_codec, get_codec
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.config import resolve
 from fedsense_core.errors import Rejected
 from fedsense_core.protocol.broadcast import Stream

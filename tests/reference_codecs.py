@@ -10,10 +10,10 @@ from torch import Tensor
 from fedsense_core.codecs.float8 import Float8
 from fedsense_core.codecs.int8 import Int8
 from fedsense_core.codecs.qsgd import Qsgd
+from fedsense_core.codecs.reference import ReferenceCodec
 from fedsense_core.codecs.sign import Sign
 from fedsense_core.codecs.ternary import Ternary
 from fedsense_core.codecs.topk import TopK
-from fedsense_core.codecs.reference import ReferenceCodec
 from fedsense_core.tensors import TensorTable
 
 QSGD = [Qsgd(bits) for bits in range(2, 9)]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from fedsense_core.codecs.codec import trellis_codebooks
+from fedsense_core.codecs import trellis_codebooks
 from fedsense_core.codecs.kernels.numba_kernels import forward
 from fedsense_core.codecs.viterbi import TAIL
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsense_core.codecs.kernels import launch
 from fedsense_core.codecs.eden import Eden
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.tensors import TensorTable
 

@@ -30,10 +30,10 @@ from fedsense_core.codecs.codec import codec_by_id, every_codec, get_codec
 from fedsense_core.codecs.float8 import Float8
 from fedsense_core.codecs.int8 import Int8
 from fedsense_core.codecs.qsgd import Qsgd
+from fedsense_core.codecs.reference import ReferenceCodec, uniform
 from fedsense_core.codecs.sign import Sign
 from fedsense_core.codecs.ternary import Ternary
 from fedsense_core.codecs.topk import TopK
-from fedsense_core.codecs.reference import ReferenceCodec, uniform
 from fedsense_core.errors import ConfigError, FrameError
 from fedsense_core.tensors import TensorTable
 

@@ -28,10 +28,10 @@ from torch import Tensor
 from fedsense_core.codecs.float8 import Float8, codes_of, levels_of_codes
 from fedsense_core.codecs.int8 import Int8
 from fedsense_core.codecs.qsgd import Qsgd
+from fedsense_core.codecs.reference import ReferenceCodec
 from fedsense_core.codecs.sign import Sign
 from fedsense_core.codecs.ternary import Ternary
 from fedsense_core.codecs.topk import TopK, kept_of_block
-from fedsense_core.codecs.reference import ReferenceCodec
 
 
 @every_distribution

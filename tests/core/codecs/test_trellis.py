@@ -13,8 +13,8 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from fedsense_core.codecs.kernels import launch
-from fedsense_core.codecs.rotation import signs
 from fedsense_core.codecs.packing import pack_codes
+from fedsense_core.codecs.rotation import signs
 from fedsense_core.codecs.trellis import Trellis, windows
 from fedsense_core.codecs.trellis_codebooks import STATE_BITS, TRELLIS_BITS, trellis_codebook
 from fedsense_core.codecs.viterbi import backward, best_states, forward

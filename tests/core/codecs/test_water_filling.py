@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.codecs.codec import Codec, get_codec
-from fedsense_core.codecs.water_filling import allocate, energies
-from fedsense_core.codecs.eden import DISTORTION
 from fedsense_core.codecs.block_format import BlockLayout
+from fedsense_core.codecs.codec import Codec, get_codec
+from fedsense_core.codecs.eden import DISTORTION
+from fedsense_core.codecs.water_filling import allocate, energies
 from fedsense_core.config import resolve
 from fedsense_core.errors import ConfigError, FrameError
 from fedsense_core.tensors import TensorTable
