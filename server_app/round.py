@@ -16,7 +16,7 @@ from flwr.common.logger import log
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsense_core.codecs.registry import Codec, codec_of
+from fedsense_core.codecs.codec import Codec, codec_of
 from fedsense_core.config import Config
 from fedsense_core.errors import Rejected
 from fedsense_core.fingerprint import source_digest

@@ -17,7 +17,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedsense_core.codecs.registry import codec_of
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models.pretraining import PretrainingModel

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from logging import INFO, WARNING
 
-from fedsense_core.codecs import compiled
-from fedsense_core.codecs.registry import Codec, codec_of
-from fedsense_core.config import SCALED_CODECS, Config
+from fedsense_core.codecs.codec import Codec, codec_class, codec_of
+from fedsense_core.codecs.kernels import launch
+from fedsense_core.config import Config
 
 
 def summary_lines(config: Config, parameters: int) -> Iterator[tuple[int, str]]:
@@ -20,7 +20,7 @@ def summary_lines(config: Config, parameters: int) -> Iterator[tuple[int, str]]:
     yield INFO, f"├── {config.model.architecture}: {parameters:,} parameters travel"
     yield INFO, f"├── guidance: {config.guidance.kind}{radius}; alignment: {config.alignment_weight:g}"
     yield INFO, f"├── up: {_codec_text(up)} {_feedback_text(config)}, down: {_codec_text(down)}"
-    if "trellis" in (up.name, down.name) and not compiled.is_available():
+    if (up.slow_without_numba or down.slow_without_numba) and not launch.is_available():
         yield WARNING, "├── numba is not installed: the trellis search takes twenty times as long without it"
     if config.personalisation.kind != "none":
         yield INFO, f"├── personalisation: {config.personalisation.kind}"
@@ -40,9 +40,10 @@ def _feedback_text(config: Config) -> str:
             why = f"the residual of {codec} would grow without end"
         if config.aggregation.kind == "none":
             why = "without aggregation rounds do not add up"
-        text += f" ({why}: {'unbiased scale' if codec in SCALED_CODECS else 'nothing else changes'}, no residual)"
+        scale = "unbiased scale" if codec_class(codec).has_unbiased_scale else "nothing else changes"
+        text += f" ({why}: {scale}, no residual)"
     return text + clip
 
 
 def _codec_text(codec: Codec) -> str:
-    return f"{codec.name} at {codec.bits} bit{', water-filling' if getattr(codec, 'waterfill', False) else ''}"
+    return f"{codec.name} at {codec.bits} bit{', water-filling' if codec.waterfill else ''}"

@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 from mutations import PLAIN, Mutated, Original, mutate, mutations_of
 
-from fedsense_core.codecs import CODECS, Codec, get_codec
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.config import resolve
 from fedsense_core.errors import Rejected
 from fedsense_core.protocol.broadcast import Stream
@@ -224,7 +224,7 @@ def courts(spool: Path, every_codec: bool = False) -> list[Court]:
     ]
     chosen = [get_codec(*one) for one in [*few, ("none", 32), ("topk", 1), ("ternary", 2), ("float8", 8)]]
     if every_codec:
-        chosen = [codec for variants in CODECS.values() for codec in variants]
+        chosen = [codec for codec in every_codec() if not codec.waterfill]
     found = [Court(codec, spool / str(i)) for i, codec in enumerate(chosen)]
     found.append(Court(get_codec("none", 32), spool / "model", kind=FrameKind.MODEL))
     found.append(Court(get_codec("eden", 1), spool / "predicted", predicted=numbers(TABLE, 0.5)))

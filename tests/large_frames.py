@@ -15,7 +15,7 @@ import numpy as np
 from judging import SLOWEST, Court, usual_seconds
 from mutations import Mutated, mutate
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Accepted

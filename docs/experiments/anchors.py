@@ -29,7 +29,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from fedsense_core.codecs import Codec
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.errors import ConfigError

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client_app.training import Start, train_locally
-from fedsense_core.codecs import codec_of
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config, resolve
 from fedsense_core.models import PretrainingModel
 from fedsense_core.protocol.broadcast import Stream

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from client_app.training import Outcome, Start, train_locally
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config, resolve
 from fedsense_core.data import Batch, Chips, batches_of, load_site, open_chips, sample_public, sample_sites
 from fedsense_core.models import build_model

@@ -7,24 +7,20 @@ from fedsense_core.config.run import AdmissionSection, FederationSection, RunSec
 from fedsense_core.config.section import AsTuple, Section
 from fedsense_core.config.server import (
     AggregationSection,
-    CodecSection,
     DistillationSection,
     DownlinkSection,
     OuterSection,
     UplinkSection,
 )
-from fedsense_core.config.tree import FREE_KEYS, SCALED_CODECS, UNBIASED_CODECS, Config
+from fedsense_core.config.tree import FREE_KEYS, Config
 
 __all__ = [
     "FREE_KEYS",
     "FROM_PRESET",
-    "SCALED_CODECS",
-    "UNBIASED_CODECS",
     "AdmissionSection",
     "AggregationSection",
     "AlignmentSection",
     "AsTuple",
-    "CodecSection",
     "Config",
     "DataSection",
     "DistillationSection",

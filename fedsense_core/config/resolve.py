@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from fedsense_core.config.presets import preset
 from fedsense_core.config.section import Section
-from fedsense_core.config.tree import UNBIASED_CODECS, Config
+from fedsense_core.config.tree import Config
 from fedsense_core.errors import ConfigError, nearest
 
 FROM_PRESET = "preset"
@@ -75,9 +75,10 @@ def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = 
 
 
 def _check_codecs(config: Config) -> None:
-    from fedsense_core.codecs import codec_of  # here, because it takes a second that listing settings does not need
+    # Here, because it takes a second that listing settings does not need.
+    from fedsense_core.codecs.codec import codec_class, codec_of
 
-    if config.downlink.codec in UNBIASED_CODECS:
+    if not codec_class(config.downlink.codec).feedback_allowed:
         raise ConfigError(
             f"wrong configuration: downlink.codec = {config.downlink.codec!r}: a broadcast carries on what earlier "
             "ones lost, which grows without end under an unbiased codec. Use eden or trellis"

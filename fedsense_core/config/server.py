@@ -7,21 +7,8 @@ from typing import Literal, assert_never
 
 from pydantic import Field
 
+from fedsense_core.codecs.settings import CodecSection
 from fedsense_core.config.section import Section
-
-
-class CodecSection(Section):
-    """How a vector is coded."""
-
-    codec: Literal["none", "bf16", "eden", "trellis", "sign", "qsgd", "ternary", "topk", "float8", "int8"] = "eden"
-    """Codec name."""
-    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 1
-    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
-    state_bits: Literal[8, 10, 12] = 8
-    """trellis: bits of state; each one more halves the speed of encoding."""
-    waterfill: bool = False
-    """Deal the bits out over the tensors of each vector, where they remove the most error (eden,
-    trellis)."""
 
 
 class UplinkSection(CodecSection):

@@ -21,12 +21,6 @@ from fedsense_core.config.server import (
 )
 from fedsense_core.errors import ConfigError
 
-SCALED_CODECS = ("eden", "trellis")
-"""Codecs with a second scale, which makes them unbiased where nothing carries over what they
-lose."""
-UNBIASED_CODECS = ("qsgd", "ternary")
-"""Codecs whose error may exceed what they code: with feedback they would owe more and more
-(Karimireddy et al. 2019)."""
 FREE_KEYS = (
     "run.folder",
     "run.resume",
@@ -197,7 +191,10 @@ class Config(Section):
         sum of updates makes up for what was lost: the residual of one model would only blur the
         next one that a client sends.
         """
-        able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
+        # Here, because it takes a second that listing settings does not need.
+        from fedsense_core.codecs.codec import codec_class
+
+        able = not self.sends_models and codec_class(self.uplink.codec).feedback_allowed
         adds_up = self.aggregation.averages and self.federation.participation >= 0.5
         return self.uplink.feedback and able and adds_up
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.registry import Codec, codec_by_id, get_codec
+from fedsense_core.codecs.codec import Codec, codec_by_id, get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, byte_view, pack, unpack
 from fedsense_core.protocol.replica import Replica

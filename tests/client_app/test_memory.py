@@ -15,7 +15,7 @@ from client_app.identity import Identity
 from client_app.memory import ClientMemory, Slot
 from client_app.round import ClientRound
 from client_app.training import Outcome
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.models import build_model

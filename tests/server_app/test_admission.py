@@ -10,7 +10,7 @@ from federation import tiny
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import Rejected
 from fedsense_core.models import build_model
 from fedsense_core.protocol.broadcast import Stream

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsense_core.codecs.registry import Codec
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.tensors import TensorTable
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsense_core.codecs.registry import codec_of
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config
 from fedsense_core.protocol.uplink.clip import Clip
 from fedsense_core.protocol.uplink.encode import Encode

@@ -9,7 +9,7 @@ import torch
 from federation import tiny
 from torch import Tensor
 
-from fedsense_core.codecs.registry import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.protocol.uplink.clip import Clip
 from fedsense_core.protocol.uplink.encode import Encode
 from fedsense_core.protocol.uplink.feedback import Feedback

@@ -1,4 +1,4 @@
-"""The compiled loops and plain torch are one codec: every payload and every vector has the same
+"""The numba kernels and plain torch are one codec: every payload and every vector has the same
 bits."""
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsense_core.codecs import compiled
 from fedsense_core.codecs.eden import Eden
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.tensors import TensorTable
 
-pytestmark = pytest.mark.skipif(not compiled.is_available(), reason="numba is not installed")
+pytestmark = pytest.mark.skipif(not launch.is_available(), reason="numba is not installed")
 
 
 def both_ways(
@@ -26,7 +26,7 @@ def both_ways(
 ) -> list[tuple[bytes, bytes]]:
     found = []
     for switch in ("1", "0"):
-        patch.setenv(compiled.SWITCH, switch)
+        patch.setenv(launch.SWITCH, switch)
         payload = codec.encode(vector, table, seed, unbiased=unbiased)
         found.append((payload, codec.decode(payload, table, seed).numpy().tobytes()))
     return found
@@ -46,8 +46,8 @@ def test_eden_has_the_same_bits_for_any_vector(
     vector = (torch.randn(size, generator=torch.Generator().manual_seed(seed % 999)).double() * 2.0**exponent).float()
     vector.clamp_(-(2.0**40), 2.0**40)[: seed % 1500] = 0
     table = TensorTable.from_shapes({"w": (1, size)})
-    compiled_one, plain = both_ways(Eden(bits), vector, table, seed, unbiased, monkeypatch)
-    assert compiled_one == plain
+    kernels, plain = both_ways(Eden(bits), vector, table, seed, unbiased, monkeypatch)
+    assert kernels == plain
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -58,8 +58,8 @@ def test_tables_of_several_tensors_have_the_same_bits(
     table = TensorTable.from_shapes({"a": (70, 1024), "b": (7,), "c": (3, 999), "empty": (0, 9), "d": (65, 1024)})
     vector = torch.randn(table.numel, generator=torch.Generator().manual_seed(0))
     vector *= 10.0 ** torch.linspace(4, -12, table.numel)
-    compiled_one, plain = both_ways(codec, vector, table, 5, unbiased, monkeypatch)
-    assert compiled_one == plain
+    kernels, plain = both_ways(codec, vector, table, 5, unbiased, monkeypatch)
+    assert kernels == plain
 
 
 @pytest.mark.parametrize("codec", [Eden(2), Trellis(1)])
@@ -87,9 +87,10 @@ def test_without_numba_everything_works_in_plain_torch() -> None:
 import sys
 sys.modules["numba"] = None
 import torch
-from fedsense_core.codecs import compiled, get_codec
+from fedsense_core.codecs.codec import get_codec
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.tensors import TensorTable
-assert not compiled.is_available()
+assert not launch.is_available()
 table = TensorTable.from_shapes({"w": (3, 1000)})
 for name in ("eden", "trellis"):
     codec = get_codec(name, 1)

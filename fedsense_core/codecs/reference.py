@@ -1,7 +1,15 @@
-"""What the codecs of other methods share: blocks coded as they are, without a rotation.
+"""Reference codecs: what other methods do, for comparison. Each stands in a file of its own; this
+is what they share.
 
-Shapes: K blocks of B = 1024 numbers. A block is decoded as its scale times what its codes stand
-for: one float32 multiplication of exact numbers, so that every CPU decodes the same bits.
+All are the rules of their papers with a block of 1024 numbers for the bucket, coded as it is,
+without a rotation; an fp16 scale for each block; and codes of fixed length. A block is decoded as
+its scale times what its codes stand for: one float32 multiplication of exact numbers, so that every
+CPU decodes the same bits. What an fp16 scale rounds off, at most 2^-11 of it, is the same for every
+number of a block. ``unbiased`` changes nothing: each has one scale.
+
+``sign``, ``topk``, ``float8`` and ``int8`` lose less than the vector itself (contractions), which
+is what error feedback needs. ``qsgd`` and ``ternary`` are right on average instead and may lose
+many times the vector: they are made for plain means.
 """
 
 from __future__ import annotations
@@ -10,16 +18,15 @@ import hashlib
 import struct
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.blockwise import BlockwiseCodec, Bytes
-from fedsense_core.codecs.hadamard import BLOCK
-from fedsense_core.codecs.layout import CHUNK_BLOCKS, BlockLayout, Chunk, Run
-from fedsense_core.codecs.rotation import SMALLEST_PEAK, rounded_sqrt, row_sums
+from fedsense_core.codecs.block_format import CHUNK_BLOCKS, BlockCodec, Chunk, Run
+from fedsense_core.codecs.codec import Bytes
+from fedsense_core.codecs.packing import pack_codes, unpack_codes
+from fedsense_core.codecs.rotation import BLOCK, SMALLEST_PEAK, rounded_sqrt, row_sums
 from fedsense_core.errors import FrameError
 
 
@@ -55,8 +62,8 @@ class Rows:
         return rounded_sqrt(row_sums(unit_KB * unit_KB))
 
     def draws(self) -> Tensor:
-        """Return u (K, 1024), the codec's random choices: a function of the seed and of the block's
-        place alone."""
+        """Return u (K, 1024), the codec's random choices: a function of the seed and of which
+        block it is alone."""
         return uniform(self.seed, self.first, len(self.values_KB))
 
 
@@ -74,9 +81,9 @@ def uniform(seed: int, first: int, blocks: int) -> Tensor:
     taken mod 2^64.
 
     Each is an odd multiple of 2^-24: u < p has the chance p to within 2^-24, never for p = 0 and
-    always for p = 1. SHAKE-128 for the reason that ``signs`` gives, and block by block so that it
-    does not matter where a chunk begins.
+    always for p = 1. SHAKE-128 for the reason that ``signs`` gives.
     """
+    # Block by block, so that it does not matter where a chunk begins.
     keys = (struct.pack("<QQ", seed % 2**64, block) for block in range(first, first + blocks))
     octets = np.frombuffer(b"".join(hashlib.shake_128(key).digest(3 * BLOCK) for key in keys), np.uint8)
     low, middle, high = octets.reshape(-1, 3).astype(np.int32).T
@@ -85,18 +92,8 @@ def uniform(seed: int, first: int, blocks: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class UnrotatedCodec(BlockwiseCodec):
-    """A blockwise codec that turns rows into codes and back; walking, scales and checks are done
-    here."""
-
-    name: ClassVar[str]
-    """The name that stands for the codec in a configuration."""
-    widths: ClassVar[tuple[int, ...]]
-    """Bits per parameter that can be chosen."""
-
-    def __post_init__(self) -> None:
-        if self.bits not in self.widths or self.waterfill:
-            raise ValueError(f"codec {self.name!r} has {self.widths} bits, not {self.bits}, and no water-filling")
+class ReferenceCodec(BlockCodec):
+    """Turns rows into codes and back; walking, scales and checks are done here."""
 
     @abstractmethod
     def encode_rows(self, rows: Rows, bits: int) -> tuple[Tensor, Tensor]:
@@ -117,21 +114,37 @@ class UnrotatedCodec(BlockwiseCodec):
             if not self.are_sound(codes[low : low + CHUNK_BLOCKS], bits):
                 raise FrameError(f"the payload holds a code that no encoder of {self.name!r} can have written")
 
-    def encode_run(
-        self, source: Tensor, layout: BlockLayout, run: Run, seed: int, unbiased: bool, codes: Bytes, scales_K: Tensor
-    ) -> None:
+    def encode_run(self, vector: Tensor, run: Run, *, unbiased: bool) -> None:
         """Write the codes (K, block bytes) and the scales (K,) of the blocks of ``run``."""
-        for chunk in layout.chunks(run.blocks):
-            part = chunk.within(run)
-            written, scales_K[part] = self.encode_rows(Rows.of(chunk, source, seed), run.bits)
-            codes[part] = written.numpy()
+        for chunk in run.chunks():
+            run.write(chunk, *self.encode_rows(Rows.of(chunk, vector, run.seed), run.bits))
 
-    def decode_run(self, codes: Bytes, scales_K: Tensor, layout: BlockLayout, run: Run, seed: int, out: Tensor) -> None:
-        """Write what codes (K, block bytes) and scales (K,) stand for to the places of the run in
-        ``out`` (N,)."""
-        for chunk in layout.chunks(run.blocks):
-            part = chunk.within(run)
-            rows_KB = self.decode_rows(torch.from_numpy(codes[part].copy()), run.bits)
-            rows_KB.mul_(scales_K[part, None])
-            rows_KB[scales_K[part] == 0] = 0.0  # not -0.0: a zero block must be zero in every bit
+    def decode_run(self, run: Run, out: Tensor) -> None:
+        """Write what the codes and scales of ``run`` stand for to where it lies in ``out`` (N,)."""
+        for chunk in run.chunks():
+            codes, scales_K = run.read(chunk, torch.device("cpu"))
+            rows_KB = self.decode_rows(codes, run.bits).mul_(scales_K[:, None])
+            rows_KB[scales_K == 0] = 0.0  # not -0.0: a zero block must be zero in every bit
             chunk.scatter(rows_KB.to(out.device), out)
+
+
+@dataclass(frozen=True)
+class LevelCodec(ReferenceCodec):
+    """Codes of ``bits`` bits each, packed without a gap, that stand for levels of a table."""
+
+    @abstractmethod
+    def choose(self, rows: Rows, bits: int) -> tuple[Tensor, Tensor]:
+        """Return the codes, integers (K, 1024), and the scales, float32 (K,)."""
+
+    @abstractmethod
+    def levels(self, bits: int) -> Tensor:
+        """Return the level of each code, float32 (2^bits,): finite, at most 448, and exact."""
+
+    def encode_rows(self, rows: Rows, bits: int) -> tuple[Tensor, Tensor]:
+        """Return the codes, uint8 (K, 128 bits), and the scales, float32 (K,)."""
+        codes_KB, scales_K = self.choose(rows, bits)
+        return pack_codes(codes_KB, bits), scales_K
+
+    def decode_rows(self, codes: Tensor, bits: int) -> Tensor:
+        """Return the levels of codes, uint8 (K, 128 bits), as float32 (K, 1024)."""
+        return self.levels(bits).index_select(0, unpack_codes(codes, bits).view(-1)).view(-1, BLOCK)

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.codecs import Codec, get_codec
-from fedsense_core.codecs.allocation import allocate, energies
+from fedsense_core.codecs.block_format import BlockLayout
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.codecs.eden import DISTORTION
-from fedsense_core.codecs.layout import BlockLayout
+from fedsense_core.codecs.water_filling import allocate, energies
 from fedsense_core.config import resolve
 from fedsense_core.errors import ConfigError, FrameError
 from fedsense_core.tensors import TensorTable
@@ -76,13 +76,13 @@ def test_where_tensors_differ_the_same_bytes_lose_less(name: str, bits: int) -> 
 
 
 @pytest.mark.parametrize("name", ["eden", "trellis"])
-def test_feedback_delivers_what_a_tensor_without_bits_is_owed(name: str) -> None:
-    codec, owed, sent = get_codec(name, 1, waterfill=True), torch.zeros(TABLE.numel), torch.zeros(TABLE.numel)
+def test_feedback_delivers_what_a_tensor_without_bits_has_lost(name: str) -> None:
+    codec, residual, sent = get_codec(name, 1, waterfill=True), torch.zeros(TABLE.numel), torch.zeros(TABLE.numel)
     update = scaled(2)
     for seed in range(60):
-        due = update + owed
+        due = update + residual
         decoded = codec.decode(codec.encode(due, TABLE, seed), TABLE, seed)
-        owed, sent = due - decoded, sent + decoded
+        residual, sent = due - decoded, sent + decoded
     for spec, view in TABLE.views(sent):
         mine = update[spec.offset : spec.end] * 60
         assert spec.name == "c" or float((view - mine).norm()) <= 0.5 * float(mine.norm())

@@ -1,26 +1,33 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import get_args
+
 import pytest
 
-from fedsense_core.codecs import CODECS, codec_by_id, get_codec
-from fedsense_core.codecs.registry import WATERFILLED
+from fedsense_core.codecs.codec import codec_by_id, codec_class, every_codec, get_codec
+from fedsense_core.codecs.settings import CodecName
 from fedsense_core.config import resolve
 from fedsense_core.errors import ConfigError, FrameError
 
 
 def test_every_codec_is_found_by_name_and_by_number() -> None:
-    for name, variants in CODECS.items():
-        for codec in variants:
-            assert codec.name == name
-            assert get_codec(name, codec.bits, getattr(codec, "state_bits", 8)) == codec
-            assert codec_by_id(codec.id, codec.bits) == codec
-    for codec in WATERFILLED:
-        assert get_codec(codec.name, codec.bits, getattr(codec, "state_bits", 8), waterfill=True) == codec
+    assert len(every_codec()) == 61
+    for codec in every_codec():
+        states = getattr(codec, "state_bits", 8)
+        assert get_codec(codec.name, codec.bits, states, waterfill=codec.waterfill) == codec
         assert codec_by_id(codec.id, codec.bits) == codec
 
 
-def test_numbers_on_the_wire_never_change() -> None:
-    every = [codec for variants in (*CODECS.values(), WATERFILLED) for codec in variants]
+@pytest.mark.parametrize("name", get_args(CodecName))
+def test_a_codec_declares_exactly_the_ids_of_its_forms_and_shares_none(name: str) -> None:
+    assert {form.id for form in codec_class(name).forms()} == set(codec_class(name).ids)
+    assert [form for form in every_codec() if form.id in codec_class(name).ids and form.name != name] == []
+
+
+def test_ids_in_frames_never_change() -> None:
+    every = every_codec()
     assert {(codec.name, codec.id): [c.bits for c in every if c.id == codec.id] for codec in every} == {
         ("none", 0): [32],
         ("bf16", 1): [16],
@@ -44,6 +51,13 @@ def test_numbers_on_the_wire_never_change() -> None:
 def test_bits_count_only_where_there_is_a_choice() -> None:
     assert get_codec("none", 1).bits == 32
     assert get_codec("bf16", 1).bits == 16
+
+
+def test_settings_are_read_without_torch_whichever_module_comes_first() -> None:
+    for module in ("fedsense_core.codecs.settings", "fedsense_core.config"):
+        script = f"import sys, {module}; assert 'torch' not in sys.modules"
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
 
 
 def test_a_wrong_name_is_answered_with_the_nearest_right_one() -> None:

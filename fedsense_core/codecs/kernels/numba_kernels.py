@@ -1,10 +1,7 @@
-"""The loops behind ``compiled.py``. Importing this module needs numba.
+"""The numba kernels, each over a range of blocks. Importing this module needs numba.
 
-Each takes a range of blocks. Arrays: ``vector`` (N,) float32, ``starts``, ``counts``, ``rows`` (K,)
-int64, ``signs`` (T, 1024) float32, ``codes`` (K, 128 bits) uint8, ``scales`` (K,) float32.
-
-Traps: every constant is a float32, because a Python number would make the arithmetic double; and
-nothing here may be compiled with ``fastmath``, which fuses and reorders.
+Arrays: ``vector`` (N,) float32, ``starts``, ``counts``, ``rows`` (K,) int64, ``signs`` (T, 1024)
+float32, ``codes`` (K, 128 bits) uint8, ``scales`` (K,) float32.
 """
 
 from __future__ import annotations
@@ -16,46 +13,47 @@ from typing import Any, cast
 import numba
 import numpy as np
 
-from fedsense_core.codecs.codebooks import CELLS_PER_UNIT, SEARCH_LIMIT
-from fedsense_core.codecs.hadamard import BLOCK, SIDE
+from fedsense_core.codecs.eden import CELLS_PER_UNIT, SEARCH_LIMIT
 from fedsense_core.codecs.packing import GROUP
-from fedsense_core.codecs.rotation import SMALLEST_PEAK
+from fedsense_core.codecs.rotation import BLOCK, SIDE, SMALLEST_PEAK
 from fedsense_core.codecs.viterbi import TAIL
 
 LANES = 16
 GROUPS = BLOCK // GROUP
 LAST_CELL = 2 * SEARCH_LIMIT * CELLS_PER_UNIT - 1
+# Every constant is a float32, because a Python number would make the arithmetic double.
 F0, INFINITE = np.float32(0), np.float32(np.inf)
 SIDE_F, BLOCK_F, SMALLEST_F = np.float32(SIDE), np.float32(BLOCK), np.float32(SMALLEST_PEAK)
 CELLS_F, MIDDLE_F, LAST_F = np.float32(CELLS_PER_UNIT), np.float32(SEARCH_LIMIT * CELLS_PER_UNIT), np.float32(LAST_CELL)
 
+# numba keeps a kernel's machine code until the file of that kernel changes, whatever the kernel
+# calls or reads. So all kernels stand in one file, and it names the constants of other files.
 if (BLOCK, SIDE, GROUP, SMALLEST_PEAK, TAIL, CELLS_PER_UNIT, SEARCH_LIMIT) != (1024, 32, 8, 2.0**-90, 64, 128, 8):
-    raise RuntimeError(
-        "a constant of the codecs has changed: change it here too, numba's cache looks at this file alone"
-    )
+    raise RuntimeError("a constant of the codecs has changed: change it here too, or numba's cache stays as it was")
 
-Loop = Callable[..., Any]
+Kernel = Callable[..., Any]
 
 
-def compiled(function: Loop) -> Loop:
-    """Compile a loop on first use, without the interpreter's lock; keep the machine code on disk
-    where that works."""
+def kernel(function: Kernel) -> Kernel:
+    """Compile a kernel on first use; keep the machine code on disk where that works."""
+    # Without the interpreter's lock, so that threads share the blocks; never with fastmath, which
+    # fuses and reorders.
     options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
-        loop = numba.njit(cache=True, **options)(function)
+        compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that can be written
-        return cast(Loop, numba.njit(**options)(function))
-    save = loop._cache.save_overload
+        return cast(Kernel, numba.njit(**options)(function))
+    save = compiled._cache.save_overload
 
     def save_if_possible(*work: Any) -> None:
         with suppress(OSError):  # a full disk must not end an encoding
             save(*work)
 
-    loop._cache.save_overload = save_if_possible
-    return cast(Loop, loop)
+    compiled._cache.save_overload = save_if_possible
+    return cast(Kernel, compiled)
 
 
-@compiled
+@kernel
 def rotate(vector, start, count, sign, row, spare):
     """Leave y = H D_s x / peak in ``row``; return the peak."""
     for i in range(count):
@@ -78,7 +76,7 @@ def rotate(vector, start, count, sign, row, spare):
     return peak
 
 
-@compiled
+@kernel
 def butterflies(row):
     """Combine elements of ``row`` at distances 32, 64, 128, 256 and 512, two steps in one pass
     where there are two."""
@@ -95,7 +93,7 @@ def butterflies(row):
         low[i], high[i] = a + b, a - b
 
 
-@compiled
+@kernel
 def transpose(row, out):
     """Leave ``row``, as a 32 x 32 matrix, transposed in ``out``."""
     for i in range(SIDE):
@@ -104,7 +102,7 @@ def transpose(row, out):
             out[i * SIDE + j] = column[j]
 
 
-@compiled
+@kernel
 def hadamard(row, spare):
     """Replace ``row`` by H times it, as two rounds of 32-point butterflies with a transposition
     after each."""
@@ -114,7 +112,7 @@ def hadamard(row, spare):
     transpose(spare, row)
 
 
-@compiled
+@kernel
 def row_sum(row):
     """Return the sum of ``row``, halving it again and again; overwrites it."""
     width = BLOCK
@@ -126,7 +124,7 @@ def row_sum(row):
     return row[0]
 
 
-@compiled
+@kernel
 def dot(a, b, spare):
     """Return <a, b>."""
     for i in range(BLOCK):
@@ -134,7 +132,7 @@ def dot(a, b, spare):
     return row_sum(spare)
 
 
-@compiled
+@kernel
 def scale_of(y, q, energy, peak, unbiased, spare):
     """Return S for the values ``q`` that stand for ``y``."""
     product = dot(q, y, spare)
@@ -144,7 +142,7 @@ def scale_of(y, q, energy, peak, unbiased, spare):
     return ratio / SIDE_F * peak
 
 
-@compiled
+@kernel
 def normalise(y, energy, z):
     """Leave y / rms in ``z``."""
     rms = np.sqrt(energy / BLOCK_F)
@@ -153,9 +151,9 @@ def normalise(y, energy, z):
         z[i] = y[i] / divisor
 
 
-@compiled
+@kernel
 def finish(row, spare, scale, sign, vector, start, count):
-    """Write D_s H (S q) / sqrt(B) of the values in ``row`` to their place in ``vector``."""
+    """Write D_s H (S q) / sqrt(B) of the values in ``row`` to ``vector``."""
     out = vector[start : start + count]
     if scale == F0:
         for i in range(count):
@@ -167,7 +165,7 @@ def finish(row, spare, scale, sign, vector, start, count):
         out[i] = row[i] * factor * sign[i]
 
 
-@compiled
+@kernel
 def pack(wide, bits, packed):
     """Pack 1024 codes into 128 ``bits`` bytes."""
     for group in range(GROUPS):
@@ -178,7 +176,7 @@ def pack(wide, bits, packed):
             packed[group * bits + i] = np.uint8((word >> np.uint64(8 * (bits - 1 - i))) & np.uint64(255))
 
 
-@compiled
+@kernel
 def eden_encode(low, high, vector, starts, counts, rows, signs, levels, borders, cells, unbiased, codes, scales):
     """Encode blocks ``low`` to ``high``."""
     bits = codes.shape[1] // GROUPS
@@ -203,7 +201,7 @@ def eden_encode(low, high, vector, starts, counts, rows, signs, levels, borders,
         pack(wide, bits, codes[k])
 
 
-@compiled
+@kernel
 def eden_decode(low, high, vector, starts, counts, rows, signs, levels, codes, scales):
     """Decode blocks ``low`` to ``high``."""
     bits = codes.shape[1] // GROUPS
@@ -219,7 +217,7 @@ def eden_decode(low, high, vector, starts, counts, rows, signs, levels, codes, s
         finish(row, spare, scales[k], signs[rows[k]], vector, starts[k], counts[k])
 
 
-@compiled
+@kernel
 def best_of_two(costs, half, best, choice):
     """Leave the least cost and its number among two rows of ``costs``; the first of equals."""
     first, second = costs[:half], costs[half:]
@@ -229,7 +227,7 @@ def best_of_two(costs, half, best, choice):
         best[h] = second[h] if better else first[h]
 
 
-@compiled
+@kernel
 def best_of_four(costs, row, half, best, choice):
     """The same among rows ``row`` to ``row`` + 3, and what earlier rows have left if ``row`` is
     above 0."""
@@ -247,7 +245,7 @@ def best_of_four(costs, row, half, best, choice):
         best[h] = least if better else best[h]
 
 
-@compiled
+@kernel
 def forward(z, branches, values, costs, best, spread, choices):
     """Run the Viterbi recursion over ``z`` (T,), from and to ``costs`` (S,); leave the choices (T,
     H).
@@ -285,7 +283,7 @@ def forward(z, branches, values, costs, best, spread, choices):
             costs[s] = spread[s] + a * a
 
 
-@compiled
+@kernel
 def trellis_encode(low, high, vector, starts, counts, rows, signs, values, branches, bits, unbiased, codes, scales):
     """Encode blocks ``low`` to ``high``: Viterbi over the tail for the state in which the circle
     closes, then over all."""
@@ -323,7 +321,7 @@ def trellis_encode(low, high, vector, starts, counts, rows, signs, values, branc
         pack(wide, bits, codes[k])
 
 
-@compiled
+@kernel
 def trellis_decode(low, high, vector, starts, counts, rows, signs, values, bits, codes, scales):
     """Decode blocks ``low`` to ``high``: slide a window of the state's bits over the code
     string."""

@@ -3,7 +3,7 @@
 
 Constants, not computed at import, because both sides must hold the same bits. Each number is an
 fp16, and the complement of a state stands for the negative number, so half a table in base64 is all
-there is. Changing one is a new wire format.
+there is. Changing one is a new payload format.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # fmt: off
-HALF_BOOKS: dict[tuple[int, int], str] = {
+HALF_CODEBOOKS: dict[tuple[int, int], str] = {
     (8, 1): (
         "LbqvOK6/rK9RsEk2oLyqNzo4aLlONP0/sLrkOFs4EbeyuKc6qLjMN6m24zxXOAC82jtytrU6IrkhsugyZTf3vFU2Q7gtPT+8gDeFvOU5a7VbM4"
         "w9U7jZtJW6/TiPu1AyQ7T+OFM6xrkjuN07wz+ppXi+PzRiPqq0uDabvOU2HbhmtqQ9Y7a+N0y9QTULPqm0uz9koWc4GbxuuX43Azc4vwrAhrD4"
@@ -315,12 +315,12 @@ HALF_BOOKS: dict[tuple[int, int], str] = {
 """First half of the values by (state bits L, bits b): base64 of 2^(L-1) little-endian fp16
 numbers."""
 
-STATE_BITS = tuple(sorted({state_bits for state_bits, _ in HALF_BOOKS}))
-TRELLIS_BITS = tuple(sorted({bits for _, bits in HALF_BOOKS}))
+STATE_BITS = tuple(sorted({state_bits for state_bits, _ in HALF_CODEBOOKS}))
+TRELLIS_BITS = tuple(sorted({bits for _, bits in HALF_CODEBOOKS}))
 
 
 @dataclass(frozen=True)
-class TrellisBook:
+class TrellisCodebook:
     """The values of the states of one trellis, in the two orders that decoding and encoding
     read."""
 
@@ -331,11 +331,11 @@ class TrellisBook:
     branches_CH: Tensor
     """The same as (2^b, S / 2^b): row c holds the values of the states that end in code c."""
 
-    def on(self, device: torch.device) -> TrellisBook:
-        """Return the book on ``device``."""
+    def on(self, device: torch.device) -> TrellisCodebook:
+        """Return the codebook on ``device``."""
         if device == self.values_S.device:
             return self
-        return TrellisBook(self.bits, self.values_S.to(device), self.branches_CH.to(device))
+        return TrellisCodebook(self.bits, self.values_S.to(device), self.branches_CH.to(device))
 
     def values(self, states_KB: Tensor) -> Tensor:
         """Return the value of each state (K, 1024), int32, as float32."""
@@ -343,8 +343,9 @@ class TrellisBook:
 
 
 @cache
-def trellis_book(state_bits: int, bits: int) -> TrellisBook:
-    """Return the book of 2^``state_bits`` states at ``bits`` bits, one of ``HALF_BOOKS``."""
-    half = np.frombuffer(base64.b64decode(HALF_BOOKS[state_bits, bits]), "<f2").astype(np.float32)
+def trellis_codebook(state_bits: int, bits: int) -> TrellisCodebook:
+    """Return the codebook of 2^``state_bits`` states at ``bits`` bits, one of
+    ``HALF_CODEBOOKS``."""
+    half = np.frombuffer(base64.b64decode(HALF_CODEBOOKS[state_bits, bits]), "<f2").astype(np.float32)
     values_S = torch.from_numpy(np.concatenate([half, -half[::-1]]))
-    return TrellisBook(bits, values_S, values_S.view(-1, 2**bits).T.contiguous())
+    return TrellisCodebook(bits, values_S, values_S.view(-1, 2**bits).T.contiguous())

@@ -12,11 +12,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
-from fedsense_core.codecs.layout import BlockLayout
 from fedsense_core.codecs.rotation import row_sums
+from fedsense_core.errors import FrameError
+
+if TYPE_CHECKING:  # which deals bits out by this module
+    from fedsense_core.codecs.block_format import BlockCodec, BlockLayout
+    from fedsense_core.codecs.codec import Bytes
 
 
 def energies(vector: Tensor, layout: BlockLayout) -> list[float]:
@@ -46,7 +52,7 @@ def allocate(
         step = distortion[bits[tensor]] - distortion[bits[tensor] + 1]
         return float(energies_L[tensor] * step / sizes[tensor])
 
-    heap = [(-gain(tensor), tensor) for tensor, size in sizes.items() if size]
+    heap = [(-gain(tensor), tensor) for tensor in sizes]
     heapq.heapify(heap)
     while heap:
         _, tensor = heapq.heappop(heap)
@@ -57,3 +63,18 @@ def allocate(
         if bits[tensor] + 1 < len(distortion):
             heapq.heappush(heap, (-gain(tensor), tensor))
     return tuple(bits)
+
+
+def check_bits(bits_L: Bytes, codes: Bytes, layout: BlockLayout, codec: BlockCodec) -> None:
+    """Raise FrameError for bits of tensors, or codes under them, that no encoder can have
+    written."""
+    if len(bits_L) and int(bits_L.max()) >= len(codec.distortion()):
+        raise FrameError(f"the payload gives a tensor {int(bits_L.max())} bits, more than this codec has")
+    if np.delete(bits_L, [coded.tensor for coded in layout.coded]).any():
+        raise FrameError("the payload gives bits to a tensor that is not coded")
+    stretches = layout.stretches(bits_L.tolist())
+    needed = sum((blocks.stop - blocks.start) * codec.block_bytes(bits) for blocks, bits in stretches if bits)
+    if needed > len(codes):
+        raise FrameError(f"the payload's bits need {needed} bytes of codes, there are {len(codes)}")
+    if codes[needed:].any():
+        raise FrameError("the payload's filling after its codes is not zero")

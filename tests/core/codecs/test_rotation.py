@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedsense_core.codecs.hadamard import BLOCK, hadamard_, signs
+from fedsense_core.codecs.rotation import BLOCK, hadamard_, signs
 
 
 def test_identity_becomes_the_sylvester_matrix() -> None:

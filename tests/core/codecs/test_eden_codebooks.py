@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import ndtr
 
-from fedsense_core.codecs.codebooks import HALF_CODEBOOKS, codebook
+from fedsense_core.codecs.eden import HALF_CODEBOOKS, codebook
 
 
 def cell_means(half: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedsense_core.codecs.plain import Bfloat16, Float32
+from fedsense_core.codecs.bf16 import Bfloat16
+from fedsense_core.codecs.none import Float32
 from fedsense_core.errors import FrameError
 from fedsense_core.tensors import TensorTable
 

@@ -1,4 +1,4 @@
-"""The codecs of other methods do what their papers say."""
+"""The reference codecs do what their papers say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from published_codecs import (
+from reference_codecs import (
     CONTRACTIONS,
     KEPT,
     QSGD,
@@ -25,9 +25,13 @@ from published_codecs import (
 )
 from torch import Tensor
 
-from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary, float8_codes, float8_levels
+from fedsense_core.codecs.float8 import Float8, codes_of, levels_of_codes
+from fedsense_core.codecs.int8 import Int8
+from fedsense_core.codecs.qsgd import Qsgd
+from fedsense_core.codecs.reference import ReferenceCodec
+from fedsense_core.codecs.sign import Sign
+from fedsense_core.codecs.ternary import Ternary
 from fedsense_core.codecs.topk import TopK, kept_of_block
-from fedsense_core.codecs.unrotated import UnrotatedCodec
 
 
 @every_distribution
@@ -53,28 +57,28 @@ def test_the_filling_of_a_last_block_does_not_dim_its_sign() -> None:
 
 @every_distribution
 @pytest.mark.parametrize("codec", CONTRACTIONS, ids=name_of)
-def test_with_error_feedback_everything_is_transmitted_in_the_end(codec: UnrotatedCodec, distribution: str) -> None:
+def test_with_error_feedback_everything_is_transmitted_in_the_end(codec: ReferenceCodec, distribution: str) -> None:
     vector = draw(distribution, 4096).double()
-    owed, sent = vector.clone(), torch.zeros(4096, dtype=torch.float64)
+    residual, sent = vector.clone(), torch.zeros(4096, dtype=torch.float64)
     for step in range(400 if codec.name == "sign" else 60):  # one bit takes long to fetch a few large numbers
-        decoded = round_trip(codec, owed, seed=step).double()
-        owed, sent = owed - decoded, sent + decoded
-    assert energy(sent + owed - vector) <= 1e-24 * energy(vector)
-    assert energy(owed) <= 2e-3 * energy(vector)
+        decoded = round_trip(codec, residual, seed=step).double()
+        residual, sent = residual - decoded, sent + decoded
+    assert energy(sent + residual - vector) <= 1e-24 * energy(vector)
+    assert energy(residual) <= 2e-3 * energy(vector)
 
 
 @pytest.mark.parametrize(("codec", "least", "most"), [(Qsgd(4), 100, 1e9), (Qsgd(5), 1, 3), (Ternary(), 5, 20)])
-def test_with_error_feedback_qsgd_of_few_bits_diverges_and_ternary_owes_much(
-    codec: UnrotatedCodec, least: float, most: float
+def test_with_error_feedback_qsgd_of_few_bits_diverges_and_the_residual_of_ternary_is_large(
+    codec: ReferenceCodec, least: float, most: float
 ) -> None:
-    owed = torch.zeros(4096, dtype=torch.float64)
+    residual = torch.zeros(4096, dtype=torch.float64)
     for step in range(30):
-        due = draw("normal", 4096, 1.0, step).double() + owed
-        owed = due - round_trip(codec, due, seed=step).double()
-    assert least < math.sqrt(energy(owed) / 4096) < most
+        due = draw("normal", 4096, 1.0, step).double() + residual
+        residual = due - round_trip(codec, due, seed=step).double()
+    assert least < math.sqrt(energy(residual) / 4096) < most
 
 
-def mean_decoded(codec: UnrotatedCodec, vector: Tensor, seeds: int) -> tuple[Tensor, float]:
+def mean_decoded(codec: ReferenceCodec, vector: Tensor, seeds: int) -> tuple[Tensor, float]:
     """The mean over seeds of what is decoded, and the mean error of one decoding."""
     decoded = [round_trip(codec, vector, seed=seed) for seed in range(seeds)]
     return torch.stack(decoded).double().mean(0), float(np.mean([error(vector, one) for one in decoded]))
@@ -82,7 +86,7 @@ def mean_decoded(codec: UnrotatedCodec, vector: Tensor, seeds: int) -> tuple[Ten
 
 @every_distribution
 @pytest.mark.parametrize("codec", UNBIASED, ids=name_of)
-def test_qsgd_and_ternary_give_the_vector_on_average(codec: UnrotatedCodec, distribution: str) -> None:
+def test_qsgd_and_ternary_give_the_vector_on_average(codec: ReferenceCodec, distribution: str) -> None:
     vector, seeds = draw(distribution, 4096), 300
     mean, one = mean_decoded(codec, vector, seeds)
     # The mean of n independent unbiased decodings has 1/n of one's error; fp16 scales add at most
@@ -175,7 +179,7 @@ def test_float8_is_right_to_one_part_in_sixteen_where_its_numbers_are_normal(dis
 def test_float8_has_the_codes_and_numbers_of_the_standard() -> None:
     codes = torch.arange(256, dtype=torch.uint8)
     standard = codes.view(torch.float8_e4m3fn).float()
-    assert torch.equal(float8_levels()[~standard.isnan()], standard[~standard.isnan()])
+    assert torch.equal(levels_of_codes()[~standard.isnan()], standard[~standard.isnan()])
     assert standard.isnan().nonzero().view(-1).tolist() == [0x7F, 0xFF]
     finite = standard[~standard.isnan()].abs().sort().values
     ties = (finite[1:] + finite[:-1]) / 2
@@ -183,7 +187,7 @@ def test_float8_has_the_codes_and_numbers_of_the_standard() -> None:
     random = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 2.0 ** torch.linspace(-40, 7, 100_000)
     values = torch.cat([near, random, finite]).clamp(-448, 448)
     values = torch.cat([values, -values])
-    assert torch.equal(float8_levels()[float8_codes(values)], values.to(torch.float8_e4m3fn).float())
+    assert torch.equal(levels_of_codes()[codes_of(values)], values.to(torch.float8_e4m3fn).float())
 
 
 @every_distribution

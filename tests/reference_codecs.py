@@ -1,4 +1,4 @@
-"""The codecs of other methods, and what their tests measure with."""
+"""The reference codecs, and what their tests measure with."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.baselines import Float8, Int8, Qsgd, Sign, Ternary
+from fedsense_core.codecs.float8 import Float8
+from fedsense_core.codecs.int8 import Int8
+from fedsense_core.codecs.qsgd import Qsgd
+from fedsense_core.codecs.reference import ReferenceCodec
+from fedsense_core.codecs.sign import Sign
+from fedsense_core.codecs.ternary import Ternary
 from fedsense_core.codecs.topk import TopK
-from fedsense_core.codecs.unrotated import UnrotatedCodec
 from fedsense_core.tensors import TensorTable
 
 QSGD = [Qsgd(bits) for bits in range(2, 9)]
 TOPK = [TopK(bits) for bits in range(1, 9)]
-CONTRACTIONS: list[UnrotatedCodec] = [Sign(), *TOPK, Float8(), Int8()]
-UNBIASED: list[UnrotatedCodec] = [*QSGD, Ternary()]
+CONTRACTIONS: list[ReferenceCodec] = [Sign(), *TOPK, Float8(), Int8()]
+UNBIASED: list[ReferenceCodec] = [*QSGD, Ternary()]
 EVERY = [*CONTRACTIONS, *UNBIASED]
 KEPT = {1: 39, 2: 78, 3: 118, 4: 157, 5: 196, 6: 236, 7: 275, 8: 315}
 """Numbers of a block that top-k keeps, by bits."""
 DISTRIBUTIONS = ("normal", "laplace", "student_t3")
 
 
-def name_of(codec: UnrotatedCodec) -> str:
+def name_of(codec: ReferenceCodec) -> str:
     return f"{codec.name}{codec.bits}"
 
 
-every_codec = pytest.mark.parametrize("codec", EVERY, ids=name_of)
+every_codec_form = pytest.mark.parametrize("codec", EVERY, ids=name_of)
 every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 
 
@@ -44,7 +48,7 @@ def draw(distribution: str, size: int, rms: float = 1e-3, seed: int = 0) -> Tens
     return torch.from_numpy(values * (rms / np.sqrt(np.mean(values**2)))).float()
 
 
-def round_trip(codec: UnrotatedCodec, vector: Tensor, table: TensorTable | None = None, seed: int = 0) -> Tensor:
+def round_trip(codec: ReferenceCodec, vector: Tensor, table: TensorTable | None = None, seed: int = 0) -> Tensor:
     table = table or flat(len(vector))
     payload = codec.encode(vector, table, seed)
     assert isinstance(payload, bytes)
