@@ -14,7 +14,7 @@ from fedsense_core.data import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import KeptModels
-from fedsense_core.tools.analysis.imagery import PUBLIC
+from fedsense_core.tools.analysis.loss_imagery import PUBLIC
 
 LOSS_SETTINGS = (
     "recipe",
