@@ -59,7 +59,7 @@ def models_of(run: RunFolder, config: Config) -> Path:
     raise CheckpointError(f"{run.path} has no models/ to analyse: {why}.")
 
 
-def about_run(config: Config, run: RunFolder, kept: KeptModels) -> dict[str, Any]:
+def about_run(config: Config, run: RunFolder, snapshots: KeptModels) -> dict[str, Any]:
     """Return what was run."""
     return {
         "folder": run.path.name,
@@ -67,8 +67,8 @@ def about_run(config: Config, run: RunFolder, kept: KeptModels) -> dict[str, Any
         "seed": config.run.seed,
         "rounds": config.run.rounds,
         "architecture": config.model.architecture,
-        "parameters": kept.table.numel,
-        "clients": len(kept),
+        "parameters": snapshots.table.numel,
+        "clients": len(snapshots),
         "config_digest": config.digest,
     }
 

@@ -59,8 +59,8 @@ def _scores(summary: Summary, compression: str) -> str:
     counts = sorted({len(row["seeds"]) for row in rows_beside(summary, compression)})
     if not counts:
         return ""
-    told = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"## Compression {compression}: {told} seed{'s' * (counts[-1] > 1)}\n\n{_table(heads, lines)}"
+    text = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"## Compression {compression}: {text} seed{'s' * (counts[-1] > 1)}\n\n{_table(heads, lines)}"
 
 
 def score_table(summary: Summary, compression: str) -> tuple[list[str], list[list[str]]]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fedsense_core.config.presets import PRESETS
 from fedsense_core.config.section import AsTuple
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.tools.downstream.result import Mode, TaskName
+from fedsense_core.tools.downstream.names import Mode, TaskName
 
 NO_TRAFFIC = "any"
 """Compression of a method in which nothing travels: it stands beside those of every compression."""
@@ -29,6 +29,7 @@ PLACEHOLDER = re.compile(r"\{([\w-]+)\}")
 """Stands in a path for one that ``--data NAME=PATH`` gives."""
 NAME = r"^[A-Za-z0-9][\w.+-]*$"
 """Of methods, compressions and tasks: they name folders."""
+Engine = Literal["in-process", "simulation"]
 Settings = dict[str, Any]
 """Dotted keys and values; in the file also as tables."""
 
@@ -192,7 +193,7 @@ class Matrix(Part):
 
     renamed = {"bits": "compressions", "cell_timeout_s": "trial_timeout_s"}
     title: str = "Benchmark"
-    engine: Literal["in-process", "simulation"] = "in-process"
+    engine: Engine = "in-process"
     jobs: int = Field(1, ge=1)
     """Trials at a time."""
     threads: int = Field(1, ge=1)

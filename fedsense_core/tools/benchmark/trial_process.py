@@ -12,12 +12,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from fedsense_core.config import FREE_KEYS, resolve
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder, write_json
-from fedsense_core.tools.benchmark.matrix import Task
+from fedsense_core.tools.benchmark.matrix import Engine, Task
 from fedsense_core.tools.benchmark.trial_evaluation import evaluate_trial, export_untrained, prune, run_folders
 from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process import run_federation
@@ -40,16 +40,20 @@ def do_trial(order: dict[str, Any]) -> None:
         prune(folder)
 
 
-def _run(engine: str, jobs: list[Job]) -> None:
+def _run(engine: Engine, jobs: list[Job]) -> None:
     for job in jobs:
         _forget_what_cannot_go_on(job)
-    if engine == "in-process":
-        for job in jobs:
-            run_federation(job.settings, job.supernodes)
-    elif jobs:
-        with open_simulation() as simulation:
+    match engine:
+        case "in-process":
             for job in jobs:
-                simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+                run_federation(job.settings, job.supernodes)
+        case "simulation":
+            if jobs:
+                with open_simulation() as simulation:
+                    for job in jobs:
+                        simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+        case _:
+            assert_never(engine)
 
 
 def _forget_what_cannot_go_on(job: Job) -> None:
@@ -66,7 +70,8 @@ def _forget_what_cannot_go_on(job: Job) -> None:
 def _analyse(folder: Path) -> None:
     """Analyse every run that can be: evaluations stay good without, where models were pruned or
     have diverged."""
-    from fedsense_core.tools.analysis import AnalysisOptions, analyse_run
+    from fedsense_core.tools.analysis.analyse import analyse_run
+    from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
 
     for path in run_folders(folder):
         run = RunFolder(path)

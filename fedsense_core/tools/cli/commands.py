@@ -146,7 +146,7 @@ def analyse(
     Hessian, sharpness, loss barriers and likeness of encoders, in analysis.json and in the report.
     """
     with clear_errors():
-        from fedsense_core.tools.analysis import AnalysisOptions
+        from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
         from fedsense_core.tools.cli import analyse_command as analysing
 
         radii = tuple(sorted(radius or AnalysisOptions.radii))

@@ -15,7 +15,8 @@ from fedsense_core.tools.benchmark.manifest import Manifest
 from fedsense_core.tools.benchmark.matrix import Matrix, Task, load_matrix
 from fedsense_core.tools.benchmark.trial_evaluation import EVALUATED, RESULTS
 from fedsense_core.tools.benchmark.trials import Trial, trials_of
-from fedsense_core.tools.downstream import ConfusionEvidence, TaskResult, save_results
+from fedsense_core.tools.downstream.evidence import ConfusionEvidence
+from fedsense_core.tools.downstream.result import TaskResult, save_results
 
 GROUPS = 20
 TEXT = """

@@ -16,7 +16,7 @@ from fedsense_core.tools.benchmark.matrix import Matrix
 from fedsense_core.tools.benchmark.summary import Summary, summarise
 from fedsense_core.tools.benchmark.trial_evaluation import RESULTS
 from fedsense_core.tools.benchmark.trials import trials_of
-from fedsense_core.tools.downstream import load_results, save_results
+from fedsense_core.tools.downstream.result import load_results, save_results
 
 Fill = Callable[..., Manifest]
 
