@@ -26,10 +26,10 @@ from fedsense_core.state import State
 from server_app.callbacks.callback import RunCallback
 from server_app.callbacks.checkpoint import Checkpoint
 from server_app.callbacks.export import Export
+from server_app.callbacks.last_models import LastModels
 from server_app.callbacks.probes import Probes
 from server_app.callbacks.record import Record
 from server_app.callbacks.resources import Resources
-from server_app.callbacks.snapshots import Snapshots
 from server_app.checkpoints import Checkpoints
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
@@ -92,7 +92,7 @@ def _callbacks(
     statistics = SensorStatistics.of(material.public, [load_site(public_file(config))])
     found: list[RunCallback] = [probes, Resources(), Record(run, probes, printer.show)]
     if config.run.keep_models:
-        found.append(Snapshots(run))
+        found.append(LastModels(run))
     return [*found, Checkpoint(checkpoints), Export(run, _exported_bands(config, material.public), statistics)]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fedsense_core.data import sample_folder, shipped_card
 from fedsense_core.encoder import export_encoder
-from fedsense_core.tools.downstream.samples import Sample, TaskData, held, measured
+from fedsense_core.tools.downstream.samples import Sample, TaskData, constant, measured
 
 Array = np.ndarray[Any, Any]
 RGB = ("red", "green", "blue")
@@ -58,7 +58,7 @@ def scenes(classes: int = 3, each: int = 8, truthful: bool = True, seed: int = 0
         for i in range(classes * each):
             colour, label = i % classes, i % classes if truthful else int(rng.integers(classes))
             image = _noisy(np.broadcast_to(COLOURS[colour][:, None, None], (3, 32, 32)), rng)
-            found.append(Sample(f"{name} {i}", f"group {i // classes}", held(image), held(label)))
+            found.append(Sample(f"{name} {i}", f"group {i // classes}", constant(image), constant(label)))
         return tuple(found)
 
     return _task("classification", classes, part("train"), part("test"))
@@ -76,7 +76,7 @@ def fields(classes: int = 3, images: int = 8, truthful: bool = True, seed: int =
             mask = mask.astype(np.int64)
             mask[:2] = 255
             image = _noisy(COLOURS[colour].transpose(2, 0, 1), rng)
-            found.append(Sample(f"{name} {i}", f"{name} {i}", held(image), held(mask)))
+            found.append(Sample(f"{name} {i}", f"{name} {i}", constant(image), constant(mask)))
         return tuple(found)
 
     return _task("segmentation", classes, part("train"), part("test"))

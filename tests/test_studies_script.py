@@ -14,7 +14,7 @@ import pytest
 from fedsense_core.config import Config, resolve
 from fedsense_core.data import load_site, open_chips, sample_sites
 from fedsense_core.data.partition.partition import client_sizes
-from fedsense_core.tools.benchmark.trials import Cell, cells_of
+from fedsense_core.tools.benchmark.trials import Trial, trials_of
 
 SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"
 CODED = {f"uplink.{key}" for key in ("codec", "bits", "feedback")} | {"downlink.codec"}
@@ -39,23 +39,23 @@ def output(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def runs(studies: ModuleType, name: str) -> dict[str, Config]:
-    """Return the configuration of every cell that trains, by column."""
+    """Return the configuration of every trial that trains, by column."""
     matrix = studies.matrix_of(studies.STUDIES[name], 1, True)
-    return {cell.column: config_of(cell) for cell in cells_of(matrix) if not cell.method.untrained}
+    return {trial.column: config_of(trial) for trial in trials_of(matrix) if not trial.method.untrained}
 
 
-def config_of(cell: Cell) -> Config:
-    return resolve({**cell.settings, "preset": cell.method.based_on})
+def config_of(trial: Trial) -> Config:
+    return resolve({**trial.settings, "preset": trial.method.based_on})
 
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_along_an_axis_nothing_changes_but_what_the_study_is_about(studies: ModuleType, name: str) -> None:
     matrix = studies.matrix_of(studies.STUDIES[name], 2, True)
-    cells = [cell for cell in cells_of(matrix) if not cell.method.untrained]
-    assert {cell.seed for cell in cells} == {0, 1}
+    trials = [trial for trial in trials_of(matrix) if not trial.method.untrained]
+    assert {trial.seed for trial in trials} == {0, 1}
     changing: set[str] = set()
-    for method in {cell.method.name for cell in cells}:
-        found = [cell.resolved() for cell in cells if cell.method.name == method]
+    for method in {trial.method.name for trial in trials}:
+        found = [trial.resolved() for trial in trials if trial.method.name == method]
         changing |= {key for key in found[0] if len({str(settings[key]) for settings in found}) > 1}
     assert changing == CHANGING[name] | {"run.seed"}
     assert {method.name for method in matrix.all_methods if method.untrained} == {"random"}
@@ -121,14 +121,14 @@ def test_tasks_without_uc_merced_weigh_alike(studies: ModuleType) -> None:
     assert {name: task.weight for name, task in without.items()} == {"scenes": 1.0, "segments": 1.0}
 
 
-def row(method: str, wire: str, scores: list[float], up: float | None = 2e6) -> dict[str, Any]:
+def row(method: str, compression: str, scores: list[float], up: float | None = 2e6) -> dict[str, Any]:
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     mean = float(np.mean(scores))
     return {
-        "key": f"{method}@{wire}",
+        "key": f"{method}@{compression}",
         "label": f"the {method}",
         "method": method,
-        "wire": wire,
+        "compression": compression,
         "seeds": list(range(len(scores))),
         "mean": {"scenes": mean},
         "deviation": {"scenes": deviation},
@@ -141,8 +141,11 @@ def row(method: str, wire: str, scores: list[float], up: float | None = 2e6) -> 
 
 @pytest.fixture
 def summary() -> dict[str, Any]:
-    rows = [row("fedavg", wire, [0.5, 0.6]) for wire in ("a-2", "b-2", "full")]
-    rows += [row("mine", wire, scores) for wire, scores in (("a-2", [0.7, 0.8]), ("a-4", [0.9]), ("b-2", [0.6, 0.7]))]
+    rows = [row("fedavg", compression, [0.5, 0.6]) for compression in ("a-2", "b-2", "full")]
+    rows += [
+        row("mine", compression, scores)
+        for compression, scores in (("a-2", [0.7, 0.8]), ("a-4", [0.9]), ("b-2", [0.6, 0.7]))
+    ]
     difference = {"mean": 20.0, "low": 15.0, "high": 25.0}
     return {
         "title": "Made up",
@@ -160,7 +163,7 @@ def summary() -> dict[str, Any]:
 
 def points_of(output: ModuleType) -> list[Any]:
     values = [(f"{part}-{value}", value, f"part {part}") for part in "ab" for value in (2, 4)]
-    return [output.Point(wire, {}, value, part) for wire, value, part in values]
+    return [output.Point(compression, {}, value, part) for compression, value, part in values]
 
 
 def test_the_table_has_a_line_for_each_value_and_method(output: ModuleType, summary: dict[str, Any]) -> None:
@@ -177,7 +180,7 @@ def test_the_table_has_a_line_for_each_value_and_method(output: ModuleType, summ
         "| part a | in full | the fedavg | 55.0 ± 7.1 | 55.0 ± 7.1 |  | 2 | 2.00 MB | 2.00 MB |",
         "|  | – | the random | 30.0 ± 7.1 | 30.0 ± 7.1 |  | 2 | – | – |",
         "",
-        "**Not finished**: 1 cells are missing.",
+        "**Not finished**: 1 trials are missing.",
     ]
 
 
@@ -186,7 +189,7 @@ def test_bars_are_standard_errors_over_seeds(output: ModuleType) -> None:
     assert output.score(row("mine", "2", [0.7]), "pooled") == pytest.approx((70.0, 0.0))
 
 
-def test_the_plot_is_the_same_for_the_same_figures_and_shows_each_of_them(
+def test_the_plot_is_the_same_for_the_same_metrics_and_shows_each_of_them(
     output: ModuleType, summary: dict[str, Any], tmp_path: Path
 ) -> None:
     points = [*points_of(output), output.Point("full", {}, None, "part b")]
@@ -211,5 +214,5 @@ def test_what_is_wrong_is_said_before_anything_starts(
 
     assert "a study reads ucmerced alone" in error("--data", "eurosat=/somewhere")
     assert "is not of the form NAME=PATH" in error("--data", "ucmerced")
-    assert "holds no finished cell" in error("--tables-only")
+    assert "holds no finished trial" in error("--tables-only")
     assert "none is not there" in error("--data", f"ucmerced={tmp_path / 'none'}")

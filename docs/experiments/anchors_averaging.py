@@ -168,8 +168,8 @@ def synthetic_rows(seeds: int, rounds: int = 200, devices: int = DEVICES) -> Ite
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of table 1 of McMahan et al. 2017 (arXiv 1602.05629): the perceptron of two hidden
+class Entry:
+    """An entry of table 1 of McMahan et al. 2017 (arXiv 1602.05629): the perceptron of two hidden
     layers of 200."""
 
     name: str
@@ -186,12 +186,12 @@ CLIENTS = 100
 MINIBATCHES = Setting(learning_rate=0.1, epochs=15, batch_size=10)
 """4,000 digits give a client 40: with E = 15 it makes 60 updates a round, as with E = 1 on the 600
 of the paper."""
-REFERENCE = Cell("IID, C = 0.1, B = 10", 87.0, 10, MINIBATCHES)
-CELLS = (
+REFERENCE = Entry("IID, C = 0.1, B = 10", 87.0, 10, MINIBATCHES)
+ENTRIES = (
     REFERENCE,
-    Cell("IID, one client, B = 10", 316.0, 1, MINIBATCHES),
-    Cell("IID, C = 0.1, B = ∞", 1474.0, 10, Setting(learning_rate=0.5)),
-    Cell("two digits a client, C = 0.1, B = 10", 664.0, 10, MINIBATCHES, iid=False),
+    Entry("IID, one client, B = 10", 316.0, 1, MINIBATCHES),
+    Entry("IID, C = 0.1, B = ∞", 1474.0, 10, Setting(learning_rate=0.5)),
+    Entry("two digits a client, C = 0.1, B = 10", 664.0, 10, MINIBATCHES, iid=False),
 )
 
 
@@ -230,15 +230,15 @@ def perceptron(seed: int) -> nn.Sequential:
         return nn.Sequential(*layers)
 
 
-def rounds_to(target: float, cell: Cell, digits: Tensor, seed: int, most: int) -> float:
+def rounds_to(target: float, entry: Entry, digits: Tensor, seed: int, most: int) -> float:
     """Return the rounds until the best accuracy so far crosses ``target``, interpolated as
     published; or ``most``."""
-    clients, test = deal(digits, cell.iid, seed)
+    clients, test = deal(digits, entry.iid, seed)
     best = 0.0
     with TemporaryDirectory() as folder:
-        federation = Federation(perceptron(seed), cross_entropy, clients, cell.setting, seed, Path(folder))
+        federation = Federation(perceptron(seed), cross_entropy, clients, entry.setting, seed, Path(folder))
         for done in range(most):
-            federation.run_round(federation.draw(cell.chosen))
+            federation.run_round(federation.draw(entry.chosen))
             accuracy = federation.accuracy(test)
             if accuracy >= target:
                 return done + (target - best) / (accuracy - best)
@@ -247,12 +247,12 @@ def rounds_to(target: float, cell: Cell, digits: Tensor, seed: int, most: int) -
 
 
 def digit_rows(path: Path, seeds: int, target: float = 0.88, most: int = 1000) -> Iterator[Row]:
-    """Yield rounds to ``target`` of each cell, each over those of the reference cell of the same
+    """Yield rounds to ``target`` of each entry, each over those of the reference entry of the same
     seed."""
     digits = read_digits(path)
-    needed = {cell.name: [rounds_to(target, cell, digits, seed, most) for seed in range(seeds)] for cell in CELLS}
+    needed = {entry.name: [rounds_to(target, entry, digits, seed, most) for seed in range(seeds)] for entry in ENTRIES}
     base = needed[REFERENCE.name]
     yield Row(f"rounds, {REFERENCE.name}", "87 to 97 %", base, digits=3)
-    for cell in CELLS[1:]:
-        ratios = [rounds / first for rounds, first in zip(needed[cell.name], base, strict=True)]
-        yield Row(f"times these rounds, {cell.name}", cell.published / REFERENCE.published, ratios, digits=3)
+    for entry in ENTRIES[1:]:
+        ratios = [rounds / first for rounds, first in zip(needed[entry.name], base, strict=True)]
+        yield Row(f"times these rounds, {entry.name}", entry.published / REFERENCE.published, ratios, digits=3)

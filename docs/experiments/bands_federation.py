@@ -166,7 +166,7 @@ def _mosaic(path: Path, chips_NCHW: Array) -> None:
 
 
 def ensure_run(out: Path, arm: str, seed: int, preset: str, settings: list[str]) -> RunFolder:
-    """Run one cell unless it is finished."""
+    """Run one trial unless it is finished."""
     folder = out / f"{arm.replace(' ', '-')}-seed{seed}"
     if not RunFolder(folder).is_finished:
         command = ["fedsense", "run", "--preset", preset, "--seed", str(seed), "--out", str(folder)]

@@ -7,9 +7,9 @@ study, docs/studies.md.
     python docs/experiments/studies.py bits --out studies --data ucmerced=UCMERCED
 
 UCMERCED is the folder that ucmerced_folder.py writes; without it the shipped tasks alone are done.
-A study is a benchmark in OUT/NAME whose wires are the values of its axis. The same command goes on
-where it stopped. Network, views, training and tasks are those of matrix/reduced.toml where the
-study does not change them. Exit status: that of ``fedsense benchmark``.
+A study is a benchmark in OUT/NAME whose compressions are the values of its axis. The same command
+goes on where it stopped. Network, views, training and tasks are those of matrix/reduced.toml where
+the study does not change them. Exit status: that of ``fedsense benchmark``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fedsense_core.errors import ConfigError, FedSenseError
 from fedsense_core.run_folder.folder import read_json
 from fedsense_core.tools.benchmark.manifest import Manifest
 from fedsense_core.tools.benchmark.matrix import Matrix
-from fedsense_core.tools.benchmark.trials import cells_of, check_cells
+from fedsense_core.tools.benchmark.trials import check_trials, trials_of
 from fedsense_core.tools.cli.benchmark_command import DONE, Benchmark, Choices, parse_data, run_benchmark, write_tables
 
 REDUCED = Path(__file__).parent / "matrix" / "reduced.toml"
@@ -125,15 +125,15 @@ def _bits() -> Study:
     )
     trellis = {str(bits): TRELLIS for bits in (1, 2, 3, 4)} | {"32": {"downlink.codec": "trellis"}}
     methods = (
-        {"name": "fedavg", "wires": ["full"]},
+        {"name": "fedavg", "compressions": ["full"]},
         {"name": "fedsense"},
         {
             "name": "trellis",
             "preset": "fedsense",
             "label": "fedsense, trellis and predictor",
             "settings": {"uplink.prediction": True},
-            "wires": list(trellis),
-            "bits": trellis,
+            "compressions": list(trellis),
+            "by_compression": trellis,
         },
     )
     return Study("Accuracy against bits up, 4 bits down", "bits a parameter up", points, {}, methods, "fedavg@full")
@@ -143,10 +143,10 @@ STUDIES = {"skew": _skew(), "clients": _clients(), "local-steps": _local_steps()
 
 
 def matrix_of(study: Study, seeds: int, with_ucmerced: bool) -> Matrix:
-    """Return the benchmark of a study: a wire for each point, seeds 0, 1, ..., and random weights
-    beside them.
+    """Return the benchmark of a study: a compression for each point, seeds 0, 1, ..., and random
+    weights beside them.
 
-    Raises ConfigError where the settings of a cell are wrong.
+    Raises ConfigError where the settings of a trial are wrong.
     """
     reduced = tomllib.loads(REDUCED.read_text(encoding="utf-8"))
     tasks = {name: reduced["tasks"][name] for name in TASKS if with_ucmerced or name != "ucmerced"}
@@ -156,17 +156,17 @@ def matrix_of(study: Study, seeds: int, with_ucmerced: bool) -> Matrix:
     matrix = Matrix.model_validate(
         {
             "title": study.title,
-            "cell_timeout_s": reduced["cell_timeout_s"],
+            "trial_timeout_s": reduced["trial_timeout_s"],
             "seeds": list(range(seeds)),
             "compare": [study.reference],
             "methods": [dict(method) for method in study.methods],
             "settings": settings,
-            "bits": {point.wire: dict(point.settings) for point in study.points},
+            "compressions": {point.compression: dict(point.settings) for point in study.points},
             "tasks": tasks,
             "controls": {"random": reduced["controls"]["random"]},
         }
     )
-    check_cells(matrix, cells_of(matrix))
+    check_trials(matrix, trials_of(matrix))
     return matrix
 
 
@@ -185,7 +185,7 @@ def run_study(name: str, out: Path, seeds: int, choices: Choices, tables_only: b
     study, folder = STUDIES[name], out / name
     matrix = matrix_of(study, seeds, "ucmerced" in choices.data)
     manifest = Manifest.open(folder.expanduser().absolute())
-    benchmark = Benchmark(matrix, cells_of(matrix), manifest, REDUCED.parent, choices)
+    benchmark = Benchmark(matrix, trials_of(matrix), manifest, REDUCED.parent, choices)
     status = DONE
     if tables_only:
         write_tables(benchmark, console)
@@ -205,7 +205,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, default=3, choices=range(1, 101), metavar="N", help="seeds 0, 1, ... (default: 3)"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, a core each (default: 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time, a core each (default: 2)")
     parser.add_argument("--limit-minutes", type=float, default=150.0, help="when to stop (default: 150)")
     parser.add_argument("--data", action="append", default=[], metavar="ucmerced=PATH", help="folder of UC Merced")
     parser.add_argument(

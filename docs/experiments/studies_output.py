@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from fedsense_core.atomic_io import write_whole
 from fedsense_core.run_folder.formatting import human_bytes
 from fedsense_core.tools.benchmark.benchmark_tables import interval, spread
-from fedsense_core.tools.benchmark.matrix import NO_WIRE
+from fedsense_core.tools.benchmark.matrix import NO_TRAFFIC
 from fedsense_core.tools.benchmark.summary import Summary
 from fedsense_core.tools.reporting.canvas import COLOURS, GREY, INK, MARKERS, style
 
@@ -30,7 +30,7 @@ bars."""
 class Point:
     """One value of the axis."""
 
-    wire: str
+    compression: str
     """Its name in the benchmark."""
     settings: Mapping[str, Any]
     value: float | None = None
@@ -60,7 +60,7 @@ def table(summary: Summary, points: Sequence[Point], axis: str) -> str:
     heads += [POOLED, f"less {', '.join(references)}" if references else "difference", "seeds", "up", "down"]
     lines = [heads, ["---" if head in ("split", "method") else "---:" for head in heads]]
     for part, where, row in _rows(summary, points):
-        beside = row["wire"] != NO_WIRE and row["key"] in differences
+        beside = row["compression"] != NO_TRAFFIC and row["key"] in differences
         lines.append(
             [
                 *([part] if parts else []),
@@ -73,7 +73,7 @@ def table(summary: Summary, points: Sequence[Point], axis: str) -> str:
                 *("–" if row[key] is None else human_bytes(row[key]) for key in ("bytes_up", "bytes_down")),
             ]
         )
-    missing = f"\n**Not finished**: {len(summary['missing'])} cells are missing.\n" if summary["missing"] else ""
+    missing = f"\n**Not finished**: {len(summary['missing'])} trials are missing.\n" if summary["missing"] else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n{missing}"
 
 
@@ -81,8 +81,8 @@ def _rows(summary: Summary, points: Sequence[Point]) -> Iterator[tuple[str, str,
     """Yield (part, value as shown, row), value by value; random weights last."""
     for point in points:
         shown = point.label if point.value is None else f"{point.value:g}"
-        yield from ((point.part, shown, row) for row in summary["rows"] if row["wire"] == point.wire)
-    yield from (("", "–", row) for row in summary["rows"] if row["wire"] == NO_WIRE)
+        yield from ((point.part, shown, row) for row in summary["rows"] if row["compression"] == point.compression)
+    yield from (("", "–", row) for row in summary["rows"] if row["compression"] == NO_TRAFFIC)
 
 
 def plot(summary: Summary, points: Sequence[Point], axis: str) -> bytes:
@@ -111,12 +111,14 @@ def plot(summary: Summary, points: Sequence[Point], axis: str) -> bytes:
 def _panel(axes: Axes, summary: Summary, points: Sequence[Point], task: str) -> None:
     """Draw the mean of each method at each value with its standard error over seeds."""
     values = sorted({point.value for point in points if point.value is not None})
-    methods = list(dict.fromkeys(row["method"] for row in summary["rows"] if row["wire"] != NO_WIRE))
+    methods = list(dict.fromkeys(row["method"] for row in summary["rows"] if row["compression"] != NO_TRAFFIC))
     axes.set_xscale("log")
     for index, method in enumerate(methods):
         look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "lw": 1.5}
-        found = {row["wire"]: row for row in summary["rows"] if row["method"] == method}
-        on_axis = [(point.value, *score(found[point.wire], task)) for point in points if point.wire in found]
+        found = {row["compression"]: row for row in summary["rows"] if row["method"] == method}
+        on_axis = [
+            (point.value, *score(found[point.compression], task)) for point in points if point.compression in found
+        ]
         line = [entry for entry in on_axis if entry[0] is not None]
         if line:
             xs, means, errors = zip(*line, strict=True)
@@ -127,15 +129,15 @@ def _panel(axes: Axes, summary: Summary, points: Sequence[Point], task: str) -> 
                 errors,
                 marker=MARKERS[index % len(MARKERS)],
                 ms=4.5,
-                label=found[points[0].wire]["label"] if points[0].wire in found else method,
+                label=found[points[0].compression]["label"] if points[0].compression in found else method,
                 **look,
             )
         for point in points:
-            if point.value is None and point.wire in found:
-                label = f"{found[point.wire]['label']}, {point.label}"
-                axes.axhline(score(found[point.wire], task)[0], ls=":", label=label, **look)
+            if point.value is None and point.compression in found:
+                label = f"{found[point.compression]['label']}, {point.label}"
+                axes.axhline(score(found[point.compression], task)[0], ls=":", label=label, **look)
     for row in summary["rows"]:
-        if row["wire"] == NO_WIRE:
+        if row["compression"] == NO_TRAFFIC:
             axes.axhline(score(row, task)[0], color=GREY, ls="--", lw=1.5, label=row["label"])
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -3,7 +3,7 @@
 from fedsense_core.evaluation.embedding import embed
 from fedsense_core.evaluation.probe import ProbeScores, probe
 from fedsense_core.evaluation.probes import knn_scores, linear_predictions, linear_scores
-from fedsense_core.evaluation.scores import Scores, paired_lift, score
+from fedsense_core.evaluation.scores import Scores, score
 
 __all__ = [
     "ProbeScores",
@@ -12,7 +12,6 @@ __all__ = [
     "knn_scores",
     "linear_predictions",
     "linear_scores",
-    "paired_lift",
     "probe",
     "score",
 ]

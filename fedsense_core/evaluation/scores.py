@@ -52,14 +52,6 @@ def score(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = 
     )
 
 
-def paired_lift(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
-    """Return macro F1 of predictions ``a`` minus ``b`` (M,), and its standard error under the same
-    draws of groups."""
-    counts = [_counts(truth, predicted, groups) for predicted in (a, b)]
-    difference = float(_macro_f1(counts[0].sum(0)) - _macro_f1(counts[1].sum(0)))
-    return difference, float((_resampled_f1(counts[0], 0) - _resampled_f1(counts[1], 0)).std(ddof=1))
-
-
 def _counts(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """Return for each group and class the number of hits, true members and predictions, (G, 3, K)
     float64."""

@@ -15,7 +15,7 @@ from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.ssl.settings import RecipeSettings
-from fedsense_core.tools.analysis.imagery import PUBLIC
+from fedsense_core.tools.analysis.loss_imagery import PUBLIC
 
 LOSS_SETTINGS = (
     # How a teacher moves, and what clients share, is no part of the loss at one model.
@@ -56,7 +56,7 @@ def models_of(run: RunFolder, config: Config) -> Path:
     raise CheckpointError(f"{run.path} has no models/ to analyse: {why}.")
 
 
-def about_run(config: Config, run: RunFolder, kept: Snapshots) -> dict[str, Any]:
+def about_run(config: Config, run: RunFolder, snapshots: Snapshots) -> dict[str, Any]:
     """Return what was run."""
     return {
         "folder": run.path.name,
@@ -64,8 +64,8 @@ def about_run(config: Config, run: RunFolder, kept: Snapshots) -> dict[str, Any]
         "seed": config.run.seed,
         "rounds": config.run.rounds,
         "architecture": config.model.architecture,
-        "parameters": kept.table.numel,
-        "clients": len(kept),
+        "parameters": snapshots.table.numel,
+        "clients": len(snapshots),
         "config_digest": config.digest,
     }
 

@@ -28,10 +28,10 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable, vector_norm
 from fedsense_core.tools.analysis.about import about_loss, about_run, config_of, models_of, notes_of, rounds_of
-from fedsense_core.tools.analysis.alignment import FEWEST_IMAGES, cka_matrix, gram
 from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
+from fedsense_core.tools.analysis.cka import FEWEST_IMAGES, cka_matrix, gram
 from fedsense_core.tools.analysis.curvature import extreme_eigenvalues
-from fedsense_core.tools.analysis.imagery import batches_of, imagery_of
+from fedsense_core.tools.analysis.loss_imagery import batches_of, imagery_of
 from fedsense_core.tools.analysis.loss_paths import barrier, evenly
 from fedsense_core.tools.analysis.objective import Objective, exact
 from fedsense_core.tools.analysis.sharpness import noise_sharpness, sam_sharpness
@@ -42,7 +42,7 @@ MOST_IMAGES = 512
 """Images on which encoders are compared: their kernel is this number squared."""
 USUAL = AnalysisOptions()
 Progress = Callable[[int, int], None]
-"""Is told passes over all batches that are done, and how many there are at most."""
+"""Is given the passes over all batches that are done, and how many there are at most."""
 
 
 def analyse_run(
@@ -59,14 +59,14 @@ def analyse_run(
     run = RunFolder.open(Path(folder))
     config = config_of(run)
     model = build_model(config)
-    kept = Snapshots(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
-    held, own = imagery_of(config, run)
-    per_client = options.batches if own else options.batches * max(1, len(kept))
-    batches = batches_of(held, config, per_client, options.seed)
+    snapshots = Snapshots(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
+    imagery, own = imagery_of(config, run)
+    per_client = options.batches if own else options.batches * max(1, len(snapshots))
+    batches = batches_of(imagery, config, per_client, options.seed)
     model.to(chosen_device(options.device)).to(memory_format=torch.channels_last)
-    objective = Objective(model, kept.table, build_recipe(config), batches, options.seed)
-    return _Analysis(options, kept, objective, config.data.view_size).measure(progress) | {
-        "run": about_run(config, run, kept),
+    objective = Objective(model, snapshots.table, build_recipe(config), batches, options.seed)
+    return _Analysis(options, snapshots, objective, config.data.view_size).measure(progress) | {
+        "run": about_run(config, run, snapshots),
         "settings": about_loss(config, batches, own, per_client) | asdict(options),
         "notes": notes_of(config, own),
         "rounds": rounds_of(run),
@@ -77,23 +77,23 @@ def analyse_run(
 class _Analysis:
     """One analysis of one set of models under one loss."""
 
-    def __init__(self, options: AnalysisOptions, kept: Snapshots, objective: Objective, view_size: int) -> None:
+    def __init__(self, options: AnalysisOptions, snapshots: Snapshots, objective: Objective, view_size: int) -> None:
         self.options = options
-        self.kept = kept
+        self.snapshots = snapshots
         self.objective = objective
         self.view_size = view_size
-        self.w = kept.final()
+        self.w = snapshots.final()
         objective.teach(self.w)
 
     def measure(self, progress: Progress) -> dict[str, Any]:
         done, total = 0, self._passes()
 
-        def told() -> None:
+        def on_pass() -> None:
             nonlocal done
             done += 1
             progress(min(done, total), total)
 
-        self.objective.told = told
+        self.objective.on_pass = on_pass
         by_client = self.objective.losses(self.w)
         at = self.objective.gradient(self.w)
         here = fmean(by_client.values())
@@ -103,7 +103,7 @@ class _Analysis:
             "loss": {
                 "value": here,
                 "by_client": by_client,
-                "at_start": self.objective.loss(self.kept.start()),
+                "at_start": self.objective.loss(self.snapshots.start()),
                 "gradient_norm": vector_norm(at[1]),
                 "weight_norm": vector_norm(self.w),
             },
@@ -119,7 +119,7 @@ class _Analysis:
     def _passes(self) -> int:
         options = self.options
         noise = 2 * options.draws * len(options.noise)
-        paths = (options.points - 1) * len(self.kept)
+        paths = (options.points - 1) * len(self.snapshots)
         return 3 + options.hessian_steps + options.ascents * len(options.radii) + noise + paths
 
     def _hessian(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class _Analysis:
         found = [
             # The same directions at each size: what differs between sizes is the size alone.
             noise_sharpness(
-                objective.loss, self.w, here, self.kept.table, sigma, options.draws, self._generator("noise")
+                objective.loss, self.w, here, self.snapshots.table, sigma, options.draws, self._generator("noise")
             )
             for sigma in options.noise
         ]
@@ -166,7 +166,7 @@ class _Analysis:
         on its own."""
         alphas = evenly(self.options.points)
         paths: dict[str, dict[str, Any]] = {}
-        for name, weights in self.kept.clients():
+        for name, weights in self.snapshots.clients():
             step = weights - self.w
             seen = [at_global] + [self.objective.losses(self.w + a * step) for a in alphas[1:]]
             everywhere = [fmean(by_client.values()) for by_client in seen]
@@ -190,10 +190,10 @@ class _Analysis:
         """Compare the encoders of all clients, and the global one before them, on the same images;
         None for none."""
         images = min(MOST_IMAGES, sum(map(len, self._batches())))
-        if images < FEWEST_IMAGES or not len(self.kept):
+        if images < FEWEST_IMAGES or not len(self.snapshots):
             return None
         names, grams = ["global"], [gram(self._features(self.w))]
-        for name, weights in self.kept.clients():
+        for name, weights in self.snapshots.clients():
             names.append(name)
             grams.append(gram(self._features(weights)))
         matrix = cka_matrix(grams)
@@ -212,7 +212,7 @@ class _Analysis:
         """Return the encoder's features (n, D) of about as many images of each batch, as they
         are."""
         model, batches = self.objective.model, self._batches()
-        self.kept.table.write(w, model)
+        self.snapshots.table.write(w, model)
         most = max(2, MOST_IMAGES // len(batches))
         features = []
         with exact():

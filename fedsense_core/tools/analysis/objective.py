@@ -27,7 +27,7 @@ class Objective:
     """L(w): the mean over clients of the mean loss over each client's batches.
 
     ``model`` is overwritten; its tensors that do not travel stay as they are. Vectors (N,) are
-    float32 on the CPU, wherever the model computes. ``told`` is called after every pass over all
+    float32 on the CPU, wherever the model computes. ``on_pass`` is called after every pass over all
     batches.
     """
 
@@ -38,14 +38,14 @@ class Objective:
         recipe: Recipe,
         batches: Mapping[str, Sequence[Batch]],
         seed: int,
-        told: Callable[[], None] = lambda: None,
+        on_pass: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model.eval()
         self.table = table
         self.recipe = recipe
         self.batches = batches
         self.seed = seed
-        self.told = told
+        self.on_pass = on_pass
         self.device = next(model.parameters()).device
         self.teacher: PretrainingModel | None = None
         named = dict(model.named_parameters())
@@ -67,7 +67,7 @@ class Objective:
                 name: fmean(float(self._loss(name, index)) for index in range(len(own)))
                 for name, own in self.batches.items()
             }
-        self.told()
+        self.on_pass()
         return means
 
     def loss(self, w: Tensor) -> float:
@@ -83,7 +83,7 @@ class Objective:
                 parts = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
                 slope.add_(self._flat(parts), alpha=share)
                 total += share * float(loss.detach())
-        self.told()
+        self.on_pass()
         return total, slope
 
     def curvature(self, w: Tensor, v: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Objective:
                 along = torch.stack([(g * d).sum() for g, d in zip(slopes, directions, strict=True)]).sum()
                 parts = torch.autograd.grad(along, self._parameters, allow_unused=True, materialize_grads=True)
                 image.add_(self._flat(parts), alpha=share)
-        self.told()
+        self.on_pass()
         return image
 
     def _terms(self) -> Iterator[tuple[float, Tensor]]:

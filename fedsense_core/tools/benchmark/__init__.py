@@ -1,2 +1,2 @@
-"""Benchmarks: many methods, wires, seeds and tasks from one file, and what may be said of their
-differences."""
+"""Benchmarks: many methods, compressions, seeds and tasks from one file, and what may be said of
+their differences."""

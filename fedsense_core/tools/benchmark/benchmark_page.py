@@ -41,8 +41,8 @@ PAGE = """<!doctype html>
 {% endif %}
 {% for task in summary.tasks.values() if task.note %}<p class="why">{{ task.label }}: {{ task.note }}</p>
 {% endfor %}
-{% if summary.missing %}<p><strong>{{ summary.missing | length }} cells are not finished.</strong></p>{% endif %}
-{% if summary.sources > 1 %}<p>The cells were made by {{ summary.sources }} versions of the code.</p>{% endif %}
+{% if summary.missing %}<p><strong>{{ summary.missing | length }} trials are not finished.</strong></p>{% endif %}
+{% if summary.sources > 1 %}<p>The trials were made by {{ summary.sources }} versions of the code.</p>{% endif %}
 </section>
 {% for curve in curves %}<section>
 <h2>{{ curve.title }}</h2>
@@ -86,7 +86,7 @@ def write_results(folder: Path, summary: Summary) -> list[Path]:
 
 def _page(summary: Summary, curves: Sequence[Curve]) -> str:
     seeds = {seed for row in summary["rows"] for seed in row["seeds"]}
-    wires = ", ".join(summary["wires"])
+    compressions = ", ".join(summary["compressions"])
     environment = Environment(autoescape=True, trim_blocks=True)
     return environment.from_string(PAGE).render(
         style=STYLE,
@@ -94,10 +94,13 @@ def _page(summary: Summary, curves: Sequence[Curve]) -> str:
         summary=summary,
         how=HOW.replace("`", ""),
         measured=MEASURED if flatness_of(summary) else "",
-        subtitle=f"{len(summary['tasks'])} tasks, wires {wires}, {len(seeds)} seeds",
+        subtitle=f"{len(summary['tasks'])} tasks, compressions {compressions}, {len(seeds)} seeds",
         curves=[{**vars(curve), "source": _source(curve.svg)} for curve in curves],
         tables=[
-            *((f"Wire {wire}", *score_table(summary, wire)) for wire in summary["wires"]),
+            *(
+                (f"Compression {compression}", *score_table(summary, compression))
+                for compression in summary["compressions"]
+            ),
             *((title, lines[0], lines[1:]) for title, lines in flatness_of(summary)),
         ],
     )

@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsense_core.tools.benchmark.benchmark_tables import comparison_title, rows_beside, spans_wires
-from fedsense_core.tools.benchmark.matrix import NO_WIRE
+from fedsense_core.tools.benchmark.benchmark_tables import comparison_title, rows_beside, spans_compressions
+from fedsense_core.tools.benchmark.matrix import NO_TRAFFIC
 from fedsense_core.tools.benchmark.summary import Summary
 from fedsense_core.tools.reporting.canvas import COLOURS, GREY, INK, MARKERS, Curve
 
@@ -38,8 +38,11 @@ def _forest(summary: Summary, comparison: Summary) -> Curve:
             axes.plot([found["low"], found["high"]], [y, y], color=colour, lw=1.4)
             axes.plot([found["mean"] - found["error"], found["mean"] + found["error"]], [y, y], color=colour, lw=4)
         axes.plot(found["mean"], y, "o", color=colour, ms=6, mec="white")
-    several = spans_wires(comparison)
-    names = [f"{row['label']} @ {row['wire']}" if several and row["wire"] != NO_WIRE else row["label"] for row in rows]
+    several = spans_compressions(comparison)
+    names = [
+        f"{row['label']} @ {row['compression']}" if several and row["compression"] != NO_TRAFFIC else row["label"]
+        for row in rows
+    ]
     axes.set_yticks(range(len(rows)), [_plain(name) for name in names])
     return _curve(
         figure,
@@ -84,23 +87,27 @@ def _quality(summary: Summary) -> list[Curve]:
         _curve(
             figure,
             "Quality against bytes",
-            "Up and to the left is better. One colour and marker a method, one point a wire; bars are standard errors "
-            "over seeds.",
+            "Up and to the left is better. One colour and marker a method, one point a compression; bars are standard "
+            "errors over seeds.",
             ", ".join(f"{row['key']} {100 * row['pooled']:.1f} %" for row in travelling),
         )
     ]
 
 
 def _is_level(row: Summary) -> bool:
-    return row["wire"] == NO_WIRE and not row["key"].endswith(":best")
+    return row["compression"] == NO_TRAFFIC and not row["key"].endswith(":best")
 
 
 def _tasks(summary: Summary) -> list[Curve]:
-    """Return a figure of one panel a task, all methods and wires in it."""
+    """Return a figure of one panel a task, all methods and compressions in it."""
     names = list(summary["tasks"])
-    rows = rows_beside(summary, summary["wires"][0])
+    rows = rows_beside(summary, summary["compressions"][0])
     keys = list(
-        dict.fromkeys((row["family"], row["label"]) for wire in summary["wires"] for row in rows_beside(summary, wire))
+        dict.fromkeys(
+            (row["family"], row["label"])
+            for compression in summary["compressions"]
+            for row in rows_beside(summary, compression)
+        )
     )
     if not rows:
         return []
@@ -127,19 +134,21 @@ def _tasks(summary: Summary) -> list[Curve]:
 
 
 def _task(axes: Axes, summary: Summary, name: str, keys: list[tuple[str, str]]) -> None:
-    wires = [*summary["wires"], NO_WIRE]
+    compressions = [*summary["compressions"], NO_TRAFFIC]
     shown: set[str] = set()
     for row in summary["rows"]:
-        i, y = wires.index(row["wire"]), keys.index((row["family"], row["label"]))
-        y_shifted = y + 0.18 * (i - (len(wires) - 2) / 2) if row["wire"] != NO_WIRE else y
-        label = None if row["wire"] in shown else f"wire {row['wire']}" if row["wire"] != NO_WIRE else "nothing travels"
-        shown.add(row["wire"])
+        i, y = compressions.index(row["compression"]), keys.index((row["family"], row["label"]))
+        travels = row["compression"] != NO_TRAFFIC
+        y_shifted = y + 0.18 * (i - (len(compressions) - 2) / 2) if travels else y
+        name_shown = f"compression {row['compression']}" if travels else "nothing travels"
+        label = None if row["compression"] in shown else name_shown
+        shown.add(row["compression"])
         axes.errorbar(
             100 * row["mean"][name],
             y_shifted,
             xerr=100 * (row["deviation"][name] or 0),
             fmt=MARKERS[i % len(MARKERS)],
-            color=COLOURS[i % len(COLOURS)] if row["wire"] != NO_WIRE else INK,
+            color=COLOURS[i % len(COLOURS)] if travels else INK,
             ms=5,
             lw=1.2,
             label=label,

@@ -8,7 +8,7 @@ from typing import Any
 from fedsense_core.run_folder.formatting import human_bytes
 from fedsense_core.tools.benchmark.flatness_summary import HOW as MEASURED
 from fedsense_core.tools.benchmark.flatness_summary import flatness_tables
-from fedsense_core.tools.benchmark.matrix import NO_WIRE
+from fedsense_core.tools.benchmark.matrix import NO_TRAFFIC
 from fedsense_core.tools.benchmark.summary import Summary
 
 HOW = (
@@ -23,7 +23,7 @@ HOW = (
 def tables(summary: Summary) -> str:
     """Return all tables with what must be said of them."""
     parts = [f"# {summary['title']}", HOW, _remarks(summary)]
-    parts += [_scores(summary, wire) for wire in summary["wires"]]
+    parts += [_scores(summary, compression) for compression in summary["compressions"]]
     parts += [_comparison(summary, comparison) for comparison in summary["comparisons"]]
     measured = flatness_of(summary)
     parts += [f"## {title}\n\n{_table(lines[0], lines[1:])}" for title, lines in measured]
@@ -36,9 +36,10 @@ def flatness_of(summary: Summary) -> list[tuple[str, list[list[str]]]]:
     return flatness_tables(summary["rows"], summary["comparisons"])
 
 
-def rows_beside(summary: Summary, wire: str) -> list[Summary]:
-    """Return the rows of a wire and those that stand beside every wire, families together."""
-    rows = [row for row in summary["rows"] if row["wire"] in (wire, NO_WIRE)]
+def rows_beside(summary: Summary, compression: str) -> list[Summary]:
+    """Return the rows of a compression and those that stand beside every compression, families
+    together."""
+    rows = [row for row in summary["rows"] if row["compression"] in (compression, NO_TRAFFIC)]
     families = list(dict.fromkeys(row["family"] for row in rows))
     return [row for family in families for row in rows if row["family"] == family]
 
@@ -47,24 +48,24 @@ def _remarks(summary: Summary) -> str:
     lines = [f"- {one['label']}: {one['note']}" for one in summary["tasks"].values() if one["note"]]
     if summary["missing"]:
         names = ", ".join(summary["missing"][:4]) + (", …" if len(summary["missing"]) > 4 else "")
-        lines.append(f"- **Not finished**: {len(summary['missing'])} cells are missing ({names}).")
+        lines.append(f"- **Not finished**: {len(summary['missing'])} trials are missing ({names}).")
     if summary["sources"] > 1:
-        lines.append(f"- The cells were made by {summary['sources']} versions of the code.")
+        lines.append(f"- The trials were made by {summary['sources']} versions of the code.")
     return "\n".join(lines)
 
 
-def _scores(summary: Summary, wire: str) -> str:
-    heads, lines = score_table(summary, wire)
-    counts = sorted({len(row["seeds"]) for row in rows_beside(summary, wire)})
+def _scores(summary: Summary, compression: str) -> str:
+    heads, lines = score_table(summary, compression)
+    counts = sorted({len(row["seeds"]) for row in rows_beside(summary, compression)})
     if not counts:
         return ""
-    told = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"## Wire {wire}: {told} seed{'s' * (counts[-1] > 1)}\n\n{_table(heads, lines)}"
+    text = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"## Compression {compression}: {text} seed{'s' * (counts[-1] > 1)}\n\n{_table(heads, lines)}"
 
 
-def score_table(summary: Summary, wire: str) -> tuple[list[str], list[list[str]]]:
-    """Return heads and lines of the table of scores at one wire."""
-    first = _first(summary, wire)
+def score_table(summary: Summary, compression: str) -> tuple[list[str], list[list[str]]]:
+    """Return heads and lines of the table of scores at one compression."""
+    first = _first(summary, compression)
     pooled = {row["key"]: row["pooled"] for one in first for row in one["rows"]}
     heads = ["method", *(f"{one['label']}, {one['metric']}" for one in summary["tasks"].values()), "pooled"]
     heads += [*(f"less {one['label']}" for one in first), "share", "up", "down", "s"]
@@ -78,31 +79,32 @@ def score_table(summary: Summary, wire: str) -> tuple[list[str], list[list[str]]
             *("–" if row[key] is None else human_bytes(row[key]) for key in ("bytes_up", "bytes_down")),
             "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
         ]
-        for row in rows_beside(summary, wire)
+        for row in rows_beside(summary, compression)
     ]
     return heads, lines
 
 
-def _first(summary: Summary, wire: str) -> list[Summary]:
-    return [one for one in summary["comparisons"] if one["wire"] == wire][:1]
+def _first(summary: Summary, compression: str) -> list[Summary]:
+    return [one for one in summary["comparisons"] if one["compression"] == compression][:1]
 
 
 def comparison_title(comparison: Summary) -> str:
-    """Return what is compared, in words, unlike for the methods of one wire and those of all."""
-    everywhere = ", at every wire," if spans_wires(comparison) else ""
-    return f"Each method{everywhere} less {comparison['label']} at wire {comparison['wire']}"
+    """Return what is compared, in words, unlike for the methods of one compression and those of
+    all."""
+    everywhere = ", at every compression," if spans_compressions(comparison) else ""
+    return f"Each method{everywhere} less {comparison['label']} at compression {comparison['compression']}"
 
 
-def spans_wires(comparison: Summary) -> bool:
-    """Return whether methods of several wires are compared with the one."""
-    return len({row["wire"] for row in comparison["rows"]} - {NO_WIRE}) > 1
+def spans_compressions(comparison: Summary) -> bool:
+    """Return whether methods of several compressions are compared with the one."""
+    return len({row["compression"] for row in comparison["rows"]} - {NO_TRAFFIC}) > 1
 
 
 def _comparison(summary: Summary, comparison: Summary) -> str:
     names = list(summary["tasks"])
     heads = [
         "method",
-        "wire",
+        "compression",
         *(summary["tasks"][name]["label"] for name in names),
         "pooled",
         "SE",
@@ -116,7 +118,7 @@ def _comparison(summary: Summary, comparison: Summary) -> str:
         lines.append(
             [
                 row["label"],
-                row["wire"],
+                row["compression"],
                 *(f"{row['tasks'][name]['mean']:+.2f}" for name in names),
                 interval(pooled),
                 _number(pooled["error"], ".2f"),

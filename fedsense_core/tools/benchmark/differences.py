@@ -156,8 +156,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     not count."""
     corrected, known = [float("nan")] * len(p_values), [i for i, p in enumerate(p_values) if not np.isnan(p)]
     least = 0.0
-    for place, i in enumerate(sorted(known, key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(known) - place) * p_values[i]))
+    for rank, i in enumerate(sorted(known, key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(known) - rank) * p_values[i]))
         corrected[i] = least
     return corrected
 

@@ -17,13 +17,13 @@ HOW = (
     "Of the global model, under the recipe's loss over the imagery of all clients: its largest Hessian eigenvalue, how "
     "far the loss rises up its gradient at shares of ‖w‖ (SAM) and under noise of shares of each tensor's norm, and on "
     "the way to the clients' models (barrier). CKA is between clients' encoders; drift and cosine are means over "
-    "rounds. ≥: too few steps for an eigenvalue, which is larger. Only figures of the same loss, imagery and options "
+    "rounds. ≥: too few steps for an eigenvalue, which is larger. Only metrics of the same loss, imagery and options "
     "compare; there is no ratio where they differ."
 )
 
 
-def figures_of(analysis: Analysis) -> dict[str, float | None]:
-    """Return the figures of one run by their heading; None where one was not measured."""
+def metrics_of(analysis: Analysis) -> dict[str, float | None]:
+    """Return the metrics of one run by their heading; None where one was not measured."""
     paths, cka, rounds = analysis["paths"], analysis["cka"] or {}, analysis["rounds"]
     found = {"loss": analysis["loss"]["value"], CURVATURE: analysis["hessian"]["largest"]["value"]}
     sam, noise = analysis["sam"], analysis["noise"]
@@ -40,10 +40,10 @@ def figures_of(analysis: Analysis) -> dict[str, float | None]:
 
 
 def flatness_row(by_seed: Mapping[int, Analysis]) -> dict[str, Any]:
-    """Return the figures of one method at one wire by heading, for each analysed seed, and what
-    they are of."""
+    """Return the metrics of one method at one compression by heading, for each analysed seed, and
+    what they are of."""
     seeds = sorted(by_seed)
-    each = [figures_of(by_seed[seed]) for seed in seeds]
+    each = [metrics_of(by_seed[seed]) for seed in seeds]
     names = dict.fromkeys(name for one in each for name in one)
     return {
         "seeds": seeds,
@@ -53,13 +53,13 @@ def flatness_row(by_seed: Mapping[int, Analysis]) -> dict[str, Any]:
     }
 
 
-def ratio(one: Mapping[str, Any], other: Mapping[str, Any], figure: str) -> list[float]:
+def ratio(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> list[float]:
     """Return the ratio of one row to another for each seed that both have, measured alike.
 
     Empty where a value is missing, or not above zero, in either.
     """
     mine, theirs = (
-        dict(zip(zip(row["seeds"], row["of"], strict=True), row["values"].get(figure, []), strict=False))
+        dict(zip(zip(row["seeds"], row["of"], strict=True), row["values"].get(metric, []), strict=False))
         for row in (one, other)
     )
     pairs = [(mine[key], theirs[key]) for key in mine if key in theirs]
@@ -71,27 +71,29 @@ def ratio(one: Mapping[str, Any], other: Mapping[str, Any], figure: str) -> list
 def flatness_tables(
     rows: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, list[list[str]]]]:
-    """Return title and lines of each table: the figures, and their ratios to the method of each
+    """Return title and lines of each table: the metrics, and their ratios to the method of each
     comparison.
 
     Rows and comparisons are those of a summary; rows that were not analysed are left out.
     """
     measured = {row["key"]: row for row in rows if row["flatness"]}
     names = list(dict.fromkeys(name for row in measured.values() for name in row["flatness"]["values"]))
-    head = ["method", "wire", "seeds", *names]
+    head = ["method", "compression", "seeds", *names]
     tables = []
     if measured:
-        tables.append(("Flatness and drift", [head, *(_figures(row, names) for row in measured.values())]))
+        tables.append(("Flatness and drift", [head, *(_metrics(row, names) for row in measured.values())]))
     for one in comparisons:
         reference = measured.get(one["reference"])
         beside = [measured[row["key"]] for row in one["rows"] if row["key"] in measured]
         if reference and beside:
-            title = f"Flatness and drift over those of {one['label']} at wire {one['wire']}, paired by seed"
+            title = (
+                f"Flatness and drift over those of {one['label']} at compression {one['compression']}, paired by seed"
+            )
             tables.append((title, [head, *(_ratios(row, reference, names) for row in beside)]))
     return tables
 
 
-def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _metrics(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     flatness = row["flatness"]
     cells = []
     for name in names:
@@ -99,12 +101,12 @@ def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         bound = "≥ " if name == CURVATURE and flatness["unconverged"] else ""
         spread = f" ± {known.std(ddof=1):.2g}" if len(known) > 1 else ""
         cells.append(f"{bound}{known.mean():.3g}{spread}" if len(known) else "–")
-    return [row["label"], row["wire"], str(len(flatness["seeds"])), *cells]
+    return [row["label"], row["compression"], str(len(flatness["seeds"])), *cells]
 
 
 def _ratios(row: Mapping[str, Any], reference: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     found = [ratio(row["flatness"], reference["flatness"], name) for name in names]
-    return [row["label"], row["wire"], str(max(map(len, found), default=0)), *map(_ratio, found)]
+    return [row["label"], row["compression"], str(max(map(len, found), default=0)), *map(_ratio, found)]
 
 
 def _ratio(found: Sequence[float]) -> str:

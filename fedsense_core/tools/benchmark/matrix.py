@@ -1,7 +1,8 @@
-"""The file that describes a benchmark: methods, wires, seeds, tasks and controls.
+"""The file that describes a benchmark: methods, compressions, seeds, tasks and controls.
 
-A cell is one method at one wire with one seed. Its settings are those of ``[settings]``, then of
-the wire, then of the method, then of the method at this wire; the preset lies below them all.
+A trial is one method at one compression with one seed. Its settings are those of ``[settings]``,
+then of the compression, then of the method, then of the method at this compression; the preset lies
+below them all.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedsense_core.config.presets import PRESETS
 from fedsense_core.config.section import AsTuple
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.tools.downstream.result import Mode, TaskName
+from fedsense_core.tools.downstream.names import Mode, TaskName
 
-NO_WIRE = "any"
-"""Wire of a method in which nothing travels: it stands beside those of every wire."""
+NO_TRAFFIC = "any"
+"""Compression of a method in which nothing travels: it stands beside those of every compression."""
 ALONE = ("standalone", "centralised", "public-only")
 """Presets of which nothing travels."""
-PLACE = re.compile(r"\{([\w-]+)\}")
+PLACEHOLDER = re.compile(r"\{([\w-]+)\}")
 """Stands in a path for one that ``--data NAME=PATH`` gives."""
 NAME = r"^[A-Za-z0-9][\w.+-]*$"
-"""Of methods, wires and tasks: they name folders."""
+"""Of methods, compressions and tasks: they name folders."""
+Engine = Literal["in-process", "simulation"]
 Settings = dict[str, Any]
 """Dotted keys and values; in the file also as tables."""
 
@@ -56,11 +58,25 @@ class Part(BaseModel):
     """A strict part of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier releases, with their names of today."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_earlier_keys(cls, value: Any) -> Any:
+        for key in cls.renamed if isinstance(value, Mapping) else ():
+            if key in value:
+                raise ValueError(f"{key} is called {cls.renamed[key]} now")
+        return value
+
+
+RENAMED_OF_METHOD = {"bits": "by_compression", "wires": "compressions"}
 
 
 class Method(Part):
     """One method, or one control; in the list of methods the name of a preset says the same."""
 
+    renamed = RENAMED_OF_METHOD
     name: Name
     preset: str = ""
     """Empty: the one of this name."""
@@ -69,10 +85,10 @@ class Method(Part):
     family: str = ""
     """Rows of one family stand together."""
     settings: SettingsOf = {}
-    bits: dict[str, SettingsOf] = {}
-    """Further settings at some wires."""
-    wires: Names | None = None
-    """Where it runs; None: at every wire, or at ``any`` where nothing travels."""
+    by_compression: dict[str, SettingsOf] = {}
+    """Further settings at some compressions."""
+    compressions: Names | None = None
+    """Where it runs; None: at every compression, or at ``any`` where nothing travels."""
     seeds: Seeds | None = None
     """None: those of the matrix."""
     untrained: bool = False
@@ -107,30 +123,32 @@ class Method(Part):
         """Whether nothing of it travels."""
         return self.untrained or self.based_on in ALONE
 
-    def wires_among(self, known: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the wires at which it runs."""
-        if self.wires is not None:
-            return self.wires
-        return (NO_WIRE,) if self.alone else known
+    def compressions_among(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the compressions at which it runs."""
+        if self.compressions is not None:
+            return self.compressions
+        return (NO_TRAFFIC,) if self.alone else known
 
 
 class Control(Part):
     """A method with some settings changed."""
 
+    renamed = RENAMED_OF_METHOD
     base: str = ""
     """Name of a method; not needed where nothing is trained."""
     label: str = ""
     settings: SettingsOf = {}
-    bits: dict[str, SettingsOf] = {}
-    wires: Names | None = None
+    by_compression: dict[str, SettingsOf] = {}
+    compressions: Names | None = None
     seeds: Seeds | None = None
     untrained: bool = False
 
     def of(self, name: str, base: Method | None) -> Method:
         """Return the control as a method."""
+        of_base = base.by_compression if base else {}
         both = {
-            wire: {**(base.bits if base else {}).get(wire, {}), **self.bits.get(wire, {})}
-            for wire in {*(base.bits if base else {}), *self.bits}
+            compression: {**of_base.get(compression, {}), **self.by_compression.get(compression, {})}
+            for compression in {*of_base, *self.by_compression}
         }
         return Method(
             name=name,
@@ -138,8 +156,8 @@ class Control(Part):
             label=self.label,
             family="controls",
             settings={**(base.settings if base else {}), **self.settings},
-            bits=both,
-            wires=self.wires if self.wires is not None or base is None else base.wires,
+            by_compression=both,
+            compressions=self.compressions if self.compressions is not None or base is None else base.compressions,
             seeds=self.seeds if self.seeds is not None or base is None else base.seeds,
             untrained=self.untrained,
         )
@@ -165,32 +183,34 @@ class Task(Part):
     side: int | None = Field(None, ge=8)
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """All that its figures depend on, as JSON holds it, with the path as the file has it."""
+    def definition(self) -> dict[str, Any]:
+        """All that its metrics depend on, as JSON holds it, with the path as the file has it."""
         return self.model_dump(mode="json", exclude={"weight", "label"})
 
 
 class Matrix(Part):
     """The whole file."""
 
+    renamed = {"bits": "compressions", "cell_timeout_s": "trial_timeout_s"}
     title: str = "Benchmark"
-    engine: Literal["in-process", "simulation"] = "in-process"
+    engine: Engine = "in-process"
     jobs: int = Field(1, ge=1)
-    """Cells at a time."""
+    """Trials at a time."""
     threads: int = Field(1, ge=1)
-    """Of each cell."""
-    cell_timeout_s: float = Field(3600.0, gt=0)
-    """After which a cell has failed."""
+    """Of each trial."""
+    trial_timeout_s: float = Field(3600.0, gt=0)
+    """After which a trial has failed."""
     prune: bool = True
-    """Delete checkpoints, clients' states and caches of a finished cell."""
+    """Delete checkpoints, clients' states and caches of a finished trial."""
     analyse: bool = False
-    """Measure flatness and drift of each cell."""
+    """Measure flatness and drift of each trial."""
     compare: Annotated[tuple[str, ...], AsTuple] = ("fedavg",)
-    """Methods against which all others are compared, at the same wire; ``NAME@WIRE``: against those
-    of every wire."""
+    """Methods against which all others are compared, at the same compression; ``NAME@COMPRESSION``:
+    against those of every compression."""
     settings: SettingsOf = {}
     methods: Annotated[tuple[Method, ...], AsTuple, Field(min_length=1)]
-    bits: dict[Name, SettingsOf]
+    compressions: dict[Name, SettingsOf]
+    """What communication costs: settings of ``uplink`` and ``downlink`` under a name."""
     seeds: Annotated[Seeds, Field(min_length=1)]
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     controls: dict[Name, Control] = {}
@@ -198,13 +218,15 @@ class Matrix(Part):
     @model_validator(mode="after")
     def _fits_together(self) -> Matrix:
         if self.engine == "simulation" and self.jobs > 1:
-            raise ValueError("jobs: Flower's simulation takes the whole machine, so one cell runs at a time: jobs = 1")
+            raise ValueError("jobs: Flower's simulation takes the whole machine, so one trial runs at a time: jobs = 1")
         if not any(task.weight for task in self.tasks.values()):
             raise ValueError("tasks: at least one needs a weight above 0")
-        if not self.bits:
-            raise ValueError('bits: name at least one wire, such as [bits."32"]')
-        if NO_WIRE in self.bits:
-            raise ValueError(f"bits: {NO_WIRE!r} stands for methods in which nothing travels; choose another name")
+        if not self.compressions:
+            raise ValueError('compressions: name at least one, such as [compressions."32"]')
+        if NO_TRAFFIC in self.compressions:
+            raise ValueError(
+                f"compressions: {NO_TRAFFIC!r} stands for methods in which nothing travels; choose another name"
+            )
         names = [method.name for method in self.methods] + list(self.controls)
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"methods: {twice!r} appears twice")
@@ -212,21 +234,22 @@ class Matrix(Part):
             bases = [method.name for method in self.methods]
             _known(f"controls.{control}.base", entry.base, bases, optional=entry.untrained)
         for method in self.all_methods:
-            if method.wires and len({*method.wires}) < len(method.wires):
-                raise ValueError(f"{method.name}: a wire is named twice")
-            for wire in {*method.wires_among(self.wires), *method.bits} - ({NO_WIRE} if method.alone else set()):
-                _known(f"{method.name}: wire", wire, list(self.wires))
+            if method.compressions and len({*method.compressions}) < len(method.compressions):
+                raise ValueError(f"{method.name}: a compression is named twice")
+            named = {*method.compressions_among(self.compression_names), *method.by_compression}
+            for compression in named - ({NO_TRAFFIC} if method.alone else set()):
+                _known(f"{method.name}: compression", compression, list(self.compressions))
         for name in self.compare:
-            method_name, _, wire = name.partition("@")
+            method_name, _, compression = name.partition("@")
             _known("compare", method_name, names)
-            if wire:
-                _known(f"compare: {name}: wire", wire, [*self.wires, NO_WIRE])
+            if compression:
+                _known(f"compare: {name}: compression", compression, [*self.compressions, NO_TRAFFIC])
         return self
 
     @property
-    def wires(self) -> tuple[str, ...]:
-        """Names of the wires."""
-        return tuple(self.bits)
+    def compression_names(self) -> tuple[str, ...]:
+        """In the order of the file."""
+        return tuple(self.compressions)
 
     @property
     def all_methods(self) -> tuple[Method, ...]:
@@ -234,9 +257,14 @@ class Matrix(Part):
         by_name = {method.name: method for method in self.methods}
         return self.methods + tuple(entry.of(name, by_name.get(entry.base)) for name, entry in self.controls.items())
 
-    def settings_of(self, method: Method, wire: str) -> Settings:
-        """Return the settings of a method at a wire, without its preset's."""
-        return {**self.settings, **self.bits.get(wire, {}), **method.settings, **method.bits.get(wire, {})}
+    def settings_of(self, method: Method, compression: str) -> Settings:
+        """Return the settings of a method at a compression, without its preset's."""
+        return {
+            **self.settings,
+            **self.compressions.get(compression, {}),
+            **method.settings,
+            **method.by_compression.get(compression, {}),
+        }
 
 
 def load_matrix(path: Path) -> Matrix:
@@ -251,7 +279,7 @@ def load_matrix(path: Path) -> Matrix:
         raise ConfigError(f"{path}: {_first_fault(error)}") from None
 
 
-def placed(path: str, folder: Path, given: Mapping[str, Path]) -> str:
+def local_path(path: str, folder: Path, given: Mapping[str, Path]) -> str:
     """Return a path of the file as an absolute one: ``{NAME}`` as given, else relative to the
     file's folder.
 
@@ -259,7 +287,7 @@ def placed(path: str, folder: Path, given: Mapping[str, Path]) -> str:
     """
     if path in ("", "sample"):
         return path
-    for name in PLACE.findall(path):
+    for name in PLACEHOLDER.findall(path):
         if name not in given:
             raise ConfigError(f"{path}: where is {name}? Give --data {name}=PATH")
         path = path.replace(f"{{{name}}}", str(given[name].expanduser().absolute()))

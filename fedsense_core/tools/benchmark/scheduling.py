@@ -1,4 +1,4 @@
-"""Runs cells, several at a time, until all are done or the time is up. What a cell is, and what
+"""Runs trials, several at a time, until all are done or the time is up. What a trial is, and what
 runs it, is given."""
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 LOOK_S = 0.2
-TIMED_OUT = "it took longer than cell_timeout_s = {:g}"
+TIMED_OUT = "it took longer than trial_timeout_s = {:g}"
 
 
 class Worker(Protocol):
-    """A cell at work."""
+    """A trial at work."""
 
     def poll(self) -> int | None:
         """Return the exit status, None while it works."""
@@ -28,8 +28,8 @@ class Limits:
 
     jobs: int
     seconds: float
-    """Of the whole invocation; cells at work are then ended."""
-    cell_timeout_s: float
+    """Of the whole invocation; trials at work are then ended."""
+    trial_timeout_s: float
 
 
 @dataclass
@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Progress(Generic[Item]):
-    """What has become of the cells so far."""
+    """What has become of the trials so far."""
 
     total: int
     done: list[Item] = field(default_factory=list)
@@ -53,22 +53,22 @@ class Progress(Generic[Item]):
     left: list[Item] = field(default_factory=list)
     """Not begun, or ended because the time was up."""
     seconds: list[float] = field(default_factory=list)
-    """That each finished cell took."""
+    """That each finished trial took."""
     jobs: int = 1
 
     @property
     def remaining_s(self) -> float | None:
-        """Estimate of the time that the rest takes; None before a cell has ended."""
+        """Estimate of the time that the rest takes; None before a trial has ended."""
         rest = self.total - len(self.done) - len(self.failed)
         return sum(self.seconds) / len(self.seconds) * rest / self.jobs if self.seconds else None
 
 
 Ended = Callable[[Item, bool, str, float, Progress[Item]], None]
-"""Is told a cell, whether it is done, why not (empty: its log says), the seconds it took, and the
+"""Is told a trial, whether it is done, why not (empty: its log says), the seconds it took, and the
 progress."""
 
 
-def run_cells(
+def run_trials(
     items: Sequence[Item],
     start: Callable[[Item], Worker],
     ended: Ended[Item],
@@ -88,14 +88,14 @@ def run_cells(
                 working[id(item)] = (item, start(item), clock.now())
             for key, (item, worker, since) in list(working.items()):
                 status, took = worker.poll(), clock.now() - since
-                late = status is None and took > limits.cell_timeout_s
+                late = status is None and took > limits.trial_timeout_s
                 if late:
                     worker.end()
                 if status is not None or late:
                     del working[key]
                     (progress.done if status == 0 else progress.failed).append(item)
                     progress.seconds.append(took)
-                    ended(item, status == 0, TIMED_OUT.format(limits.cell_timeout_s) if late else "", took, progress)
+                    ended(item, status == 0, TIMED_OUT.format(limits.trial_timeout_s) if late else "", took, progress)
             if working:
                 clock.sleep(LOOK_S)
     finally:

@@ -1,4 +1,4 @@
-"""All figures of a benchmark as one JSON object, from which tables and plots are made.
+"""All metrics of a benchmark as one JSON object, from which tables and plots are made.
 
 Scores are between 0 and 1, differences in percentage points.
 """
@@ -10,32 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from fedsense_core.tools.benchmark.collection import Gathered, Row
+from fedsense_core.tools.benchmark.collection import Collected, Row
 from fedsense_core.tools.benchmark.differences import Difference, Pool, Sampled, difference, holm, share
 from fedsense_core.tools.benchmark.flatness_summary import flatness_row
-from fedsense_core.tools.benchmark.matrix import NO_WIRE, Matrix
+from fedsense_core.tools.benchmark.matrix import NO_TRAFFIC, Matrix
 
 Summary = dict[str, Any]
 POINTS = ("mean", "error", "low", "high", "seed_error", "group_error")
 """Of a difference: given in percentage points."""
 
 
-def summarise(matrix: Matrix, gathered: Gathered) -> Summary:
-    """Return every figure of the tables."""
-    rows, pool = gathered.rows, gathered.pool
+def summarise(matrix: Matrix, collected: Collected) -> Summary:
+    """Return every metric of the tables."""
+    rows, pool = collected.rows, collected.pool
     return {
         "title": matrix.title,
-        "wires": list(matrix.wires),
+        "compressions": list(matrix.compressions),
         "tasks": {
             name: {
                 "label": task.label or name,
                 "task": task.task,
                 "mode": task.mode,
                 "head": task.head,
-                "metric": gathered.metrics[name],
+                "metric": collected.metrics[name],
                 "weight": float(pool.weights_T[t]),
                 "groups": pool.groups_T[t],
-                "note": gathered.notes.get(name, ""),
+                "note": collected.notes.get(name, ""),
             }
             for t, (name, task) in enumerate(matrix.tasks.items())
         },
@@ -43,8 +43,8 @@ def summarise(matrix: Matrix, gathered: Gathered) -> Summary:
         "comparisons": [
             found for name in matrix.compare for found in _comparisons(name, matrix, rows, pool) if found["rows"]
         ],
-        "missing": gathered.missing,
-        "sources": gathered.sources,
+        "missing": collected.missing,
+        "sources": collected.sources,
     }
 
 
@@ -57,7 +57,7 @@ def _row(row: Row, tasks: list[str], rows: list[Row], pool: Pool) -> Summary:
         "method": row.method.name,
         "preset": row.method.based_on,
         "family": row.method.family,
-        "wire": row.wire,
+        "compression": row.compression,
         "seeds": list(row.sampled.seeds),
         "scores": {name: row.sampled.points_ST[:, t].tolist() for t, name in enumerate(tasks)},
         "mean": {name: float(row.sampled.points_ST[:, t].mean()) for t, name in enumerate(tasks)},
@@ -80,21 +80,24 @@ def _pooled(rows: list[Row], pool: Pool, role: str, beside: Row) -> float | None
     None without one."""
     for row in rows:
         fits = row.method.untrained if role == "random" else row.method.name == role
-        if fits and row.wire in (NO_WIRE, beside.wire):
+        if fits and row.compression in (NO_TRAFFIC, beside.compression):
             return float((row.sampled.points_ST @ pool.weights_T).mean())
     return None
 
 
 def _comparisons(name: str, matrix: Matrix, rows: list[Row], pool: Pool) -> list[Summary]:
-    """Return the comparisons against one method: one at each wire, or one with the rows of all
-    wires."""
-    method, _, wire = name.partition("@")
+    """Return the comparisons against one method: one at each compression, or one with the rows of
+    all compressions."""
+    method, _, compression = name.partition("@")
     found = []
     for reference in rows:
-        if reference.method.name != method or (wire and reference.wire != wire) or reference.key.endswith(":best"):
+        if reference.method.name != method or reference.key.endswith(":best"):
             continue
-        beside = [reference.wire, NO_WIRE] if not wire and reference.wire != NO_WIRE else [*matrix.wires, NO_WIRE]
-        found.append(_against(reference, [row for row in rows if row.wire in beside], pool, list(matrix.tasks)))
+        if compression and reference.compression != compression:
+            continue
+        alone = not compression and reference.compression != NO_TRAFFIC
+        beside = [*((reference.compression,) if alone else matrix.compression_names), NO_TRAFFIC]
+        found.append(_against(reference, [row for row in rows if row.compression in beside], pool, list(matrix.tasks)))
     return found
 
 
@@ -105,13 +108,13 @@ def _against(reference: Row, rows: list[Row], pool: Pool, tasks: list[str]) -> S
     return {
         "reference": reference.key,
         "label": reference.label,
-        "wire": reference.wire,
+        "compression": reference.compression,
         "family": len(known),
         "rows": [
             {
                 "key": row.key,
                 "label": row.label,
-                "wire": row.wire,
+                "compression": row.compression,
                 "pooled": _difference(replace(found, p_holm=p)),
                 "tasks": {name: _of_task(row.sampled, reference.sampled, pool, t) for t, name in enumerate(tasks)},
             }

@@ -1,5 +1,5 @@
-"""Grading a cell: every task on every encoder that the cell left, and the untrained encoder of a
-control."""
+"""Evaluating a trial: every task on every encoder that the trial left, and the untrained encoder of
+a control."""
 
 from __future__ import annotations
 
@@ -17,50 +17,52 @@ from fedsense_core.run_folder.paths import public_file
 from fedsense_core.tools.benchmark.matrix import Task
 from fedsense_core.tools.downstream.result import TaskResult, load_results, save_results
 
-RESULTS, GRADED = "results.npz", "graded.json"
+RESULTS, EVALUATED = "results.npz", "evaluated.json"
 PRUNED = ("checkpoints", "clients", "cache", "spool", "models")
-Grade = Callable[[Path, str, Task, str], TaskResult]
+Evaluate = Callable[[Path, str, Task, str], TaskResult]
 """Takes the folder of an encoder, the name of the task, the task and where its data are."""
 
 
-def run_folders(cell: Path) -> list[Path]:
-    """Return the run folders of a cell: itself, or one for each site of ``standalone``."""
-    if (cell / "encoder").is_dir():
-        return [cell]
-    return sorted(path.parent for path in cell.glob("*/encoder"))
+def run_folders(trial: Path) -> list[Path]:
+    """Return the run folders of a trial: itself, or one for each site of ``standalone``."""
+    if (trial / "encoder").is_dir():
+        return [trial]
+    return sorted(path.parent for path in trial.glob("*/encoder"))
 
 
-def grade_cell(cell: Path, tasks: Mapping[str, Task], data: Mapping[str, str], grade: Grade | None = None) -> None:
+def evaluate_trial(
+    trial: Path, tasks: Mapping[str, Task], data: Mapping[str, str], evaluate: Evaluate | None = None
+) -> None:
     """Do every task that is new or changed, and keep the results beside each encoder. Raises what a
     task raises."""
-    folders = run_folders(cell)
+    folders = run_folders(trial)
     if not folders:
-        raise FedSenseError(f"{cell} holds no encoder to grade: delete it, and the next start makes it again")
+        raise FedSenseError(f"{trial} holds no encoder to evaluate: delete it, and the next start makes it again")
     for folder in folders:
         known = results_of(folder)
-        was = read_json(folder / GRADED) or {}
+        was = read_json(folder / EVALUATED) or {}
         for name, task in tasks.items():
-            if name not in known or was.get(name) != task.figures:
-                known[name] = (grade or do_task)(folder / "encoder", name, task, data[name])
-                was[name] = task.figures
+            if name not in known or was.get(name) != task.definition:
+                known[name] = (evaluate or do_task)(folder / "encoder", name, task, data[name])
+                was[name] = task.definition
                 # Results first: a task without its entry is done again.
                 save_results(folder / RESULTS, list(known.values()))
-                write_json(folder / GRADED, {key: was[key] for key in known})
+                write_json(folder / EVALUATED, {key: was[key] for key in known})
 
 
 def results_of(folder: Path) -> dict[str, TaskResult]:
-    """Return the results beside one encoder, by task; what each was graded on is in
-    ``graded.json``."""
+    """Return the results beside one encoder, by task; what each was evaluated on is in
+    ``evaluated.json``."""
     if not (folder / RESULTS).exists():
         return {}
-    names = list(read_json(folder / GRADED) or {})
+    names = list(read_json(folder / EVALUATED) or {})
     return dict(zip(names, load_results(folder / RESULTS), strict=False))
 
 
 def current_results(folder: Path, tasks: Mapping[str, Task]) -> dict[str, TaskResult]:
     """Return those results beside one encoder that are of these tasks as they are now."""
-    was, known = read_json(folder / GRADED) or {}, results_of(folder)
-    return {name: known[name] for name, task in tasks.items() if name in known and was[name] == task.figures}
+    was, known = read_json(folder / EVALUATED) or {}, results_of(folder)
+    return {name: known[name] for name, task in tasks.items() if name in known and was[name] == task.definition}
 
 
 def do_task(encoder_folder: Path, name: str, task: Task, data: str) -> TaskResult:
@@ -109,8 +111,8 @@ def export_untrained(config: Config, folder: Path) -> None:
     )
 
 
-def prune(cell: Path) -> None:
-    """Delete what a graded and analysed cell no longer needs."""
-    for run in run_folders(cell):
+def prune(trial: Path) -> None:
+    """Delete what an evaluated and analysed trial no longer needs."""
+    for run in run_folders(trial):
         for name in PRUNED:
             shutil.rmtree(run / name, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""One cell of a benchmark, in a process of its own: its runs, its grades, its analysis, and what is
-deleted then.
+"""One trial of a benchmark, in a process of its own: its runs, its evaluations, its analysis, and
+what is deleted then.
 
 Run as ``python -m fedsense_core.tools.benchmark.trial_process ORDER.json REASON.txt`` in an app
-folder; the second file is written where the cell fails. An order that was cut short goes on where
+folder; the second file is written where the trial fails. An order that was cut short goes on where
 it was.
 """
 
@@ -12,20 +12,20 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from fedsense_core.config import FREE_KEYS, resolve
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder, write_json
-from fedsense_core.tools.benchmark.matrix import Task
-from fedsense_core.tools.benchmark.trial_evaluation import export_untrained, grade_cell, prune, run_folders
+from fedsense_core.tools.benchmark.matrix import Engine, Task
+from fedsense_core.tools.benchmark.trial_evaluation import evaluate_trial, export_untrained, prune, run_folders
 from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process import run_federation
 from fedsense_core.tools.runner.planning import Job, Resources
 from fedsense_core.tools.runner.simulation import open_simulation
 
 
-def do_cell(order: dict[str, Any]) -> None:
+def do_trial(order: dict[str, Any]) -> None:
     """Do what is left of an order. Raises what a run or a task raises."""
     folder = Path(order["folder"])
     jobs = [Job(**job | {"folder": Path(job["folder"])}) for job in order["jobs"]]
@@ -33,23 +33,27 @@ def do_cell(order: dict[str, Any]) -> None:
         export_untrained(resolve(order["settings"]), folder)
     _run(order["engine"], [job for job in jobs if not job.is_finished])
     tasks = {name: Task(**entry) for name, entry in order["tasks"].items()}
-    grade_cell(folder, tasks, order["data"])
+    evaluate_trial(folder, tasks, order["data"])
     if order["analyse"] and not order["untrained"]:
         _analyse(folder)
     if order["prune"]:
         prune(folder)
 
 
-def _run(engine: str, jobs: list[Job]) -> None:
+def _run(engine: Engine, jobs: list[Job]) -> None:
     for job in jobs:
         _forget_what_cannot_go_on(job)
-    if engine == "in-process":
-        for job in jobs:
-            run_federation(job.settings, job.supernodes)
-    elif jobs:
-        with open_simulation() as simulation:
+    match engine:
+        case "in-process":
             for job in jobs:
-                simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+                run_federation(job.settings, job.supernodes)
+        case "simulation":
+            if jobs:
+                with open_simulation() as simulation:
+                    for job in jobs:
+                        simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+        case _:
+            assert_never(engine)
 
 
 def _forget_what_cannot_go_on(job: Job) -> None:
@@ -64,9 +68,10 @@ def _forget_what_cannot_go_on(job: Job) -> None:
 
 
 def _analyse(folder: Path) -> None:
-    """Analyse every run that can be: grades stay good without, where models were pruned or have
-    diverged."""
-    from fedsense_core.tools.analysis import AnalysisOptions, analyse_run
+    """Analyse every run that can be: evaluations stay good without, where models were pruned or
+    have diverged."""
+    from fedsense_core.tools.analysis.analyse import analyse_run
+    from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
 
     for path in run_folders(folder):
         run = RunFolder(path)
@@ -79,7 +84,7 @@ def _analyse(folder: Path) -> None:
 
 def main(order_file: str, reason_file: str) -> int:
     """Do the order of a file. Returns the exit status."""
-    return do_or_tell(lambda: do_cell(json.loads(Path(order_file).read_text(encoding="utf-8"))), reason_file)
+    return do_or_tell(lambda: do_trial(json.loads(Path(order_file).read_text(encoding="utf-8"))), reason_file)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fedsense_core.run_folder.folder import RunFolder, write_json
-from fedsense_core.tools.analysis import AnalysisOptions, analyse_run
+from fedsense_core.tools.analysis.analyse import analyse_run
+from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
 from fedsense_core.tools.cli.terminal import Step
 from fedsense_core.tools.reporting.flatness_section import Analysis, rows, summary
 from fedsense_core.tools.reporting.report import write_report

@@ -1,4 +1,4 @@
-"""``fedsense benchmark``: what is left of a matrix, each cell in a process of its own; then tables
+"""``fedsense benchmark``: what is left of a matrix, each trial in a process of its own; then tables
 and plots."""
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fedsense_core.errors import CheckpointError, ConfigError, FedSenseError
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.run_folder.formatting import human_seconds
 from fedsense_core.tools.benchmark.benchmark_page import write_results
-from fedsense_core.tools.benchmark.collection import gather
+from fedsense_core.tools.benchmark.collection import collect
 from fedsense_core.tools.benchmark.manifest import Manifest
-from fedsense_core.tools.benchmark.matrix import Matrix, load_matrix, placed
-from fedsense_core.tools.benchmark.scheduling import Limits, Progress, run_cells
+from fedsense_core.tools.benchmark.matrix import Matrix, load_matrix, local_path
+from fedsense_core.tools.benchmark.scheduling import Limits, Progress, run_trials
 from fedsense_core.tools.benchmark.summary import summarise
-from fedsense_core.tools.benchmark.trials import PATHS, Cell, cells_of, check_cells
+from fedsense_core.tools.benchmark.trials import PATHS, Trial, check_trials, trials_of
 from fedsense_core.tools.runner.app_folder import assemble
 from fedsense_core.tools.runner.child import end_child, start_child
 from fedsense_core.tools.runner.planning import Request, plan
@@ -46,10 +46,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A matrix, its cells and its folder. Make one with ``open``."""
+    """A matrix, its trials and its folder. Make one with ``open``."""
 
     matrix: Matrix
-    cells: list[Cell]
+    trials: list[Trial]
     manifest: Manifest
     folder: Path
     """Of the file, to which its paths are relative."""
@@ -60,56 +60,57 @@ class Benchmark:
         """Read everything and check it. Raises ConfigError or CheckpointError naming what is
         wrong."""
         matrix = load_matrix(path)
-        cells = cells_of(matrix, choices.only)
-        if not cells:
-            raise ConfigError(f"--only {choices.only!r} fits no cell; --dry-run without it lists them")
-        check_cells(matrix, cells)
+        trials = trials_of(matrix, choices.only)
+        if not trials:
+            raise ConfigError(f"--only {choices.only!r} fits no trial; --dry-run without it lists them")
+        check_trials(matrix, trials)
         if matrix.engine == "simulation" and (choices.jobs or 1) > 1:
-            raise ConfigError("--jobs: Flower's simulation takes the whole machine: one cell at a time")
-        return cls(matrix, cells, Manifest.open(out.expanduser().absolute()), path.absolute().parent, choices)
+            raise ConfigError("--jobs: Flower's simulation takes the whole machine: one trial at a time")
+        return cls(matrix, trials, Manifest.open(out.expanduser().absolute()), path.absolute().parent, choices)
 
     @property
     def tasks(self) -> dict[str, Any]:
-        """What each task's figures depend on."""
-        return {name: task.figures for name, task in self.matrix.tasks.items()}
+        """What each task's metrics depend on."""
+        return {name: task.definition for name, task in self.matrix.tasks.items()}
 
     @property
     def data(self) -> dict[str, str]:
         """Where the data of each task are. Raises ConfigError for a path that ``--data`` must
         give."""
         given = self.choices.data
-        return {name: placed(task.data, self.folder, given) for name, task in self.matrix.tasks.items()}
+        return {name: local_path(task.data, self.folder, given) for name, task in self.matrix.tasks.items()}
 
-    def left(self) -> list[tuple[Cell, str]]:
-        """Return the cells that are to be run or graded, and why."""
-        reasons = [(cell, self.manifest.why_not_done(cell, self.tasks)) for cell in self.cells]
-        return [(cell, why) for cell, why in reasons if why]
+    def left(self) -> list[tuple[Trial, str]]:
+        """Return the trials that are to be run or evaluated, and why."""
+        reasons = [(trial, self.manifest.why_not_done(trial, self.tasks)) for trial in self.trials]
+        return [(trial, why) for trial, why in reasons if why]
 
     def check_paths(self) -> None:
         """Raise ConfigError for the first path that is not there."""
         found = dict(self.data)
-        for cell in self.cells:
-            settings = cell.placed_settings(self.folder, self.choices.data)
-            found |= {f"{cell.column}: {key}": str(settings[key]) for key in PATHS if key in settings}
+        for trial in self.trials:
+            settings = trial.local_settings(self.folder, self.choices.data)
+            found |= {f"{trial.column}: {key}": str(settings[key]) for key in PATHS if key in settings}
         for where, path in found.items():
             if path not in ("", "sample") and not Path(path).exists():
                 raise ConfigError(f"{where}: {path} is not there")
 
-    def order(self, cell: Cell) -> dict[str, Any]:
-        """Return all that the process of a cell must know. Raises what planning its runs raises."""
-        settings: dict[str, Any] = cell.placed_settings(self.folder, self.choices.data)
-        folder = self.manifest.cell_folder(cell)
+    def order(self, trial: Trial) -> dict[str, Any]:
+        """Return all that the process of a trial must know. Raises what planning its runs
+        raises."""
+        settings: dict[str, Any] = trial.local_settings(self.folder, self.choices.data)
+        folder = self.manifest.trial_folder(trial)
         jobs = []
-        if not cell.method.untrained:
+        if not trial.method.untrained:
             try:
-                jobs = plan(Request(cell.method.based_on, settings, folder))
-            except CheckpointError:  # all its runs are finished: it is graded only
+                jobs = plan(Request(trial.method.based_on, settings, folder))
+            except CheckpointError:  # all its runs are finished: it is evaluated only
                 jobs = []
         return {
             "folder": str(folder),
             "engine": self.matrix.engine,
-            "untrained": cell.method.untrained,
-            "settings": {**settings, "preset": cell.method.based_on},
+            "untrained": trial.method.untrained,
+            "settings": {**settings, "preset": trial.method.based_on},
             "jobs": [asdict(job) | {"folder": str(job.folder)} for job in jobs],
             "tasks": self.tasks,
             "data": self.data,
@@ -119,8 +120,8 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class CellProcess:
-    """A cell at work."""
+class TrialProcess:
+    """A trial at work."""
 
     child: subprocess.Popen[str]
 
@@ -135,7 +136,7 @@ class CellProcess:
 
 @dataclass(frozen=True)
 class Refused:
-    """A cell that could not be started."""
+    """A trial that could not be started."""
 
     def poll(self) -> int | None:
         """Return a status of failure."""
@@ -146,7 +147,7 @@ class Refused:
 
 
 class Session:
-    """One invocation: starts cells from a copy of the code that nothing changes, and notes what
+    """One invocation: starts trials from a copy of the code that nothing changes, and notes what
     becomes of them."""
 
     def __init__(self, benchmark: Benchmark, home: Path, console: Console) -> None:
@@ -154,19 +155,19 @@ class Session:
         self.app = assemble(home / "fedsense-app")
         self._reasons: dict[str, str] = {}
 
-    def start(self, cell: Cell) -> CellProcess | Refused:
-        """Start a cell, or say why that is not possible."""
+    def start(self, trial: Trial) -> TrialProcess | Refused:
+        """Start a trial, or say why that is not possible."""
         manifest = self.benchmark.manifest
-        manifest.begin(cell, self.benchmark.tasks, source_digest())
+        manifest.begin(trial, self.benchmark.tasks, source_digest())
         try:
-            order = self.benchmark.order(cell)
+            order = self.benchmark.order(trial)
         except FedSenseError as error:
-            self._reasons[cell.name] = str(error)
+            self._reasons[trial.name] = str(error)
             return Refused()
-        order_file, log = self._file(cell, "json"), manifest.log_file(cell)
+        order_file, log = self._file(trial, "json"), manifest.log_file(trial)
         order_file.write_text(json.dumps(order), encoding="utf-8")
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [str(order_file), str(self._file(cell, "txt"))]
+        arguments = [str(order_file), str(self._file(trial, "txt"))]
         with log.open("a", encoding="utf-8") as output:
             child = start_child(
                 "fedsense_core.tools.benchmark.trial_process",
@@ -175,25 +176,25 @@ class Session:
                 self.benchmark.matrix.threads,
                 output,
             )
-        return CellProcess(child)
+        return TrialProcess(child)
 
-    def ended(self, cell: Cell, done: bool, reason: str, seconds: float, progress: Progress[Cell]) -> None:
-        """Note and show what has become of a cell."""
+    def ended(self, trial: Trial, done: bool, reason: str, seconds: float, progress: Progress[Trial]) -> None:
+        """Note and show what has become of a trial."""
         manifest = self.benchmark.manifest
         if not done:
-            said = self._file(cell, "txt")
-            reason = reason or self._reasons.get(cell.name, "")
+            said = self._file(trial, "txt")
+            reason = reason or self._reasons.get(trial.name, "")
             reason = reason or (said.read_text(encoding="utf-8") if said.exists() else "it was ended from outside")
-            reason = f"{reason} (log: {manifest.log_file(cell)})"
-        manifest.end(cell, done, reason, seconds)
+            reason = f"{reason} (log: {manifest.log_file(trial)})"
+        manifest.end(trial, done, reason, seconds)
         number = len(progress.done) + len(progress.failed)
         left = progress.remaining_s
         rest = f" · about {human_seconds(left)} left" if left else ""
         state = "" if done else f" [red]failed[/red]: {escape(reason)}"
-        self.console.print(f"{number}/{progress.total} {escape(cell.name)} · {human_seconds(seconds)}{rest}{state}")
+        self.console.print(f"{number}/{progress.total} {escape(trial.name)} · {human_seconds(seconds)}{rest}{state}")
 
-    def _file(self, cell: Cell, suffix: str) -> Path:
-        return self.home / f"{cell.name.replace('/', '-')}.{suffix}"
+    def _file(self, trial: Trial, suffix: str) -> Path:
+        return self.home / f"{trial.name.replace('/', '-')}.{suffix}"
 
 
 def run_benchmark(benchmark: Benchmark, console: Console) -> int:
@@ -201,25 +202,25 @@ def run_benchmark(benchmark: Benchmark, console: Console) -> int:
     status."""
     benchmark.check_paths()
     matrix, choices = benchmark.matrix, benchmark.choices
-    limits = Limits(choices.jobs or matrix.jobs, 60 * choices.limit_minutes, matrix.cell_timeout_s)
+    limits = Limits(choices.jobs or matrix.jobs, 60 * choices.limit_minutes, matrix.trial_timeout_s)
     home = Path(tempfile.mkdtemp(prefix="fedsense-"))
     try:
         with terminate_as_interrupt(), only_one(benchmark.manifest.folder):
             # Again, now that nobody else writes it: another start may have ended in between.
             benchmark = replace(benchmark, manifest=Manifest.open(benchmark.manifest.folder))
             waiting = benchmark.left()
-            console.print(f"[bold]{escape(matrix.title)}[/bold]: {len(benchmark.cells)} cells, {len(waiting)} to do")
+            console.print(f"[bold]{escape(matrix.title)}[/bold]: {len(benchmark.trials)} trials, {len(waiting)} to do")
             session = Session(benchmark, home, console)
-            progress = run_cells([cell for cell, _ in waiting], session.start, session.ended, limits)
+            progress = run_trials([trial for trial, _ in waiting], session.start, session.ended, limits)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on with what is left")
         return INTERRUPTED
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if progress.left:
-        console.print(f"time is up: {len(progress.left)} cells are left; the same command goes on with them")
+        console.print(f"time is up: {len(progress.left)} trials are left; the same command goes on with them")
     if progress.failed:
-        console.print(f"[red]{len(progress.failed)} cells failed[/red]; the same command tries them again")
+        console.print(f"[red]{len(progress.failed)} trials failed[/red]; the same command tries them again")
     try:
         write_tables(benchmark, console)
     except FedSenseError as error:
@@ -228,20 +229,20 @@ def run_benchmark(benchmark: Benchmark, console: Console) -> int:
 
 
 def write_tables(benchmark: Benchmark, console: Console) -> None:
-    """Make tables and plots from all cells of the matrix that are done. Raises FedSenseError where
+    """Make tables and plots from all trials of the matrix that are done. Raises FedSenseError where
     none is."""
-    everything = cells_of(benchmark.matrix)
-    summary = summarise(benchmark.matrix, gather(benchmark.matrix, everything, benchmark.manifest))
+    everything = trials_of(benchmark.matrix)
+    summary = summarise(benchmark.matrix, collect(benchmark.matrix, everything, benchmark.manifest))
     for path in write_results(benchmark.manifest.folder, summary):
         console.print(escape(str(path)))
 
 
 def show_plan(benchmark: Benchmark, console: Console) -> None:
-    """Print every cell and why it is to be run."""
-    waiting = {cell.name: why for cell, why in benchmark.left()}
-    for cell in benchmark.cells:
-        console.print(f"{escape(cell.name)}: {escape(waiting.get(cell.name, 'done'))}")
-    console.print(f"{len(benchmark.cells)} cells, {len(waiting)} to do")
+    """Print every trial and why it is to be run."""
+    waiting = {trial.name: why for trial, why in benchmark.left()}
+    for trial in benchmark.trials:
+        console.print(f"{escape(trial.name)}: {escape(waiting.get(trial.name, 'done'))}")
+    console.print(f"{len(benchmark.trials)} trials, {len(waiting)} to do")
 
 
 def parse_data(pairs: Sequence[str]) -> dict[str, Path]:

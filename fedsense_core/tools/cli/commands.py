@@ -146,7 +146,7 @@ def analyse(
     Hessian, sharpness, loss barriers and likeness of encoders, in analysis.json and in the report.
     """
     with clear_errors():
-        from fedsense_core.tools.analysis import AnalysisOptions
+        from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
         from fedsense_core.tools.cli import analyse_command as analysing
 
         radii = tuple(sorted(radius or AnalysisOptions.radii))
@@ -158,24 +158,24 @@ def analyse(
 
 @app.command()
 def benchmark(
-    matrix: Annotated[Path, typer.Argument(metavar="MATRIX.toml", help="Methods, wires, seeds and tasks.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for cells, tables and plots.")],
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time. Default: what the file says.")] = None,
+    matrix: Annotated[Path, typer.Argument(metavar="MATRIX.toml", help="Methods, compressions, seeds and tasks.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for trials, tables and plots.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: what the file says.")] = None,
     limit_minutes: Annotated[float, typer.Option(min=0, help="When to stop; the same command goes on.")] = 150.0,
-    only: Annotated[str, typer.Option(help="Glob of cells, such as 'fedavg@*' or '*/seed0'.")] = "*",
+    only: Annotated[str, typer.Option(help="Glob of trials, such as 'fedavg@*' or '*/seed0'.")] = "*",
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="What {NAME} stands for in paths of the file, repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is to be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what is to be done.")] = False,
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Make tables and plots anew, run nothing.")
     ] = False,
 ) -> None:
-    """Run every cell of a matrix that is not done, and compare the methods: tables, plots,
+    """Run every trial of a matrix that is not done, and compare the methods: tables, plots,
     intervals.
 
-    Exit status: 0 all done, 1 some cells failed, 3 time is up and cells are left.
+    Exit status: 0 all done, 1 some trials failed, 3 time is up and trials are left.
     """
     with clear_errors():
         from fedsense_core.tools.cli import benchmark_command as benchmarking

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,7 @@ from rich.table import Table
 from fedsense_core import __version__
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.tools.cli.terminal import clear_errors, console, errors
+from fedsense_core.tools.downstream.names import TaskName
 
 if TYPE_CHECKING:
     from fedsense_core.tools.downstream.options import TaskOptions
@@ -31,12 +32,13 @@ RESULTS, RANDOM, SETTINGS, TABLE, PICTURES = (
     "table.md",
     "pictures",
 )
+TASKS: tuple[str, ...] = get_args(TaskName)
 MODES = {"frozen": ("frozen",), "fine-tuned": ("fine-tuned",), "both": ("frozen", "fine-tuned")}
 
 
 def evaluate(
     encoder: Annotated[Path, typer.Argument(help="Folder of an exported encoder, such as runs/mine/encoder.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="classification, segmentation, detection or change.")],
+    task: Annotated[str, typer.Option("--task", "-t", help=f"One of {', '.join(TASKS)}.")],
     data: Annotated[Path | None, typer.Option(help="Labelled folder. Default: the small shipped example.")] = None,
     mode: Annotated[
         str, typer.Option(help="frozen: only a head learns. fine-tuned: the encoder, too. Or both.")
@@ -66,7 +68,7 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Folder to write. Default: evaluation/TASK beside the encoder.")
     ] = None,
 ) -> None:
-    """Do a downstream task with an exported encoder, and show how much of it is owed to the
+    """Do a downstream task with an exported encoder, and show how much of it is due to the
     training.
 
     Writes table, results and pictures. An interrupted evaluation is continued; other results are
@@ -79,9 +81,9 @@ def evaluate(
         from fedsense_core.tools.downstream.options import TaskOptions
         from fedsense_core.tools.downstream.reading import Described
         from fedsense_core.tools.downstream.result_table import explanation, markdown, score_rows
-        from fedsense_core.tools.downstream.tasks import TASKS, evaluate_encoder, load_for, load_task, shipped_example
+        from fedsense_core.tools.downstream.tasks import evaluate_encoder, load_for, load_task, shipped_example
 
-        name = cast(Literal["classification"], _one_of("--task", task, list(TASKS)))
+        name = cast(TaskName, _one_of("--task", task, TASKS))
         encoder = encoder.expanduser()
         folder = data.expanduser() if data else shipped_example(name)
         given = {
@@ -89,12 +91,12 @@ def evaluate(
             "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "side": side,
             "sensor": sensor, "bands": bands,
         }  # fmt: skip
-        modes = MODES[_one_of("--mode", mode, list(MODES))]
+        modes = MODES[_one_of("--mode", mode, tuple(MODES))]
         options = TaskOptions(
             modes=cast(Any, modes), heads=tuple(head or ()), seeds=seeds, epochs=epochs, most_steps=steps,
             batch_size=batch_size, learning_rate=learning_rate, side=side, device=device,
         )  # fmt: skip
-        place = options.place
+        where = options.torch_device
         out = (out or encoder.resolve().parent / "evaluation" / name).expanduser()
         with _shown_progress() as progress:
             described = Described(sensor, tuple(map(str.strip, bands.split(","))) if bands else ())
@@ -103,7 +105,7 @@ def evaluate(
             given["weights_sha256"] = sha256(encoder / "model.safetensors")
             given |= {"images": chosen.digest, "version": __version__}
             _check_folder(out, given)
-            errors.print(escape(f"{_found(chosen)}; on {place}"))
+            errors.print(escape(f"{_found(chosen)}; on {where}"))
             shown = replace(options, progress=progress("encoder"), show=_drawn_into(out / PICTURES))
             shown = _resumed(out / RESULTS, given, shown)
             plain = _resumed(out / RANDOM, given, replace(options, progress=progress("random weights")))
@@ -134,15 +136,15 @@ def _resumed(path: Path, given: dict[str, Any], options: TaskOptions) -> TaskOpt
     from fedsense_core.tools.downstream.result import load_results, save_results
 
     known = load_results(path) if path.exists() else []
-    kept = list(known)
+    results = list(known)
 
     def keep(result: TaskResult) -> None:
-        kept.append(result)
+        results.append(result)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path.parent / SETTINGS, (json.dumps(given, indent=2) + "\n").encode())
-        save_results(path, kept)
+        save_results(path, results)
 
-    return replace(options, known=known, keep=keep)
+    return replace(options, finished=known, on_result=keep)
 
 
 def _check_folder(out: Path, given: dict[str, Any]) -> None:
@@ -196,7 +198,7 @@ def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
     return table
 
 
-def _one_of(option: str, value: str, known: list[str]) -> str:
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise ConfigError(f"{option} {value}: choose one of {', '.join(known)}.{nearest(value, known)}")
+        raise ConfigError(f"{option} {value}: choose one of {', '.join(known)}.{nearest(value, list(known))}")
     return value

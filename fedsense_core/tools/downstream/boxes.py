@@ -121,20 +121,20 @@ def detection_evidence(
     """Return the evidence of detections image by image; images of one group are drawn together."""
     names = tuple(dict.fromkeys(groups))
     objects_GK = np.zeros((len(names), classes))
-    kept, hits, places = [], [], []
+    counted, hits, positions = [], [], []
     for one, wanted, group in zip(found, truth, groups, strict=True):
         np.add.at(objects_GK[names.index(group)], wanted.classes_n[~wanted.difficult_n], 1.0)
         hit, counts = match(one, wanted, threshold)
-        kept.append(one.only(counts))
+        counted.append(one.only(counts))
         hits.append(hit[counts])
-        places.append(np.full(int(counts.sum()), names.index(group)))
+        positions.append(np.full(int(counts.sum()), names.index(group)))
     return DetectionEvidence(
         groups=names,
         objects_GK=objects_GK,
-        scores_D=np.concatenate([one.scores_d for one in kept]),
+        scores_D=np.concatenate([one.scores_d for one in counted]),
         hits_D=np.concatenate(hits),
-        classes_D=np.concatenate([one.classes_d for one in kept]),
-        group_D=np.concatenate(places),
+        classes_D=np.concatenate([one.classes_d for one in counted]),
+        group_D=np.concatenate(positions),
     )
 
 

@@ -8,8 +8,10 @@ Shapes: B batch, C bands of one image, S side of what the encoder sees, D channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
 from fedsense_core.errors import SiteError
 from fedsense_core.seeds import seed_of
+from fedsense_core.tools.downstream.change_layouts import LAYOUTS, load_change
 from fedsense_core.tools.downstream.heads import pixel_logits, resized
+from fedsense_core.tools.downstream.names import Heads, Mode
 from fedsense_core.tools.downstream.options import TaskOptions
 from fedsense_core.tools.downstream.pixels import (
     WHOLE,
@@ -30,8 +34,10 @@ from fedsense_core.tools.downstream.pixels import (
     scored_pixels,
     trained_on_crops,
 )
-from fedsense_core.tools.downstream.result import Mode, TaskResult
+from fedsense_core.tools.downstream.reading import Described
+from fedsense_core.tools.downstream.result import TaskResult
 from fedsense_core.tools.downstream.samples import IGNORED, Array, Sample, TaskData, spread_over
+from fedsense_core.tools.downstream.tasks import DownstreamTask
 from fedsense_core.tools.downstream.tiling import splits
 from fedsense_core.tools.reporting.tiles import Row, Tile, to_rgb
 
@@ -75,49 +81,59 @@ class ChangeModel(PixelModel):
         return pixel_logits(self.head(differences), self.pyramid.padded, self.pyramid.side)
 
 
-def evaluate_change(encoder: nn.Module, data: TaskData[Array], options: TaskOptions) -> list[TaskResult]:
-    """Train and score the difference decoder on ``encoder``, frozen, fine-tuned or both; see
-    `tasks.evaluate_encoder`.
+class Change(DownstreamTask[Array]):
+    """What changed between two images, scored by F1 and IoU of the changed class.
 
-    Scores are ``f1``, the main metric, and ``iou`` of the changed class, by torchmetrics. Training
-    takes random crops of ``options.side`` pixels (the images' own side, at most 256, where it is
-    not given); testing goes over whole images in overlapping windows. Raises SiteError for an empty
-    part, or truth without any change.
+    Training takes random crops of ``options.side`` pixels (the images' own side, at most 256, where
+    it is not given); testing goes over whole images in overlapping windows.
     """
-    pairs = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
-    return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in pairs]
 
+    name = "change"
+    metric = "f1"
+    heads: ClassVar[Heads] = {"frozen": (HEAD,), "fine-tuned": (HEAD,)}
+    layouts = LAYOUTS
+    example = "tasks/change/egypt-fields"
 
-def _result(encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mode: Mode) -> TaskResult:
-    scores, evidence = [], []
-    read = partial(_pair, data)
-    ((train, test),) = splits(data)
-    for seed in range(options.seeds):
-        plan, weights_seed = (mode, HEAD, seed), seed_of("change", mode, seed)
-        model = trained_on_crops(
-            encoder,
-            lambda pyramid: ChangeModel(pyramid, DifferenceHead(pyramid.channels)),
-            train,
-            read,
-            options,
-            plan,
-            weights_seed,
-        )
-        metrics: dict[str, Metric] = {
-            "f1": BinaryF1Score(ignore_index=IGNORED),
-            "iou": BinaryJaccardIndex(ignore_index=IGNORED),
-        }
-        what = f"{mode} {HEAD}, seed {seed}: test images"
-        one, counted = scored_pixels(model, test, read, options, metrics, 2, what)
-        if not counted.counts_GKK[:, 1].any():
-            raise SiteError(
-                f"{data.name}: nothing changed in the truth of the test images, so there is no F1 to compute."
+    def load(self, folder: Path, described: Described) -> TaskData[Array]:
+        """See `load_change`."""
+        return load_change(folder, described)
+
+    def prepare(
+        self, encoder: nn.Module, data: TaskData[Array], options: TaskOptions
+    ) -> Callable[[Mode, str], TaskResult]:
+        """What is returned raises SiteError for an empty part, or truth without any change."""
+        return partial(self._of, encoder, data, options)
+
+    def _of(self, encoder: nn.Module, data: TaskData[Array], options: TaskOptions, mode: Mode, head: str) -> TaskResult:
+        scores, evidence = [], []
+        read = partial(_pair, data)
+        ((train, test),) = splits(data)
+        for seed in range(options.seeds):
+            plan, weights_seed = (mode, head, seed), seed_of("change", mode, seed)
+            model = trained_on_crops(
+                encoder,
+                lambda pyramid: ChangeModel(pyramid, DifferenceHead(pyramid.channels)),
+                train,
+                read,
+                options,
+                plan,
+                weights_seed,
             )
-        scores.append(one)
-        evidence.append(counted.evidence("positive-f1"))
-        if seed == 0 and options.show is not None:
-            options.show(f"{mode}-{HEAD}", change_pictures(model, data, options))
-    return TaskResult("change", data.name, mode, HEAD, "f1", tuple(scores), tuple(evidence), note=data.note)
+            metrics: dict[str, Metric] = {
+                "f1": BinaryF1Score(ignore_index=IGNORED),
+                "iou": BinaryJaccardIndex(ignore_index=IGNORED),
+            }
+            what = f"{mode} {head}, seed {seed}: test images"
+            one, counted = scored_pixels(model, test, read, options, metrics, 2, what)
+            if not counted.counts_GKK[:, 1].any():
+                raise SiteError(
+                    f"{data.name}: nothing changed in the truth of the test images, so there is no F1 to compute."
+                )
+            scores.append(one)
+            evidence.append(counted.evidence("positive-f1"))
+            if seed == 0 and options.show is not None:
+                options.show(f"{mode}-{head}", change_pictures(model, data, options))
+        return self.result(data, mode, head, scores, evidence)
 
 
 def change_pictures(model: PixelModel, data: TaskData[Array], options: TaskOptions) -> list[Row]:
@@ -126,7 +142,7 @@ def change_pictures(model: PixelModel, data: TaskData[Array], options: TaskOptio
     rows = []
     for sample in spread_over(data.test, MOST_SHOWN):
         pair = _pair(data, sample, WHOLE)
-        found = predicted_classes(model, pair.to(options.place), options.batch_size)
+        found = predicted_classes(model, pair.to(options.torch_device), options.batch_size)
         truth = sample.target()
         before, after = to_rgb(torch.stack(pair.chunk(2)), data.bands)
         unknown = np.where(truth == IGNORED, IGNORED, found)

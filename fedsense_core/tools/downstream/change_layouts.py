@@ -36,7 +36,7 @@ UNKNOWN = 128
 is not known."""
 OSCD = "Onera Satellite Change Detection dataset - "
 OSCD_TRUTH = {"train": "Train Labels", "test": "Test Labels"}
-LOOKED_FOR = (
+LAYOUTS = (
     "LEVIR-CD: train/ and test/ (or val/), each with A/NAME.png, B/NAME.png and label/NAME.png (or .tif); or OSCD: "
     f"'{OSCD}Images'/CITY/imgs_1_rect and imgs_2_rect, '{OSCD}Train Labels' and '{OSCD}Test Labels'"
 )
@@ -67,7 +67,7 @@ def load_change(folder: Path, described: Described) -> TaskData[Array]:
     if not count["train"] or not count["test"]:
         raise SiteError(
             f"{folder}: has {count['train']} training and {count['test']} test pairs of images; it needs both. Looked "
-            f"for: {LOOKED_FOR}."
+            f"for: {LAYOUTS}."
         )
     by_block = count["test"] < FEWEST_GROUPS
     samples = {
@@ -141,7 +141,7 @@ def _levir(about: About) -> tuple[SensorCard, list[_Pair]]:
         for path in image_files(folder / name / "A")
     ]
     if not found:
-        raise SiteError(f"{folder}: holds no pairs of images. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: holds no pairs of images. Looked for: {LAYOUTS}.")
     files = about.described.images(found[0][1])
     return files.card, [_levir_pair(files, part, path) for part, path in found]
 

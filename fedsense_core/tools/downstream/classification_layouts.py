@@ -13,12 +13,12 @@ from fedsense_core.data.chips.labelled import LabelledSplit, load_labelled
 from fedsense_core.errors import SiteError
 from fedsense_core.seeds import seed_of
 from fedsense_core.tools.downstream.reading import Described, about_folder, image_files
-from fedsense_core.tools.downstream.samples import Sample, TaskData, held, measured
+from fedsense_core.tools.downstream.samples import Sample, TaskData, constant, measured
 from fedsense_core.tools.downstream.splitting import DRAWN, PARTS, drawn_halves, listed_parts, part_folders
 
 MOST_GROUPS = 1000
 """Of images that are taken to be independent: a table by group and classes must stay small."""
-LOOKED_FOR = (
+LAYOUTS = (
     "labelled.toml; or CLASS/IMAGE.tif, .jpg or .png, at least two classes, with train.txt and test.txt beside the "
     "class folders or without; or train/CLASS/IMAGE and test/CLASS/IMAGE"
 )
@@ -39,7 +39,7 @@ def load_classification(folder: Path, described: Described) -> TaskData[int]:
     image is its own. Raises SiteError.
     """
     if not folder.is_dir():
-        raise SiteError(f"{folder}: is no folder. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: is no folder. Looked for: {LAYOUTS}.")
     if (folder / "labelled.toml").is_file():
         if described.sensor or described.bands:
             raise SiteError(f"{folder / 'labelled.toml'}: says what the files hold; leave --sensor and --bands away.")
@@ -48,11 +48,13 @@ def load_classification(folder: Path, described: Described) -> TaskData[int]:
     scenes, split = _scenes(folder)
     classes = tuple(sorted({scene.label for scene in scenes}))
     if len(classes) < 2:
-        raise SiteError(f"{folder}: holds images of {len(classes)} classes. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: holds images of {len(classes)} classes. Looked for: {LAYOUTS}.")
     files = about.described.images(scenes[0].path)
     samples = {
         part: tuple(
-            Sample(f"{scene.label}/{scene.path.name}", group, files.later(scene.path), held(classes.index(scene.label)))
+            Sample(
+                f"{scene.label}/{scene.path.name}", group, files.later(scene.path), constant(classes.index(scene.label))
+            )
             for scene, group in zip(scenes, _bundles(len(scenes)), strict=True)
             if scene.part == part
         )
@@ -60,7 +62,7 @@ def load_classification(folder: Path, described: Described) -> TaskData[int]:
     }
     for part in PARTS:
         if not samples[part]:
-            raise SiteError(f"{folder}: no image is of the {part} part. Looked for: {LOOKED_FOR}.")
+            raise SiteError(f"{folder}: no image is of the {part} part. Looked for: {LAYOUTS}.")
     mean, std = measured([sample.image for sample in samples["train"]])
     return TaskData(
         task="classification",
@@ -79,7 +81,7 @@ def _bundles(count: int) -> list[str]:
     """Return a group for each image: its own, or one of many random bundles, which make as wide an
     interval."""
     order = np.random.default_rng(seed_of("bundles")).permutation(count)
-    return [str(place % MOST_GROUPS) for place in order.tolist()]
+    return [str(rank % MOST_GROUPS) for rank in order.tolist()]
 
 
 def _scenes(folder: Path) -> tuple[list[_Scene], str]:
@@ -88,7 +90,7 @@ def _scenes(folder: Path) -> tuple[list[_Scene], str]:
         return [_Scene(path, label, part) for part in PARTS for path, label in _by_class(parts[part])], ""
     found = _by_class(folder)
     if not found:
-        raise SiteError(f"{folder}: holds no labelled scenes. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: holds no labelled scenes. Looked for: {LAYOUTS}.")
     labels = sorted({label for _, label in found})
     listed = listed_parts(folder, labels)
     if listed is None:
@@ -132,5 +134,6 @@ def _labelled(folder: Path) -> TaskData[int]:
 def _samples(split: LabelledSplit, part: str) -> tuple[Sample[int], ...]:
     rows = zip(split.values.numpy(), split.labels.tolist(), split.groups.tolist(), strict=True)
     return tuple(
-        Sample(f"{part} {i}", str(group), held(image), held(int(label))) for i, (image, label, group) in enumerate(rows)
+        Sample(f"{part} {i}", str(group), constant(image), constant(int(label)))
+        for i, (image, label, group) in enumerate(rows)
     )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,14 +23,18 @@ from torch import Tensor, nn
 from fedsense_core.errors import SiteError
 from fedsense_core.seeds import seed_of
 from fedsense_core.tools.downstream.boxes import Detections, detection_evidence, mean_precisions, within
-from fedsense_core.tools.downstream.dihedral import TURNS, turned, turned_boxes
+from fedsense_core.tools.downstream.detection_layouts import LAYOUTS, load_detection
+from fedsense_core.tools.downstream.dihedral import SYMMETRIES, transformed, transformed_boxes
 from fedsense_core.tools.downstream.encoders import Pyramid
 from fedsense_core.tools.downstream.fcos import STRIDES, Detector
 from fedsense_core.tools.downstream.fitting import fit, weights_drawn_from
+from fedsense_core.tools.downstream.names import Heads, Mode
 from fedsense_core.tools.downstream.options import TaskOptions
-from fedsense_core.tools.downstream.result import Mode, TaskResult
+from fedsense_core.tools.downstream.reading import Described
+from fedsense_core.tools.downstream.result import TaskResult
 from fedsense_core.tools.downstream.samples import Array, Boxes, Sample, TaskData, spread_over
 from fedsense_core.tools.downstream.segmentation import coloured
+from fedsense_core.tools.downstream.tasks import DownstreamTask
 from fedsense_core.tools.downstream.tiling import batched, drawn, filled_up, random_window, splits, windows
 from fedsense_core.tools.reporting.tiles import Row, Tile, to_rgb
 
@@ -56,15 +62,42 @@ class Scored:
     found: Detections
 
 
-def evaluate_detection(encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions) -> list[TaskResult]:
-    """Train and score FCOS on ``encoder``, frozen, fine-tuned or both; see
-    `tasks.evaluate_encoder`.
+class Detection(DownstreamTask[Boxes]):
+    """Objects, scored by COCO's mean average precision of torchmetrics: at an overlap of 0.5
+    (``map-50``), and over overlaps (``map``).
 
-    Scores are COCO's ``map`` and ``map-50`` of torchmetrics; the evidence is that of ``map-50``, by
-    groups of samples. Data without a test part is cross-validated, its folds scored together.
+    The evidence is that of ``map-50``, by groups of samples. Data without a test part is
+    cross-validated, its folds scored together.
     """
-    chosen = options.chosen({"frozen": (HEAD,), "fine-tuned": (HEAD,)})
-    return [options.once(mode, head, partial(_result, encoder, data, options, mode)) for mode, head in chosen]
+
+    name = "detection"
+    metric = "map-50"
+    heads: ClassVar[Heads] = {"frozen": (HEAD,), "fine-tuned": (HEAD,)}
+    layouts = LAYOUTS
+    example = "tasks/detection/yellowstone-trees"
+
+    def load(self, folder: Path, described: Described) -> TaskData[Boxes]:
+        """See `load_detection`."""
+        return load_detection(folder, described)
+
+    def prepare(
+        self, encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions
+    ) -> Callable[[Mode, str], TaskResult]:
+        """What is returned raises SiteError for an empty part, or a test part without objects."""
+        return partial(self._of, encoder, data, options)
+
+    def _of(self, encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions, mode: Mode, head: str) -> TaskResult:
+        scores, evidence = [], []
+        for seed in range(options.seeds):
+            tiles = detect(encoder, data, options, mode, seed)
+            found, truth = [tile.found for tile in tiles], [tile.truth for tile in tiles]
+            if not any((~boxes.difficult_n).any() for boxes in truth):
+                raise SiteError(f"{data.name}: the test images have no object that counts.")
+            scores.append(mean_precisions(found, truth))
+            evidence.append(detection_evidence(found, truth, [tile.group for tile in tiles], len(data.classes)))
+            if seed == 0 and options.show is not None:
+                options.show(f"{mode}-{head}", detection_pictures(tiles, data.bands))
+        return self.result(data, mode, head, scores, evidence)
 
 
 def detect(
@@ -77,27 +110,13 @@ def detect(
         # Dropped paths are drawn while training, so all of it is done inside.
         with weights_drawn_from(seed_of("detection", mode, seed, fold)):
             pyramid = Pyramid(encoder, side, trained=mode == "fine-tuned")
-            detector = Detector(pyramid, len(data.classes), WIDTH).to(options.place)
+            detector = Detector(pyramid, len(data.classes), WIDTH).to(options.torch_device)
             generator = torch.Generator().manual_seed(seed_of("batches", seed, fold))
             loss = _loss_of_step(detector, data, train, side, options, generator)
             what = f"{mode} {HEAD}, seed {seed}, fold {fold + 1}"
             fit(detector, pyramid.encoder, loss, options.steps(len(train)), options, what)
         scored += _scored(detector, data, test, side, options)
     return scored
-
-
-def _result(encoder: nn.Module, data: TaskData[Boxes], options: TaskOptions, mode: Mode) -> TaskResult:
-    scores, evidence = [], []
-    for seed in range(options.seeds):
-        tiles = detect(encoder, data, options, mode, seed)
-        found, truth = [tile.found for tile in tiles], [tile.truth for tile in tiles]
-        if not any((~boxes.difficult_n).any() for boxes in truth):
-            raise SiteError(f"{data.name}: the test images have no object that counts.")
-        scores.append(mean_precisions(found, truth))
-        evidence.append(detection_evidence(found, truth, [tile.group for tile in tiles], len(data.classes)))
-        if seed == 0 and options.show is not None:
-            options.show(f"{mode}-{HEAD}", detection_pictures(tiles, data.bands))
-    return TaskResult("detection", data.name, mode, HEAD, "map-50", tuple(scores), tuple(evidence), data.note)
 
 
 def detection_pictures(tiles: Sequence[Scored], bands: Sequence[str]) -> list[Row]:
@@ -146,7 +165,7 @@ def _loss_of_step(
 
     def loss() -> Tensor:
         tiles = [_random_tile(data, train[i], side, generator) for i in next(batches)]
-        x_BCSS = torch.stack([x for x, _ in tiles]).to(options.place)
+        x_BCSS = torch.stack([x for x, _ in tiles]).to(options.torch_device)
         return detector.loss(x_BCSS, [boxes for _, boxes in tiles])
 
     return loss
@@ -155,14 +174,14 @@ def _loss_of_step(
 def _random_tile(
     data: TaskData[Boxes], sample: Sample[Boxes], side: int, generator: torch.Generator
 ) -> tuple[Tensor, Boxes]:
-    """Return a tile (C, S, S) from anywhere in the image, turned and mirrored at random, and its
+    """Return a tile (C, S, S) from anywhere in the image, rotated and mirrored at random, and its
     boxes."""
     image = sample.image()
     window = random_window(image.shape[1], image.shape[2], side, generator)
     x_CSS = filled_up(data.standardise(image[:, *window.slices]), side)
     boxes = within(sample.target(), window.top, window.left, window.height, window.width)
-    turn = int(torch.randint(TURNS, (1,), generator=generator))
-    return turned(x_CSS, turn), turned_boxes(boxes, turn, side)
+    symmetry = int(torch.randint(SYMMETRIES, (1,), generator=generator))
+    return transformed(x_CSS, symmetry), transformed_boxes(boxes, symmetry, side)
 
 
 def _scored(
@@ -174,7 +193,7 @@ def _scored(
         parts = windows(image.shape[1], image.shape[2], side)
         for some in batched(parts, options.batch_size):
             tiles = [data.standardise(image[:, *window.slices]) for window in some]
-            found = detector.detect(torch.stack([filled_up(x, side) for x in tiles]).to(options.place))
+            found = detector.detect(torch.stack([filled_up(x, side) for x in tiles]).to(options.torch_device))
             for window, x_CHW, one in zip(some, tiles, found, strict=True):
                 truth = within(boxes, window.top, window.left, window.height, window.width)
                 where = f", row {window.top}, column {window.left}" if len(parts) > 1 else ""

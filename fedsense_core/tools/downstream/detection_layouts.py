@@ -34,7 +34,7 @@ LABELS = "labelTxt"
 DIOR_LISTS = Path("ImageSets", "Main")
 DIOR_BOXES = (Path("Annotations", "Horizontal Bounding Boxes"), Path("Annotations"))
 DIOR_IMAGES = ("JPEGImages-trainval", "JPEGImages-test", "JPEGImages")
-LOOKED_FOR = (
+LAYOUTS = (
     f"DOTA: images/NAME.png (or .tif, .jpg) with {LABELS}/NAME.txt, in subfolders train/ and test/ (or val/), or "
     "without them to be cross-validated; or DIOR: JPEGImages-trainval/, JPEGImages-test/, Annotations/ and "
     "ImageSets/Main/"
@@ -60,13 +60,13 @@ def load_detection(folder: Path, described: Described) -> TaskData[Boxes]:
     about = about_folder(folder, described)
     images = _dior(folder) if (folder / DIOR_LISTS).is_dir() else _dota(folder)
     if not images:
-        raise SiteError(f"{folder}: holds no images with boxes. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: holds no images with boxes. Looked for: {LAYOUTS}.")
     classes = tuple(sorted({one.name for image in images for one in image.objects}))
     if not classes:
         raise SiteError(f"{folder}: no image has an object.")
     parts = Counter(image.part for image in images)
     if len(parts) == 1 and "" not in parts:
-        raise SiteError(f"{folder}: has a {next(iter(parts))} part only. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: has a {next(iter(parts))} part only. Looked for: {LAYOUTS}.")
     files = about.described.images(images[0].path)
     by_block = (parts["test"] or parts[""]) < FEWEST_GROUPS
     samples = {
@@ -146,9 +146,9 @@ def _dior(folder: Path) -> list[_Image]:
     """Return the images of DIOR: as in its paper, training and validation part together train."""
     lists = {name: folder / DIOR_LISTS / f"{name}.txt" for name in ("train", "val", "test")}
     scored = "test" if lists["test"].is_file() else "val"
-    boxes = next((folder / place for place in DIOR_BOXES if (folder / place).is_dir()), None)
+    boxes = next((folder / name for name in DIOR_BOXES if (folder / name).is_dir()), None)
     if boxes is None:
-        raise SiteError(f"{folder}: has lists of images but no Annotations/. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: has lists of images but no Annotations/. Looked for: {LAYOUTS}.")
     return [
         _Image("test" if name == scored else "train", _dior_image(folder, stem, where), read_voc(boxes / f"{stem}.xml"))
         for name, path in lists.items()
@@ -158,10 +158,10 @@ def _dior(folder: Path) -> list[_Image]:
 
 
 def _dior_image(folder: Path, stem: str, where: str) -> Path:
-    for place in DIOR_IMAGES:
+    for name in DIOR_IMAGES:
         for suffix in IMAGE_SUFFIXES:
-            if (folder / place / f"{stem}{suffix}").is_file():
-                return folder / place / f"{stem}{suffix}"
+            if (folder / name / f"{stem}{suffix}").is_file():
+                return folder / name / f"{stem}{suffix}"
     raise SiteError(f"{where}: there is no image {stem}.jpg in {', '.join(DIOR_IMAGES)}.")
 
 

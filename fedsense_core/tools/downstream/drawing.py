@@ -31,10 +31,10 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     strips = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for strip, row in zip(strips, rows, strict=True):
         cells = strip.subplots(1, max(len(row.tiles), columns if row.tiles[0].agrees is not None else 1), squeeze=False)
-        for place, axes in enumerate(cells[0]):
+        for column, axes in enumerate(cells[0]):
             axes.axis("off")
-            if place < len(row.tiles):
-                tile = row.tiles[place]
+            if column < len(row.tiles):
+                tile = row.tiles[column]
                 axes.imshow(tile.image, interpolation="nearest")
                 colour = WRONG if tile.agrees is False else INK
                 axes.set_title(_shortened(tile.caption), fontsize=6, color=colour, pad=2)

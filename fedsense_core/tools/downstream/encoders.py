@@ -27,9 +27,6 @@ LEVELS = 4
 """Maps that are taken, the coarsest ones."""
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 """By which the maps of one scale are resized to a pyramid."""
-COARSEST = 32
-"""Stride of the coarsest map of usual networks: images of a multiple of this side need no
-padding."""
 LEAST_SIDE = 64
 """Smaller images are padded to it, so that the coarsest map has more than one cell to normalise."""
 

@@ -12,7 +12,7 @@ Shapes: G groups, K classes, D detections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, assert_never
 
 import numpy as np
 
@@ -51,13 +51,17 @@ class ConfusionEvidence:
         total = counts_KK.sum()
         if total == 0:
             return float("nan")
-        if self.statistic == "accuracy":
-            return float(hits.sum() / total)
-        if self.statistic == "mean-iou":
-            return _mean_present(hits, members + predicted - hits)
-        if self.statistic == "macro-f1":
-            return _mean_present(2 * hits, members + predicted)
-        return _mean_present(2 * hits[1:2], (members + predicted)[1:2])
+        match self.statistic:
+            case "accuracy":
+                return float(hits.sum() / total)
+            case "mean-iou":
+                return _mean_present(hits, members + predicted - hits)
+            case "macro-f1":
+                return _mean_present(2 * hits, members + predicted)
+            case "positive-f1":
+                return _mean_present(2 * hits[1:2], (members + predicted)[1:2])
+            case _:
+                assert_never(self.statistic)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class GroupedConfusion:
     def __init__(self, groups: Sequence[str], classes: int) -> None:
         """Make an empty count for these groups (repeats are one group)."""
         self.groups = tuple(sorted(set(groups)))
-        self._place = {group: i for i, group in enumerate(self.groups)}
+        self._position = {group: i for i, group in enumerate(self.groups)}
         self.counts_GKK = np.zeros((len(self.groups), classes, classes))
 
     def add(self, group: str, truth_N: Array, predicted_N: Array) -> None:
@@ -31,7 +31,7 @@ class GroupedConfusion:
         known = truth_N != IGNORED
         classes = self.counts_GKK.shape[1]
         cells = truth_N[known].astype(np.int64) * classes + predicted_N[known]
-        self.counts_GKK[self._place[group]] += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+        self.counts_GKK[self._position[group]] += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
     def evidence(self, statistic: Statistic) -> ConfusionEvidence:
         """Return what was counted; groups without anything to score are left out."""

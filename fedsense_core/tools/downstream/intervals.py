@@ -34,7 +34,7 @@ def interval(result: TaskResult, draws: int = DRAWS, seed: int = 0) -> Interval:
     return _between(result.value, _drawn(result, draws, seed))
 
 
-def lift(result: TaskResult, control: TaskResult, draws: int = DRAWS, seed: int = 0) -> Interval:
+def gain(result: TaskResult, control: TaskResult, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Return how much higher ``result`` scores than ``control``, both under the same draws of the
     same groups.
 

@@ -10,7 +10,8 @@ import torch
 
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.tools.downstream.result import Mode, TaskResult
+from fedsense_core.tools.downstream.names import Mode
+from fedsense_core.tools.downstream.result import TaskResult
 from fedsense_core.tools.reporting.tiles import Row
 
 LEAST_STEPS = 200
@@ -19,11 +20,11 @@ USUAL_EPOCHS = 10
 QUICK_STEPS = 60
 
 
-def _unkept(result: TaskResult) -> None:
-    """Take a result that nobody keeps."""
+def _ignore_result(result: TaskResult) -> None:
+    """Take a result that nobody asked for."""
 
 
-def _unheard(what: str, done: int, total: int) -> None:
+def _ignore_progress(what: str, done: int, total: int) -> None:
     """Take progress that nobody asked for."""
 
 
@@ -49,29 +50,29 @@ class TaskOptions:
     None: by the task."""
     device: str = "auto"
     """``auto``: CUDA where there is one."""
-    progress: Callable[[str, int, int], None] = _unheard
+    progress: Callable[[str, int, int], None] = _ignore_progress
     """Is told (what, done, total) while a task runs."""
     show: Callable[[str, Sequence[Row]], None] | None = None
     """Is given pictures of seed 0, one row of tiles a test image (image, truth, prediction), under
     the name ``MODE-HEAD``. None: no pictures are made."""
 
-    known: Sequence[TaskResult] = ()
+    finished: Sequence[TaskResult] = ()
     """Results of an interrupted call with these options, which are not made again."""
-    keep: Callable[[TaskResult], None] = _unkept
+    on_result: Callable[[TaskResult], None] = _ignore_result
     """Is given each new result when it is there."""
 
     def once(self, mode: Mode, head: str, make: Callable[[], TaskResult]) -> TaskResult:
-        """Return the known result of a mode and head; where there is none, make it and have it
-        kept."""
-        for result in self.known:
+        """Return the finished result of a mode and head; where there is none, make it and report
+        it."""
+        for result in self.finished:
             if (result.mode, result.head) == (mode, head):
                 return result
         made = make()
-        self.keep(made)
+        self.on_result(made)
         return made
 
     @property
-    def place(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """Where to compute. Raises ConfigError for a device that is not there."""
         return chosen_device(self.device)
 

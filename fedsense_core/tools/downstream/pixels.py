@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fedsense_core.seeds import seed_of
-from fedsense_core.tools.downstream.dihedral import TURNS, turned
+from fedsense_core.tools.downstream.dihedral import SYMMETRIES, transformed
 from fedsense_core.tools.downstream.encoders import Pyramid
 from fedsense_core.tools.downstream.fitting import fit, weights_drawn_from
 from fedsense_core.tools.downstream.group_counts import GroupedConfusion
 from fedsense_core.tools.downstream.heads import pixel_logits
+from fedsense_core.tools.downstream.names import Mode
 from fedsense_core.tools.downstream.options import TaskOptions
-from fedsense_core.tools.downstream.result import Mode
 from fedsense_core.tools.downstream.samples import IGNORED, Array, Sample
 from fedsense_core.tools.downstream.tiling import batched, drawn, filled_up, random_window
 
@@ -69,17 +69,17 @@ def trained_on_crops(
     ``plan`` is mode, head and the number of the training; ``weights_seed`` draws the new weights.
     """
     mode, head, number = plan
-    place, side = options.place, options.side or min(USUAL_SIDE, max(train[0].image().shape[1:]))
+    device, side = options.torch_device, options.side or min(USUAL_SIDE, max(train[0].image().shape[1:]))
     # Dropped paths are drawn while training, so all of it is done inside.
     with weights_drawn_from(weights_seed):
         pyramid = Pyramid(encoder, side, trained=mode == "fine-tuned")
-        model = build(pyramid).to(place)
+        model = build(pyramid).to(device)
         generator = torch.Generator().manual_seed(seed_of("batches", number))
         batches = drawn(len(train), min(options.batch_size, len(train)), generator)
 
         def loss_of_step() -> Tensor:
             crops = [random_crop(train[i], read, side, generator) for i in next(batches)]
-            x_BCSS, truth_BSS = (torch.stack(part).to(place) for part in zip(*crops, strict=True))
+            x_BCSS, truth_BSS = (torch.stack(part).to(device) for part in zip(*crops, strict=True))
             summed = F.cross_entropy(model(x_BCSS), truth_BSS, ignore_index=IGNORED, reduction="sum")
             return summed / (truth_BSS != IGNORED).sum().clamp_min(1)  # a batch may be all unknown
 
@@ -89,14 +89,14 @@ def trained_on_crops(
 
 
 def random_crop(sample: Sample[Array], read: Read, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random crop (C, S, S), turned at random, and its truth (S, S); where the image ends
-    the truth does."""
+    """Return a random crop (C, S, S), rotated and mirrored at random, and its truth (S, S); where
+    the image ends the truth does."""
     mask = sample.target()
     window = random_window(mask.shape[0], mask.shape[1], side, generator)
     x_CSS = filled_up(read(sample, window.slices), side, 0.0)
     truth_SS = torch.from_numpy(np.ascontiguousarray(mask[window.slices], dtype=np.int64))
-    turn = int(torch.randint(TURNS, (1,), generator=generator))
-    return turned(x_CSS, turn), turned(filled_up(truth_SS, side, IGNORED), turn)
+    symmetry = int(torch.randint(SYMMETRIES, (1,), generator=generator))
+    return transformed(x_CSS, symmetry), transformed(filled_up(truth_SS, side, IGNORED), symmetry)
 
 
 @torch.no_grad()
@@ -143,7 +143,7 @@ def scored_pixels(
     counted = GroupedConfusion([sample.group for sample in test], classes)
     for number, sample in enumerate(test, start=1):
         truth = sample.target()
-        found = predicted_classes(model, read(sample, WHOLE).to(options.place), options.batch_size)
+        found = predicted_classes(model, read(sample, WHOLE).to(options.torch_device), options.batch_size)
         counted.add(sample.group, truth.ravel(), found.ravel())
         for metric in metrics.values():
             metric.update(torch.from_numpy(found)[None], torch.from_numpy(truth)[None])

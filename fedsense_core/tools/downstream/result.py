@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,9 +17,8 @@ import numpy as np
 from fedsense_core.atomic_io import write_whole
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.downstream.evidence import ConfusionEvidence, DetectionEvidence
+from fedsense_core.tools.downstream.names import Mode, TaskName
 
-TaskName = Literal["classification", "segmentation", "detection", "change"]
-Mode = Literal["frozen", "fine-tuned"]
 KINDS: dict[str, type[ConfusionEvidence] | type[DetectionEvidence]] = {
     "confusion": ConfusionEvidence,
     "detection": DetectionEvidence,
@@ -88,12 +87,12 @@ def load_results(path: Path) -> list[TaskResult]:
         ) from error
 
 
-def _result(entry: dict[str, Any], place: int, file: Mapping[str, np.ndarray]) -> TaskResult:
+def _result(entry: dict[str, Any], position: int, file: Mapping[str, np.ndarray]) -> TaskResult:
     evidence: list[ConfusionEvidence | DetectionEvidence] = []
     for j, words in enumerate(entry["evidence"]):
         which = KINDS[words.pop("kind")]
         words["groups"] = tuple(words["groups"])
-        start = f"{place}.{j}."
+        start = f"{position}.{j}."
         words |= {key.removeprefix(start): file[key] for key in file if key.startswith(start)}
         evidence.append(which(**words))
     return TaskResult(**{key: entry[key] for key in WORDS}, scores=tuple(entry["scores"]), evidence=tuple(evidence))

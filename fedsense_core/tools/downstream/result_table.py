@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from fedsense_core.tools.downstream.group_counts import FEWEST_GROUPS
-from fedsense_core.tools.downstream.intervals import Interval, interval, lift, spread
+from fedsense_core.tools.downstream.intervals import Interval, gain, interval, spread
 from fedsense_core.tools.downstream.result import TaskResult
 
 CONTROL = "random weights"
@@ -21,7 +21,7 @@ def score_rows(results: Sequence[TaskResult], control: Sequence[TaskResult]) -> 
         row = {"": f"{result.mode} {result.head}", **_scored(result)}
         if result.key in controls:
             other = controls[result.key]
-            row |= {CONTROL: _scored(other)[result.metric], "gain over them": _words(lift(result, other), "+")}
+            row |= {CONTROL: _scored(other)[result.metric], "gain over them": _words(gain(result, other), "+")}
         others = [name for name in result.scores[0] if name != result.metric]
         row["also"] = ", ".join(f"{name} {_mean(result, name):.3f}" for name in others)
         rows.append(row)

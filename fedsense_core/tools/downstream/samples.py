@@ -21,7 +21,7 @@ from torch import Tensor
 from fedsense_core.data.chips.chips import CLAMP
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import SiteError, nearest
-from fedsense_core.tools.downstream.result import TaskName
+from fedsense_core.tools.downstream.names import TaskName
 
 Array = NDArray[Any]
 Load = Callable[[], Array]
@@ -47,7 +47,7 @@ class Boxes:
     """Bool: objects that are neither learned from nor scored."""
 
 
-Held = TypeVar("Held")
+Value = TypeVar("Value")
 Item = TypeVar("Item")
 Target = TypeVar("Target", int, Array, Boxes)
 
@@ -100,8 +100,8 @@ class TaskData(Generic[Target]):
         """Hex name of the images, as far as names, groups, classes, bands and statistics tell them
         apart."""
         parts = [[(sample.name, sample.group) for sample in part] for part in (self.train, self.test)]
-        told = json.dumps([parts, self.classes, self.bands, self.mean.tolist(), self.std.tolist()])
-        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+        text = json.dumps([parts, self.classes, self.bands, self.mean.tolist(), self.std.tolist()])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def standardise(self, image: Array) -> Tensor:
         """Return an image (C, H, W) as float32, standardised by the training part and clamped to ±6
@@ -122,14 +122,14 @@ class TaskData(Generic[Target]):
                     f"{nearest(band, list(self.bands))} Evaluate an encoder that reads their bands, or name the bands "
                     "of the files with --sensor."
                 )
-        places = [self.bands.index(band) for band in bands]
+        positions = [self.bands.index(band) for band in bands]
         return replace(
             self,
-            spectrum=tuple(self.spectrum[i] for i in places),
-            train=tuple(_only(sample, places) for sample in self.train),
-            test=tuple(_only(sample, places) for sample in self.test),
-            mean=self.mean[places],
-            std=self.std[places],
+            spectrum=tuple(self.spectrum[i] for i in positions),
+            train=tuple(_only(sample, positions) for sample in self.train),
+            test=tuple(_only(sample, positions) for sample in self.test),
+            mean=self.mean[positions],
+            std=self.std[positions],
         )
 
     def in_memory(self, most_bytes: int = IN_MEMORY_BYTES) -> TaskData[Target]:
@@ -138,7 +138,7 @@ class TaskData(Generic[Target]):
         samples = [*self.train, *self.test]
         if not samples or _bytes(samples[0]) * len(samples) > most_bytes:
             return self
-        return replace(self, train=tuple(map(_kept, self.train)), test=tuple(map(_kept, self.test)))
+        return replace(self, train=tuple(map(_cached, self.train)), test=tuple(map(_cached, self.test)))
 
 
 def measured(images: Sequence[Load]) -> tuple[Tensor, Tensor]:
@@ -165,15 +165,15 @@ def spread_over(items: Sequence[Item], most: int) -> list[Item]:
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).astype(int))]
 
 
-def held(value: Held) -> Callable[[], Held]:
+def constant(value: Value) -> Callable[[], Value]:
     """Return a reader of what is in memory already."""
     return lambda: value
 
 
-def _only(sample: Sample[Target], places: Sequence[int]) -> Sample[Target]:
+def _only(sample: Sample[Target], positions: Sequence[int]) -> Sample[Target]:
     image, after = sample.image, sample.after
-    chosen: Load | None = None if after is None else (lambda: after()[list(places)])
-    return replace(sample, image=lambda: image()[list(places)], after=chosen)
+    chosen: Load | None = None if after is None else (lambda: after()[list(positions)])
+    return replace(sample, image=lambda: image()[list(positions)], after=chosen)
 
 
 def _bytes(sample: Sample[Target]) -> int:
@@ -182,7 +182,7 @@ def _bytes(sample: Sample[Target]) -> int:
     return images + (truth.nbytes if isinstance(truth, np.ndarray) else 0)  # a mask of int64 outweighs its image
 
 
-def _kept(sample: Sample[Target]) -> Sample[Target]:
+def _cached(sample: Sample[Target]) -> Sample[Target]:
     return replace(
         sample,
         image=cache(sample.image),

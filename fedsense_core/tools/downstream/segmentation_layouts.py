@@ -38,7 +38,7 @@ POTSDAM_COLOURS = (0b111, 0b001, 0b011, 0b010, 0b110, 0b100)
 band is above half."""
 POTSDAM_TEST = {2: (13, 14), 3: (13, 14), 4: (13, 14, 15), 5: (13, 14, 15), 6: (13, 14, 15), 7: (13,)}
 """Row -> columns of the 14 tiles whose truth the organisers held back; the other 24 train."""
-LOOKED_FOR = (
+LAYOUTS = (
     f"{IMAGES}/NAME.tif, .png or .jpg with {MASKS}/NAME.tif or .png, both perhaps in subfolders train/ and test/, and "
     f"perhaps {CLASSES}; or {POTSDAM_IMAGES}/top_potsdam_R_C_RGB.tif with {POTSDAM_MASKS}/top_potsdam_R_C_label.tif"
 )
@@ -73,7 +73,7 @@ def load_segmentation(folder: Path, described: Described) -> TaskData[Array]:
     if (folder / POTSDAM_IMAGES).is_dir() and (folder / POTSDAM_MASKS).is_dir():
         return _data(about.of_sensor("aerial-rgb"), _Truth(_potsdam(folder), POTSDAM_CLASSES, potsdam_mask))
     if not (folder / IMAGES).is_dir() or not (folder / MASKS).is_dir():
-        raise SiteError(f"{folder}: holds no images with masks. Looked for: {LOOKED_FOR}.")
+        raise SiteError(f"{folder}: holds no images with masks. Looked for: {LAYOUTS}.")
     pairs, split = _pairs(folder)
     classes = _classes(folder, pairs)
     return _data(about, _Truth(pairs, classes, partial(_checked_mask, len(classes)), split))
@@ -99,7 +99,7 @@ def _data(about: About, truth: _Truth) -> TaskData[Array]:
     pairs = truth.pairs
     for part in PARTS:
         if not any(pair.part == part for pair in pairs):
-            raise SiteError(f"{about.folder}: no image is of the {part} part. Looked for: {LOOKED_FOR}.")
+            raise SiteError(f"{about.folder}: no image is of the {part} part. Looked for: {LAYOUTS}.")
     files = about.described.images(pairs[0].image)
     by_block = sum(pair.part == "test" for pair in pairs) < FEWEST_GROUPS
     samples = {

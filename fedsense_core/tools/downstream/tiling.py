@@ -60,7 +60,7 @@ def splits(data: TaskData[Target]) -> list[tuple[tuple[Sample[Target], ...], tup
         raise SiteError(f"{data.name} has {len(data.train)} images, too few for {data.folds} folds; give it more.")
     parts = [list(part) for part in np.array_split(np.arange(len(data.train)), data.folds)]
     return [
-        (tuple(data.train[i] for part in parts if part is not held_out for i in part), _taken(data.test, held_out))
+        (tuple(data.train[i] for part in parts if part is not held_out for i in part), _picked(data.test, held_out))
         for held_out in parts
     ]
 
@@ -102,8 +102,8 @@ def drawn(count: int, batch: int, generator: torch.Generator) -> Iterator[list[i
         del waiting[:batch]
 
 
-def _taken(samples: Sequence[Item], places: Sequence[int]) -> tuple[Item, ...]:
-    return tuple(samples[i] for i in places)
+def _picked(samples: Sequence[Item], positions: Sequence[int]) -> tuple[Item, ...]:
+    return tuple(samples[i] for i in positions)
 
 
 def _stretches(length: int, side: int) -> list[tuple[int, int]]:

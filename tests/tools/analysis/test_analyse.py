@@ -19,7 +19,8 @@ from fedsense_core.models import build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots, write_snapshots
 from fedsense_core.tensors import TensorTable
-from fedsense_core.tools.analysis import AnalysisOptions, analyse_run
+from fedsense_core.tools.analysis.analyse import analyse_run
+from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
 from fedsense_core.tools.cli import app
 from fedsense_core.tools.reporting.report import write_report
 from fedsense_core.tools.reporting.tiles import ReportPictures, Row, Tile, to_rgb

@@ -1,4 +1,4 @@
-"""A benchmark whose cells were never run: results are made up, with known differences."""
+"""A benchmark whose trials were never run: results are made up, with known differences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.folder import write_json
 from fedsense_core.tools.benchmark.manifest import Manifest
 from fedsense_core.tools.benchmark.matrix import Matrix, Task, load_matrix
-from fedsense_core.tools.benchmark.trial_evaluation import GRADED, RESULTS
-from fedsense_core.tools.benchmark.trials import Cell, cells_of
-from fedsense_core.tools.downstream import ConfusionEvidence, TaskResult, save_results
+from fedsense_core.tools.benchmark.trial_evaluation import EVALUATED, RESULTS
+from fedsense_core.tools.benchmark.trials import Trial, trials_of
+from fedsense_core.tools.downstream.evidence import ConfusionEvidence
+from fedsense_core.tools.downstream.result import TaskResult, save_results
 
 GROUPS = 20
 TEXT = """
@@ -23,7 +24,7 @@ TEXT = """
     seeds = [0, 1, 2]
     methods = [
         "fedsense", "fedavg", "standalone", "centralised",
-        { name = "plus", preset = "fedsense-plus", label = "FedSense+", bits."1".uplink.codec = "trellis" },
+        { name = "plus", preset = "fedsense-plus", label = "FedSense+", by_compression."1".uplink.codec = "trellis" },
     ]
     compare = ["fedavg", "plus@1"]
 
@@ -31,11 +32,11 @@ TEXT = """
     run.rounds = 3
     train = { local_steps = 4 }
 
-    [bits."32"]
+    [compressions."32"]
     uplink.codec = "none"
     downlink.codec = "none"
 
-    [bits."1"]
+    [compressions."1"]
     uplink = { codec = "eden", bits = 1 }
 
     [tasks.scenes]
@@ -54,7 +55,7 @@ TEXT = """
     [controls.no-distillation]
     base = "fedsense"
     settings.distillation.kind = "none"
-    wires = ["32"]
+    compressions = ["32"]
 """
 ACCURACY = {
     "fedsense": 0.7,
@@ -88,12 +89,12 @@ def matrix(write_matrix: Callable[..., Path]) -> Matrix:
     return load_matrix(write_matrix())
 
 
-def made_up(cell: Cell, task: str, entry: Task, more: float = 0.0) -> TaskResult:
+def made_up(trial: Trial, task: str, entry: Task, more: float = 0.0) -> TaskResult:
     """Return a result whose accuracy is the method's, moved by the seed and by each group alike for
     all methods."""
     rng = np.random.default_rng([ord(letter) for letter in task])
     by_group = 0.1 * rng.normal(size=GROUPS)
-    accuracy = np.clip(ACCURACY[cell.method.name] + more + 0.01 * cell.seed + by_group, 0, 1)
+    accuracy = np.clip(ACCURACY[trial.method.name] + more + 0.01 * trial.seed + by_group, 0, 1)
     counts = np.zeros((GROUPS, 2, 2))
     counts[:, 0, 0], counts[:, 0, 1] = 100 * accuracy, 100 * (1 - accuracy)
     groups = tuple(f"scene {i}" for i in range(GROUPS))
@@ -111,22 +112,22 @@ def _fill() -> Callable[..., Manifest]:
 
 
 def fill(folder: Path, matrix: Matrix, only: str = "*") -> Manifest:
-    """Write cells as if they had been run and graded."""
+    """Write trials as if they had been run and evaluated."""
     manifest = Manifest.open(folder)
-    tasks = {name: task.figures for name, task in matrix.tasks.items()}
-    for cell in cells_of(matrix, only):
-        manifest.begin(cell, tasks, "0123")
-        alone = cell.method.name == "standalone"
+    tasks = {name: task.definition for name, task in matrix.tasks.items()}
+    for trial in trials_of(matrix, only):
+        manifest.begin(trial, tasks, "0123")
+        alone = trial.method.name == "standalone"
         for number, name in enumerate(("alpha", "beta") if alone else (".",)):
-            path = manifest.cell_folder(cell) / name
+            path = manifest.trial_folder(trial) / name
             (path / "encoder").mkdir(parents=True)
             save_results(
-                path / RESULTS, [made_up(cell, task, entry, 0.05 * number) for task, entry in matrix.tasks.items()]
+                path / RESULTS, [made_up(trial, task, entry, 0.05 * number) for task, entry in matrix.tasks.items()]
             )
-            write_json(path / GRADED, tasks)
-            if not cell.method.untrained:
-                bytes_up = 1000 if cell.wire == "1" else 32000
+            write_json(path / EVALUATED, tasks)
+            if not trial.method.untrained:
+                bytes_up = 1000 if trial.compression == "1" else 32000
                 line = {"round": 1, "bytes_up": bytes_up, "bytes_down": 2 * bytes_up, "seconds": {"total": 5.0}}
                 RunFolder(path).append_metrics(line)
-        manifest.end(cell, True, "", 6.0)
+        manifest.end(trial, True, "", 6.0)
     return manifest

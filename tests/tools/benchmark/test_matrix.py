@@ -9,48 +9,50 @@ import pytest
 
 from fedsense_core.config import Config
 from fedsense_core.errors import ConfigError
-from fedsense_core.tools.benchmark.matrix import Matrix, load_matrix, placed
-from fedsense_core.tools.benchmark.trials import cells_of, changes, check_cells, figures_of
+from fedsense_core.tools.benchmark.matrix import Matrix, load_matrix, local_path
+from fedsense_core.tools.benchmark.trials import changes, check_trials, effective_settings, trials_of
 
 SHIPPED = Path(__file__).parents[3] / "docs" / "experiments" / "matrix"
 
 
-def test_settings_lie_upon_preset_matrix_wire_method_and_method_at_the_wire_in_this_order(matrix: Matrix) -> None:
-    cells = {cell.column: cell.resolved() for cell in cells_of(matrix)}
-    plain = cells["fedsense@1"]
+def test_settings_lie_upon_preset_matrix_compression_method_and_method_at_the_compression_in_this_order(
+    matrix: Matrix,
+) -> None:
+    trials = {trial.column: trial.resolved() for trial in trials_of(matrix)}
+    plain = trials["fedsense@1"]
     assert (plain["run.rounds"], plain["train.local_steps"]) == (3, 4)
     assert (plain["uplink.codec"], plain["downlink.codec"]) == ("eden", "eden"), (
-        "the preset's where the wire says nothing"
+        "the preset's where the compression says nothing"
     )
-    assert cells["fedsense@32"]["uplink.codec"] == "none", "the wire is above the preset"
-    assert cells["plus@1"]["uplink.codec"] == "trellis", "the method at a wire is above the wire"
-    assert cells["plus@32"]["uplink.codec"] == "none"
-    assert cells["plus@1"]["preset"] == "fedsense-plus"
+    assert trials["fedsense@32"]["uplink.codec"] == "none", "the compression is above the preset"
+    assert trials["plus@1"]["uplink.codec"] == "trellis", "the method at a compression is above the compression"
+    assert trials["plus@32"]["uplink.codec"] == "none"
+    assert trials["plus@1"]["preset"] == "fedsense-plus"
 
 
 def test_a_control_is_its_method_with_some_settings_changed(matrix: Matrix) -> None:
-    cells = {cell.column: cell for cell in cells_of(matrix)}
-    control, base = cells["no-distillation@32"].resolved(), cells["fedsense@32"].resolved()
+    trials = {trial.column: trial for trial in trials_of(matrix)}
+    control, base = trials["no-distillation@32"].resolved(), trials["fedsense@32"].resolved()
     assert {key for key in control if control[key] != base[key]} == {"distillation.kind"}
-    assert "no-distillation@1" not in cells
+    assert "no-distillation@1" not in trials
 
 
 def test_a_control_runs_with_the_seeds_of_its_method(write_matrix: Callable[..., Path]) -> None:
     path = write_matrix(('"fedsense", "fedavg",', '{ name = "fedsense", seeds = [1] }, "fedavg",'))
-    assert [cell.seed for cell in cells_of(load_matrix(path), "no-distillation@*")] == [1]
+    assert [trial.seed for trial in trials_of(load_matrix(path), "no-distillation@*")] == [1]
 
 
 def test_methods_in_which_nothing_travels_run_once_a_seed(matrix: Matrix) -> None:
-    names = [cell.name for cell in cells_of(matrix, "*/seed1")]
+    names = [trial.name for trial in trials_of(matrix, "*/seed1")]
     once = [name for name in names if "@any" in name]
     assert once == ["standalone@any/seed1", "centralised@any/seed1", "random@any/seed1"]
     assert len(names) == 3 * 2 + 3 + 1
 
 
 def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -> None:
-    seeds = [cell.seed for cell in cells_of(matrix)]
+    seeds = [trial.seed for trial in trials_of(matrix)]
     assert seeds == sorted(seeds)
-    assert {cell.column for cell in cells_of(matrix, "fedavg@*")} == {"fedavg@32", "fedavg@1"}
+    assert {trial.column for trial in trials_of(matrix, "fedavg@*")} == {"fedavg@32", "fedavg@1"}
 
 
 @pytest.mark.parametrize(
@@ -64,15 +66,23 @@ def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -
             '[controls.no]\nbase = "no-distillation"\n[controls.no-distillation]',
             "no.base",
         ),
-        ('[bits."32"]', "[bits.any]", r"bits: 'any' stands for methods in which nothing travels"),
-        ('wires = ["32"]', 'wires = ["any"]', r"no-distillation: wire: 'any' is none of 32, 1"),
-        ('wires = ["32"]', 'wires = ["32", "1", "32"]', r"no-distillation: a wire is named twice"),
-        ('wires = ["32"]', 'wires = ["23"]', r"no-distillation: wire: '23' is none of 32, 1"),
+        (
+            '[compressions."32"]',
+            "[compressions.any]",
+            r"compressions: 'any' stands for methods in which nothing travels",
+        ),
+        ('compressions = ["32"]', 'compressions = ["any"]', r"no-distillation: compression: 'any' is none of 32, 1"),
+        ('compressions = ["32"]', 'compressions = ["32", "1", "32"]', r"no-distillation: a compression is named twice"),
+        ('compressions = ["32"]', 'compressions = ["23"]', r"no-distillation: compression: '23' is none of 32, 1"),
+        ("[compressions.", "[bits.", "bits is called compressions now"),
+        ('compressions = ["32"]', 'wires = ["32"]', r"no-distillation: wires is called compressions now"),
+        ("by_compression.", "bits.", r"methods\.4: bits is called by_compression now"),
+        ("title", "cell_timeout_s = 9.0\ntitle", "cell_timeout_s is called trial_timeout_s now"),
         ('"plus@1"', '"puls@1"', r"compare: 'puls' is none of.*Did you mean 'plus'"),
         ("weight = 3.0", "weight = -1.0", r"tasks\.masks\.weight.*greater than or equal to 0"),
         ('task = "classification"', 'task = "clasification"', r"tasks\.scenes\.task.*'classification'"),
         ("seeds = [0, 1, 2]", "seeds = []", "seeds"),
-        ("title", 'engine = "simulation"\njobs = 2\ntitle', "one cell runs at a time"),
+        ("title", 'engine = "simulation"\njobs = 2\ntitle', "one trial runs at a time"),
         ("title", "= 3", "not valid TOML"),
     ],
 )
@@ -92,10 +102,10 @@ def test_a_mistake_is_answered_with_the_file_the_key_and_the_remedy(
         ("[settings]", 'engine = "simulation"\n[settings]\nmodel.projector = [8, 8]', r"model\.projector is a list"),
     ],
 )
-def test_a_wrong_setting_names_its_cell(write_matrix: Callable[..., Path], old: str, new: str, words: str) -> None:
+def test_a_wrong_setting_names_its_trial(write_matrix: Callable[..., Path], old: str, new: str, words: str) -> None:
     matrix = load_matrix(write_matrix((old, new)))
     with pytest.raises(ConfigError, match=words):
-        check_cells(matrix, cells_of(matrix))
+        check_trials(matrix, trials_of(matrix))
 
 
 def test_a_task_may_count_for_nothing_but_not_all_of_them(write_matrix: Callable[..., Path]) -> None:
@@ -109,15 +119,15 @@ def test_a_task_may_count_for_nothing_but_not_all_of_them(write_matrix: Callable
 
 
 def test_paths_are_relative_to_the_file_or_given_by_name(tmp_path: Path) -> None:
-    assert placed("sample", tmp_path, {}) == "sample"
-    assert placed("sites", tmp_path, {}) == str(tmp_path / "sites")
-    assert placed("{imagery}/sites", tmp_path, {"imagery": Path("/data")}) == "/data/sites"
+    assert local_path("sample", tmp_path, {}) == "sample"
+    assert local_path("sites", tmp_path, {}) == str(tmp_path / "sites")
+    assert local_path("{imagery}/sites", tmp_path, {"imagery": Path("/data")}) == "/data/sites"
     with pytest.raises(ConfigError, match=r"where is imagery\? Give --data imagery=PATH"):
-        placed("{imagery}/sites", tmp_path, {})
+        local_path("{imagery}/sites", tmp_path, {})
 
 
-def test_a_setting_that_is_new_changes_a_cell_only_where_it_leaves_its_default() -> None:
-    now = figures_of(Config())
+def test_a_setting_that_is_new_changes_a_trial_only_where_it_leaves_its_default() -> None:
+    now = effective_settings(Config())
     before = {key: value for key, value in now.items() if key != "train.proximal"}
     assert changes(before, now) == []
     assert changes(before, now | {"train.proximal": 0.5}) == ["train.proximal was 0.0, is 0.5"]
@@ -128,11 +138,11 @@ def test_the_example_of_the_page_is_right(tmp_path: Path) -> None:
     page = (SHIPPED.parents[1] / "benchmark.md").read_text(encoding="utf-8")
     (tmp_path / "example.toml").write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
     matrix = load_matrix(tmp_path / "example.toml")
-    check_cells(matrix, cells_of(matrix))
-    assert {cell.column for cell in cells_of(matrix)} > {"mine@1", "no-distillation@32", "random@any"}
+    check_trials(matrix, trials_of(matrix))
+    assert {trial.column for trial in trials_of(matrix)} > {"mine@1", "no-distillation@32", "random@any"}
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_matrices_are_right(path: Path) -> None:
     matrix = load_matrix(path)
-    check_cells(matrix, cells_of(matrix))
+    check_trials(matrix, trials_of(matrix))

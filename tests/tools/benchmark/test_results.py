@@ -1,4 +1,4 @@
-"""From cells to tables: made-up results whose differences are known."""
+"""From trials to tables: made-up results whose differences are known."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.benchmark.benchmark_page import write_results
-from fedsense_core.tools.benchmark.collection import gather
+from fedsense_core.tools.benchmark.collection import collect
 from fedsense_core.tools.benchmark.manifest import Manifest
 from fedsense_core.tools.benchmark.matrix import Matrix
 from fedsense_core.tools.benchmark.summary import Summary, summarise
 from fedsense_core.tools.benchmark.trial_evaluation import RESULTS
-from fedsense_core.tools.benchmark.trials import cells_of
-from fedsense_core.tools.downstream import load_results, save_results
+from fedsense_core.tools.benchmark.trials import trials_of
+from fedsense_core.tools.downstream.result import load_results, save_results
 
 Fill = Callable[..., Manifest]
 
 
 def summary_of(matrix: Matrix, manifest: Manifest) -> Summary:
-    return summarise(matrix, gather(matrix, cells_of(matrix), manifest))
+    return summarise(matrix, collect(matrix, trials_of(matrix), manifest))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_differences_are_the_known_ones_without_error_where_all_else_is_equal(su
     assert "fedsense@1" not in against
 
 
-def test_a_reference_at_one_wire_is_compared_with_those_of_every_wire(summary: Summary) -> None:
+def test_a_reference_at_one_compression_is_compared_with_those_of_every_compression(summary: Summary) -> None:
     against = comparison(summary, "plus@1")
     assert {"fedavg@32", "fedavg@1", "plus@32", "centralised@any"} < against.keys()
     assert against["fedavg@32"]["pooled"]["mean"] == pytest.approx(-15.0)
@@ -89,17 +89,17 @@ def test_cells_that_are_missing_are_named_and_seeds_are_paired_without_them(
     assert row(summary, "fedavg@32")["of_centralised"] is None
 
 
-def test_no_finished_cell_is_an_error_that_says_so(tmp_path: Path, matrix: Matrix) -> None:
-    with pytest.raises(FedSenseError, match="no finished cell"):
-        gather(matrix, cells_of(matrix), Manifest.open(tmp_path))
+def test_no_finished_trial_is_an_error_that_says_so(tmp_path: Path, matrix: Matrix) -> None:
+    with pytest.raises(FedSenseError, match="no finished trial"):
+        collect(matrix, trials_of(matrix), Manifest.open(tmp_path))
 
 
 def test_a_score_that_is_not_defined_is_in_no_comparison_and_breaks_no_table(
     tmp_path: Path, matrix: Matrix, fill: Fill
 ) -> None:
     manifest = fill(tmp_path / "out", matrix, "*@32/*")
-    for cell in cells_of(matrix, "fedsense@32"):
-        folder = manifest.cell_folder(cell)
+    for trial in trials_of(matrix, "fedsense@32"):
+        folder = manifest.trial_folder(trial)
         results = load_results(folder / RESULTS)
         for one in results:
             one.evidence[0].counts_GKK[:] = 0
@@ -113,28 +113,28 @@ def test_a_score_that_is_not_defined_is_in_no_comparison_and_breaks_no_table(
     assert page.exists()
 
 
-def test_versions_of_the_code_are_counted_also_within_a_cell(tmp_path: Path, matrix: Matrix, fill: Fill) -> None:
+def test_versions_of_the_code_are_counted_also_within_a_trial(tmp_path: Path, matrix: Matrix, fill: Fill) -> None:
     manifest = fill(tmp_path / "out", matrix, "fedavg@32/seed0")
     manifest.records["fedavg@32/seed0"].source = "0123+4567"
     assert summary_of(matrix, manifest)["sources"] == 2
 
 
-def test_tables_and_page_hold_the_figures_and_need_nothing_else(tmp_path: Path, summary: Summary) -> None:
+def test_tables_and_page_hold_the_metrics_and_need_nothing_else(tmp_path: Path, summary: Summary) -> None:
     (tmp_path / "plots").mkdir()
     for name in ("9-Of_an_earlier_time.svg", "mine.svg"):
         (tmp_path / "plots" / name).write_text("<svg/>", encoding="utf-8")
-    table, figures, page, plots = write_results(tmp_path, summary)
+    table, metrics, page, plots = write_results(tmp_path, summary)
     text, html = table.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
     assert "+10.00 [+10.00, +10.00]" in text
     assert "PROXY labels" in text
     titles = [line for line in text.splitlines() if line.startswith("## Each")]
     assert titles == [
-        "## Each method less fedavg at wire 32",
-        "## Each method less fedavg at wire 1",
-        "## Each method, at every wire, less FedSense+ at wire 1",
+        "## Each method less fedavg at compression 32",
+        "## Each method less fedavg at compression 1",
+        "## Each method, at every compression, less FedSense+ at compression 1",
     ]
     assert "7 comparisons" in text, "fedsense, plus, no distillation, centralised, random, and standalone twice"
-    assert json.loads(figures.read_text(encoding="utf-8"))["title"] == "Made up"
+    assert json.loads(metrics.read_text(encoding="utf-8"))["title"] == "Made up"
     assert html.count("data:image/svg+xml") == 3 + 1 + 1
     assert all("<svg" in path.read_text(encoding="utf-8") for path in plots.iterdir())
     assert len(list(plots.iterdir())) == 3 + 1 + 1 + 1

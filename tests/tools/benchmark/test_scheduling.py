@@ -1,4 +1,4 @@
-"""Cells side by side, on a clock of our own: nothing is waited for."""
+"""Trials side by side, on a clock of our own: nothing is waited for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fedsense_core.tools.benchmark.scheduling import Clock, Limits, Progress, run_cells
+from fedsense_core.tools.benchmark.scheduling import Clock, Limits, Progress, run_trials
 
 
 @dataclass
@@ -48,9 +48,9 @@ class Machine:
     def note(self, name: str, done: bool, reason: str, seconds: float, progress: Progress[str]) -> None:
         self.told.append((name, done, reason))
 
-    def run(self, jobs: int = 2, seconds: float = 1000.0, cell_timeout_s: float = 500.0) -> Progress[str]:
+    def run(self, jobs: int = 2, seconds: float = 1000.0, trial_timeout_s: float = 500.0) -> Progress[str]:
         clock = Clock(lambda: self.now, self.sleep)
-        return run_cells(list(self.takes), self.start, self.note, Limits(jobs, seconds, cell_timeout_s), clock)
+        return run_trials(list(self.takes), self.start, self.note, Limits(jobs, seconds, trial_timeout_s), clock)
 
 
 def test_all_are_run_and_never_more_than_jobs_at_a_time() -> None:
@@ -83,12 +83,12 @@ def test_no_time_at_all_starts_nothing() -> None:
     assert machine.most == 0
 
 
-def test_a_cell_that_takes_too_long_has_failed() -> None:
+def test_a_trial_that_takes_too_long_has_failed() -> None:
     machine = Machine({"a": 100.0, "b": 10.0})
-    progress = machine.run(jobs=1, cell_timeout_s=20)
+    progress = machine.run(jobs=1, trial_timeout_s=20)
     assert (progress.failed, progress.done) == (["a"], ["b"])
     assert machine.ended_early == ["a"]
-    assert machine.told[0] == ("a", False, "it took longer than cell_timeout_s = 20")
+    assert machine.told[0] == ("a", False, "it took longer than trial_timeout_s = 20")
 
 
 def test_an_interrupt_ends_the_workers() -> None:
@@ -98,7 +98,7 @@ def test_an_interrupt_ends_the_workers() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_cells(["a", "b", "c"], machine.start, machine.note, Limits(2, 100, 100), Clock(lambda: 0.0, interrupt))
+        run_trials(["a", "b", "c"], machine.start, machine.note, Limits(2, 100, 100), Clock(lambda: 0.0, interrupt))
     assert machine.ended_early == ["a", "b"]
 
 

@@ -31,7 +31,7 @@ train = { local_steps = 1, batch_size = 4 }
 args = { layers = [1, 1, 1, 0], channels = [16, 16, 16, 16], norm_layer = "groupnorm1" }
 projector = [32, 16]
 
-[bits."1"]
+[compressions."1"]
 uplink = { codec = "eden", bits = 1 }
 downlink = { codec = "eden", bits = 4 }
 
@@ -65,7 +65,7 @@ def benchmark(tmp_path: Path) -> Callable[..., Result]:
     return call
 
 
-def test_a_matrix_is_run_once_graded_pruned_and_shown(benchmark: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_matrix_is_run_once_evaluated_pruned_and_shown(benchmark: Callable[..., Result], tmp_path: Path) -> None:
     listed = benchmark("--dry-run")
     assert listed.exit_code == 0, listed.output
     assert "fedavg@1/seed0: new" in listed.stdout
@@ -74,10 +74,10 @@ def test_a_matrix_is_run_once_graded_pruned_and_shown(benchmark: Callable[..., R
     done = benchmark()
     out = tmp_path / "out"
     assert done.exit_code == 0, done.output + "".join(path.read_text() for path in out.glob("logs/*"))
-    run = RunFolder(out / "cells" / "fedavg@1" / "seed0")
+    run = RunFolder(out / "trials" / "fedavg@1" / "seed0")
     assert run.is_finished
     assert sorted(path.name for path in run.path.iterdir()) == sorted(
-        ["config.json", "encoder", "finished.json", "graded.json", "metrics.jsonl", "results.npz"]
+        ["config.json", "encoder", "finished.json", "evaluated.json", "metrics.jsonl", "results.npz"]
     )
     summary = json.loads((out / "summary.json").read_text())
     assert {row["key"] for row in summary["rows"]} == {"fedavg@1", "random@any"}
@@ -86,13 +86,13 @@ def test_a_matrix_is_run_once_graded_pruned_and_shown(benchmark: Callable[..., R
 
     again = benchmark()
     assert again.exit_code == 0
-    assert "2 cells, 0 to do" in again.stdout
+    assert "2 trials, 0 to do" in again.stdout
     (out / "table.md").unlink()
     assert benchmark("--tables-only").exit_code == 0
     assert (out / "table.md").exists()
 
 
-def test_a_cell_that_cannot_be_planned_fails_and_is_tried_again(
+def test_a_trial_that_cannot_be_planned_fails_and_is_tried_again(
     benchmark: Callable[..., Result], tmp_path: Path
 ) -> None:
     changes = (("chip_size = 16", 'bands = ["swir_1"], chip_size = 16'),)
@@ -105,11 +105,11 @@ def test_a_cell_that_cannot_be_planned_fails_and_is_tried_again(
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_recorded_with_its_reason(benchmark: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_trial_that_fails_is_recorded_with_its_reason(benchmark: Callable[..., Result], tmp_path: Path) -> None:
     changes = (("chip_size = 16", "chip_size = 999"),)
     failed = benchmark("--only", "fedavg@*", changes=changes)
     assert failed.exit_code == 1, failed.output
-    assert "1 cells failed" in failed.stdout
+    assert "1 trials failed" in failed.stdout
     (record,) = Manifest.open(tmp_path / "out").records.values()
     assert record.state == "failed"
     assert "public" in record.reason
@@ -118,7 +118,7 @@ def test_a_cell_that_fails_is_recorded_with_its_reason(benchmark: Callable[..., 
 
 def test_no_time_starts_nothing_and_says_what_is_left(benchmark: Callable[..., Result]) -> None:
     stopped = benchmark("--limit-minutes", "0")
-    assert "2 cells are left" in stopped.stdout
+    assert "2 trials are left" in stopped.stdout
     assert "no tables: " in stopped.stdout
     assert stopped.exit_code == 3
 
@@ -126,15 +126,15 @@ def test_no_time_starts_nothing_and_says_what_is_left(benchmark: Callable[..., R
 @pytest.mark.parametrize(
     ("options", "changes", "words"),
     [
-        (["--only", "fedprox@*"], (), "fits no cell"),
+        (["--only", "fedprox@*"], (), "fits no trial"),
         (["--data", "imagery"], (), "NAME=PATH"),
         (["--data", "imagery=/nowhere/at/all"], (), "/nowhere/at/all/sites is not there"),
         ([], (('head = "knn"', 'heat = "knn"'),), "tasks.scenes"),
-        (["--tables-only"], (), "no finished cell"),
+        (["--tables-only"], (), "no finished trial"),
         (
             ["--jobs", "2"],
             (("jobs = 2", 'engine = "simulation"'), ("args", "#args"), ("projector", "#")),
-            "one cell at",
+            "one trial at",
         ),
     ],
 )

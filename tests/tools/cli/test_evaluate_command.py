@@ -10,7 +10,8 @@ from labelled_toys import exported, real_chips, write_image
 from typer.testing import CliRunner, Result
 
 from fedsense_core.tools.cli import app
-from fedsense_core.tools.downstream import load_results, segmentation
+from fedsense_core.tools.downstream import segmentation
+from fedsense_core.tools.downstream.result import load_results
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -17,7 +17,7 @@ from fedsense_core.errors import SiteError
 from fedsense_core.tools.downstream.change import ChangeModel, DifferenceHead
 from fedsense_core.tools.downstream.encoders import Pyramid
 from fedsense_core.tools.downstream.options import TaskOptions
-from fedsense_core.tools.downstream.samples import IGNORED, Sample, TaskData, held, measured
+from fedsense_core.tools.downstream.samples import IGNORED, Sample, TaskData, constant, measured
 from fedsense_core.tools.downstream.tasks import evaluate_encoder
 from fedsense_core.tools.reporting.tiles import Row
 
@@ -38,7 +38,7 @@ def pairs(count: int, seed: int) -> tuple[Sample[Any], ...]:
         top, left = int(rng.integers(0, 16)), int(rng.integers(0, 40))
         after[:, top : top + 20, left : left + 20] = 220
         truth[top : top + 20, left : left + 20] = 1
-        samples.append(Sample(f"{i}", f"{i}", held(before), held(truth), after=held(after)))
+        samples.append(Sample(f"{i}", f"{i}", constant(before), constant(truth), after=constant(after)))
     return tuple(samples)
 
 
@@ -109,7 +109,7 @@ def test_unknown_pixels_are_not_scored() -> None:
     def half_known(sample: Sample[Any]) -> Sample[Any]:
         mask = sample.target().copy()
         mask[:, SIDE // 2 :] = IGNORED
-        return replace(sample, target=held(mask))
+        return replace(sample, target=constant(mask))
 
     known = replace(data, test=tuple(map(half_known, data.test)))
     (result,) = evaluate_encoder(encoder(), known, replace(QUICK, most_steps=2))
@@ -118,12 +118,12 @@ def test_unknown_pixels_are_not_scored() -> None:
 
 def test_what_cannot_be_scored_is_said() -> None:
     data, short = toy(), replace(QUICK, most_steps=1)
-    still = tuple(replace(one, target=held(np.zeros((SIDE, SIDE), np.int64))) for one in data.test)
+    still = tuple(replace(one, target=constant(np.zeros((SIDE, SIDE), np.int64))) for one in data.test)
     with pytest.raises(SiteError, match="nothing changed in the truth"):
         evaluate_encoder(encoder(), replace(data, test=still), short)
     alone = tuple(replace(one, after=None) for one in data.train)
     with pytest.raises(SiteError, match="needs two images on one grid, and has 64 x 64"):
         evaluate_encoder(encoder(), replace(data, train=alone), short)
-    smaller = tuple(replace(one, after=held(one.image()[:, :32])) for one in data.train)
+    smaller = tuple(replace(one, after=constant(one.image()[:, :32])) for one in data.train)
     with pytest.raises(SiteError, match="64 x 64 and 64 x 32"):
         evaluate_encoder(encoder(), replace(data, train=smaller), short)

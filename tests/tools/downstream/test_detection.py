@@ -20,7 +20,7 @@ from fedsense_core.tools.downstream.detection import Scored, detection_pictures,
 from fedsense_core.tools.downstream.encoders import Pyramid
 from fedsense_core.tools.downstream.fcos import STRIDES, Detector, Levels
 from fedsense_core.tools.downstream.options import TaskOptions
-from fedsense_core.tools.downstream.samples import Boxes, Sample, TaskData, held, measured
+from fedsense_core.tools.downstream.samples import Boxes, Sample, TaskData, constant, measured
 from fedsense_core.tools.downstream.tasks import evaluate_encoder
 from fedsense_core.tools.downstream.tiling import FoldedData, windows
 from fedsense_core.tools.reporting.tiles import Row
@@ -41,7 +41,7 @@ def squares(count: int, seed: int) -> tuple[Sample[Boxes], ...]:
             top, left = (int(at + rng.integers(0, 48 - size)) for at in corner)
             image[:, top : top + size, left : left + size] = 220
             rows.append(((left, top, left + size, top + size), 0, False))
-        samples.append(Sample(f"{i}", f"{i}", held(image), held(boxes_of(rows))))
+        samples.append(Sample(f"{i}", f"{i}", constant(image), constant(boxes_of(rows))))
     return tuple(samples)
 
 
@@ -163,6 +163,6 @@ def test_what_cannot_be_done_is_said() -> None:
         evaluate_encoder(encoder(), data, replace(QUICK, heads=("retinanet",)))
     with pytest.raises(SiteError, match="12 training and 0 test images"):
         evaluate_encoder(encoder(), replace(data, test=()), QUICK)
-    empty = tuple(replace(one, target=held(boxes_of([]))) for one in data.test)
+    empty = tuple(replace(one, target=constant(boxes_of([]))) for one in data.test)
     with pytest.raises(SiteError, match="no object that counts"):
         evaluate_encoder(encoder(), replace(data, test=empty), replace(QUICK, most_steps=1))

@@ -17,7 +17,7 @@ from fedsense_core.tools.downstream.boxes import (
     mean_precisions,
     within,
 )
-from fedsense_core.tools.downstream.dihedral import TURNS, turned, turned_boxes
+from fedsense_core.tools.downstream.dihedral import SYMMETRIES, transformed, transformed_boxes
 from fedsense_core.tools.downstream.samples import Boxes
 
 Corners = tuple[float, float, float, float]
@@ -119,19 +119,19 @@ def test_a_window_clips_its_objects_and_asks_only_for_what_shows() -> None:
     assert here.difficult_n.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("turn", range(TURNS))
-def test_boxes_turn_with_the_picture(turn: int) -> None:
+@pytest.mark.parametrize("symmetry", range(SYMMETRIES))
+def test_boxes_move_with_the_picture(symmetry: int) -> None:
     picture = torch.zeros(16, 16)
     picture[2:5, 7:14] = 1
-    left, top, right, bottom = (int(v) for v in turned_boxes(objects((7, 2, 14, 5)), turn, 16).xyxy_n4[0])
-    moved = turned(picture, turn)
+    left, top, right, bottom = (int(v) for v in transformed_boxes(objects((7, 2, 14, 5)), symmetry, 16).xyxy_n4[0])
+    moved = transformed(picture, symmetry)
     assert moved.sum() == 21
     assert moved[top:bottom, left:right].sum() == 21
 
 
 def test_the_eight_turns_differ() -> None:
     picture = torch.arange(9.0).view(3, 3)
-    assert len({tuple(turned(picture, turn).flatten().tolist()) for turn in range(TURNS)}) == 8
+    assert len({tuple(transformed(picture, symmetry).flatten().tolist()) for symmetry in range(SYMMETRIES)}) == 8
 
 
 @pytest.mark.parametrize(

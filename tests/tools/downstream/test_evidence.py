@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from fedsense_core.errors import FedSenseError
-from fedsense_core.tools.downstream import ConfusionEvidence, DetectionEvidence, TaskResult, load_results, save_results
-from fedsense_core.tools.downstream.evidence import Statistic
+from fedsense_core.tools.downstream.evidence import ConfusionEvidence, DetectionEvidence, Statistic
+from fedsense_core.tools.downstream.result import TaskResult, load_results, save_results
 
 RNG = np.random.default_rng(0)
 TRUTH, PREDICTED, GROUP = RNG.integers(0, 3, 200), RNG.integers(0, 3, 200), RNG.integers(0, 4, 200)

@@ -10,7 +10,7 @@ import pytest
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.downstream.evidence import ConfusionEvidence
-from fedsense_core.tools.downstream.intervals import interval, lift, spread
+from fedsense_core.tools.downstream.intervals import gain, interval, spread
 from fedsense_core.tools.downstream.result import TaskResult
 from fedsense_core.tools.downstream.result_table import markdown
 
@@ -43,14 +43,14 @@ def test_repeating_every_sample_of_a_group_gives_no_shorter_interval() -> None:
 
 def test_a_pair_is_compared_under_the_same_draws() -> None:
     hits = np.random.default_rng(2).integers(0, 9, 30)
-    gained = lift(result(hits + 2), result(hits))
+    gained = gain(result(hits + 2), result(hits))
     assert (gained.value, gained.low, gained.high) == pytest.approx((0.2, 0.2, 0.2))
     assert interval(result(hits)).high - interval(result(hits)).low > 0.05
 
 
 def test_results_on_other_groups_are_not_compared() -> None:
     with pytest.raises(FedSenseError, match="not scored on the same groups"):
-        lift(result([1, 2, 3]), result([1, 2]))
+        gain(result([1, 2, 3]), result([1, 2]))
 
 
 def test_one_group_and_one_seed_have_no_interval_and_no_spread() -> None:

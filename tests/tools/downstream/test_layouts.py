@@ -13,8 +13,8 @@ from labelled_toys import real_chips, write_image
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 from fedsense_core.tools.downstream import segmentation_layouts
+from fedsense_core.tools.downstream.names import TaskName
 from fedsense_core.tools.downstream.reading import Described
-from fedsense_core.tools.downstream.result import TaskName
 from fedsense_core.tools.downstream.segmentation_layouts import POTSDAM_TEST
 from fedsense_core.tools.downstream.tasks import load_task, shipped_example
 

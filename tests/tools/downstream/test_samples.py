@@ -72,7 +72,7 @@ def test_a_band_that_is_not_there_is_answered_with_those_that_are() -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{device}' cannot be used here .*: give cpu, cuda or auto"):
-        _ = TaskOptions(device=device).place
+        _ = TaskOptions(device=device).torch_device
 
 
 def test_budgets() -> None:

@@ -18,7 +18,7 @@ from fedsense_core.tools.downstream.encoders import Pyramid
 from fedsense_core.tools.downstream.heads import LinearHead, PyramidHead, resized
 from fedsense_core.tools.downstream.options import TaskOptions
 from fedsense_core.tools.downstream.pixels import PixelModel, predicted_classes, starts
-from fedsense_core.tools.downstream.samples import held
+from fedsense_core.tools.downstream.samples import constant
 from fedsense_core.tools.downstream.segmentation import coloured
 from fedsense_core.tools.downstream.tasks import evaluate_encoder
 
@@ -97,14 +97,14 @@ def test_a_legend_names_every_class_in_rows_that_can_be_read(classes: int) -> No
 
 def test_masks_without_any_truth_are_refused() -> None:
     data = fields(images=2)
-    unknown = tuple(replace(one, target=held(np.full((64, 64), 255))) for one in data.test)
+    unknown = tuple(replace(one, target=constant(np.full((64, 64), 255))) for one in data.test)
     with pytest.raises(SiteError, match="no pixel of the test images has a class"):
         evaluate_encoder(tiny_encoder(), replace(data, test=unknown), replace(LINEAR, most_steps=1))
 
 
 def test_a_batch_without_any_truth_is_no_reason_to_stop() -> None:
     data = fields(images=2)
-    unknown = tuple(replace(one, target=held(np.full((64, 64), 255))) for one in data.train)
+    unknown = tuple(replace(one, target=constant(np.full((64, 64), 255))) for one in data.train)
     (result,) = evaluate_encoder(tiny_encoder(), replace(data, train=unknown), replace(LINEAR, most_steps=2))
     assert np.isfinite(result.value)
 

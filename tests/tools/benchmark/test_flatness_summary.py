@@ -1,4 +1,4 @@
-"""Flatness of the cells that were analysed, beside their scores."""
+"""Flatness of the trials that were analysed, beside their scores."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.folder import write_json
 from fedsense_core.tools.benchmark.benchmark_page import write_results
-from fedsense_core.tools.benchmark.collection import gather
+from fedsense_core.tools.benchmark.collection import collect
 from fedsense_core.tools.benchmark.flatness_summary import flatness_row, flatness_tables, ratio
 from fedsense_core.tools.benchmark.manifest import Manifest
 from fedsense_core.tools.benchmark.matrix import Matrix
 from fedsense_core.tools.benchmark.summary import Summary, summarise
-from fedsense_core.tools.benchmark.trials import cells_of
+from fedsense_core.tools.benchmark.trials import trials_of
 
 
 def analysis(curvature: float, **changes: Any) -> dict[str, Any]:
@@ -37,18 +37,18 @@ def analysis(curvature: float, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def analysed(tmp_path: Path, matrix: Matrix, fill: Callable[..., Manifest]) -> Summary:
-    """One method is half, half and a quarter as curved as another; one at another wire; others
-    without analysis."""
+    """One method is half, half and a quarter as curved as another; one at another compression;
+    others without analysis."""
     manifest = fill(tmp_path, matrix, "*")
     curved = {"fedavg@32": (8.0, 4.0, 8.0), "fedsense@32": (4.0, 2.0, 2.0), "fedsense@1": (1.0, 1.0, 1.0)}
-    for cell in cells_of(matrix):
-        folder = manifest.cell_folder(cell)
-        if cell.column in curved:
-            write_json(RunFolder(folder).analysis_file, analysis(curved[cell.column][cell.seed]))
-        if cell.method.name == "standalone":
+    for trial in trials_of(matrix):
+        folder = manifest.trial_folder(trial)
+        if trial.column in curved:
+            write_json(RunFolder(folder).analysis_file, analysis(curved[trial.column][trial.seed]))
+        if trial.method.name == "standalone":
             for site in ("alpha", "beta"):
                 write_json(RunFolder(folder / site).analysis_file, analysis(3.0))
-    return summarise(matrix, gather(matrix, cells_of(matrix), manifest))
+    return summarise(matrix, collect(matrix, trials_of(matrix), manifest))
 
 
 def test_ratios_are_paired_by_seed(analysed: Summary) -> None:
@@ -79,7 +79,7 @@ def test_analyses_of_other_losses_or_options_give_no_ratio() -> None:
 
 def test_an_eigenvalue_that_has_not_converged_is_shown_as_a_bound() -> None:
     early = analysis(2.0, hessian={"largest": {"value": 2.0, "converged": False}})
-    row = {"key": "a@32", "label": "a", "wire": "32", "flatness": flatness_row({0: early})}
+    row = {"key": "a@32", "label": "a", "compression": "32", "flatness": flatness_row({0: early})}
     ((_, lines),) = flatness_tables([row], [])
     assert lines[1][:5] == ["a", "32", "1", "2", "≥ 2"]
 
@@ -90,10 +90,10 @@ def test_tables_and_page_show_what_was_analysed_and_nothing_where_nothing_was(
     table, _, page, _ = write_results(tmp_path, analysed)
     text = table.read_text(encoding="utf-8")
     assert "| fedsense | 32 | 3 | 2 ± 0 | 2.67 ± 1.2 |" in text
-    (ratios,) = text.split("over those of fedavg at wire 32, paired by seed\n")[1:]
+    (ratios,) = text.split("over those of fedavg at compression 32, paired by seed\n")[1:]
     assert "| fedsense | 32 | 3 | 1.00 (1.00 to 1.00) | 0.40 (0.25 to 0.50) |" in ratios
-    assert "| fedsense | 1 |" not in ratios, "at the same wire"
+    assert "| fedsense | 1 |" not in ratios, "at the same compression"
     assert "0.40 (0.25 to 0.50)" in page.read_text(encoding="utf-8")
     plain = fill(tmp_path / "plain", matrix, "fedavg@32/*")
-    without = summarise(matrix, gather(matrix, cells_of(matrix), plain))
+    without = summarise(matrix, collect(matrix, trials_of(matrix), plain))
     assert "Flatness" not in write_results(tmp_path / "plain", without)[0].read_text(encoding="utf-8")

@@ -22,11 +22,11 @@ PUBLIC = "public"
 POOLED = "pooled"
 """Folder of the one client that opens every site."""
 
-Held = Mapping[str, Sequence[Chips]]
+ChipsByClient = Mapping[str, Sequence[Chips]]
 """Kinds of chips of each client, by its name."""
 
 
-def imagery_of(config: Config, run: RunFolder) -> tuple[Held, bool]:
+def imagery_of(config: Config, run: RunFolder) -> tuple[ChipsByClient, bool]:
     """Return what to analyse the run on, and whether it is the clients' own imagery.
 
     In a simulation that is the imagery of every site of the configuration, also of those that a
@@ -42,11 +42,11 @@ def imagery_of(config: Config, run: RunFolder) -> tuple[Held, bool]:
     return (sites if config.partition.kind == "sites" else _shares(config, sites, clients)), True
 
 
-def batches_of(held: Held, config: Config, per_client: int, seed: int) -> dict[str, list[Batch]]:
+def batches_of(imagery: ChipsByClient, config: Config, per_client: int, seed: int) -> dict[str, list[Batch]]:
     """Return ``per_client`` batches of each client; which chips they hold depends on its name and
     on ``seed`` alone."""
     drawn = {}
-    for name, kinds in held.items():
+    for name, kinds in imagery.items():
         generator = torch.Generator().manual_seed(seed_of("analysis", seed, name, "batches"))
         order = islice(draws([kinds], config.train.batch_size, generator), per_client)
         drawn[name] = [Batch(chips.batch(index), chips.spectrum) for chips, index in order]
@@ -55,29 +55,29 @@ def batches_of(held: Held, config: Config, per_client: int, seed: int) -> dict[s
 
 def _sites(config: Config, run: RunFolder, clients: Path) -> dict[str, Sequence[Chips]]:
     trained = {site for line in run.read_metrics() for site in line.get("accepted") or ()}
-    held: dict[str, Sequence[Chips]] = {}
+    imagery: dict[str, Sequence[Chips]] = {}
     for path in site_files(config):
         name = load_site(path).name
         folder = clients / (POOLED if config.federation.pooled else safe_name(name)) / "chips"
         try:
-            held[name] = open_site(path, config, folder)
+            imagery[name] = open_site(path, config, folder)
         except SiteError:
             # A site with nothing usable took no part; the round's record says why.
             if name in trained or POOLED in trained or config.partition.kind != "sites":
                 raise
-    if not held:
+    if not imagery:
         raise SiteError(f"no site of federation.sites = {config.federation.sites!r} has usable imagery any more")
-    return held
+    return imagery
 
 
-def _shares(config: Config, sites: Held, clients: Path) -> dict[str, Sequence[Chips]]:
+def _shares(config: Config, sites: ChipsByClient, clients: Path) -> dict[str, Sequence[Chips]]:
     """Return each client's share, as it was trained on."""
     everything = [chips for kinds in sites.values() for chips in kinds]
-    held: dict[str, Sequence[Chips]] = {}
+    imagery: dict[str, Sequence[Chips]] = {}
     for number, name in enumerate(client_names(config.partition)):
         mine = share_of(everything, config.partition, config.run.seed, number, clients / name)
         alike: dict[object, list[Chips]] = {}
         for chips in mine:
             alike.setdefault(chips.spectrum if config.conditioned else chips.bands, []).append(chips)
-        held[name] = [joined(sets, name) for sets in alike.values()]
-    return held
+        imagery[name] = [joined(sets, name) for sets in alike.values()]
+    return imagery

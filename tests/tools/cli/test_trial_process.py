@@ -1,4 +1,4 @@
-"""One cell of a benchmark goes on from whatever it finds."""
+"""One trial of a benchmark goes on from whatever it finds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from federation import Federation
 from fedsense_core.config import resolve
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.folder import write_json
-from fedsense_core.tools.benchmark.trial_process import do_cell
+from fedsense_core.tools.benchmark.trial_process import do_trial
 
 
 def order(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -21,11 +21,13 @@ def order(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"folder": str(folder), "engine": "in-process", "prune": False, **nothing, **changes}
 
 
-def test_a_run_that_cannot_be_analysed_keeps_its_grades(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_cannot_be_analysed_keeps_its_evaluations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     federation = Federation(tmp_path, {"preset": "fedavg", "run.rounds": 1, "run.keep_models": False})
     run = federation.run()
     assert run.encoder.is_dir()
-    do_cell(order(run.path, analyse=True, prune=True))
+    do_trial(order(run.path, analyse=True, prune=True))
     assert "not analysed: " in capsys.readouterr().out
     assert not run.analysis_file.exists()
     assert not run.checkpoints.exists(), "it went on to the end"
@@ -35,9 +37,9 @@ def test_a_run_that_cannot_be_analysed_keeps_its_grades(tmp_path: Path, capsys: 
 def test_an_unfinished_run_of_other_settings_is_begun_anew(
     other: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"preset": "fedavg", "run.folder": str(tmp_path / "cell"), "run.keep_models": False}
+    settings = {"preset": "fedavg", "run.folder": str(tmp_path / "trial"), "run.keep_models": False}
     config = json.loads(resolve(settings).model_dump_json())
-    run = RunFolder.create(tmp_path / "cell", config | {"run": config["run"] | other})
+    run = RunFolder.create(tmp_path / "trial", config | {"run": config["run"] | other})
     kept = tmp_path / "kept"
     RunFolder.create(kept, config)
     begun: list[bool] = []
@@ -52,5 +54,5 @@ def test_an_unfinished_run_of_other_settings_is_begun_anew(
     for folder in (run.path, kept):
         mine = settings | {"run.folder": str(folder)}
         job = {"title": "one", "settings": mine, "folder": str(folder), "rounds": 1, "supernodes": 1}
-        do_cell(order(folder, jobs=[job]))
+        do_trial(order(folder, jobs=[job]))
     assert begun == [False, True]

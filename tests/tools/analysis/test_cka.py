@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsense_core.tools.analysis.alignment import cka_matrix, gram, unbiased_hsic
+from fedsense_core.tools.analysis.cka import cka_matrix, gram, unbiased_hsic
 
 
 def features(images: int, width: int, seed: int) -> Tensor:

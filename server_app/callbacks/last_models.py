@@ -17,7 +17,7 @@ from server_app.strategy import FedSense
 
 
 @dataclass
-class Snapshots(RunCallback):
+class LastModels(RunCallback):
     """Writes w, ŵ and each client's model after the last round. Comes before the checkpoint, after
     which nothing repeats the round."""
 

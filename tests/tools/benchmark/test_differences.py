@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedsense_core.tools.benchmark.differences import Pool, Sampled, difference, drawn, group_draws, holm, share
-from fedsense_core.tools.downstream import ConfusionEvidence
+from fedsense_core.tools.downstream.evidence import ConfusionEvidence
 
 ONE_TASK = Pool(np.ones(1), ("a",), (30,))
 
