@@ -1,4 +1,4 @@
-"""One run from configuration to report: begin or continue, train, export."""
+"""One run from configuration to encoder: begin or continue, train, export."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, run_folder
 from fedsense_core.ssl import build_recipe
 from fedsense_core.tensors import TensorTable
-from fedsense_core.tools.reporting.report import write_report
-from fedsense_core.tools.reporting.run_pictures import draw
 from server_app.admission import Admission
 from server_app.callbacks import Recorder
 from server_app.checkpoints import Checkpoints, ServerState
@@ -85,10 +83,6 @@ def _run(config: Config, grid: Grid) -> Path:
     strategy.start(grid)
     recorder.export(strategy)
     run.finish({"rounds": state.round, "aggregated": state.aggregated})
-    if config.run.report:
-        log(INFO, "writing the report")
-        strategy.model.to(device).eval()
-        write_report(run, draw(config, run, strategy.model, material.public))
     log(INFO, "run folder: %s", run.path)
     return run.path
 

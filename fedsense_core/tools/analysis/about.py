@@ -7,14 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from fedsense_core.config import Config
 from fedsense_core.data import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import KeptModels
 from fedsense_core.tools.analysis.imagery import PUBLIC
+from fedsense_core.tools.run_settings import settings_of
 
 LOSS_SETTINGS = (
     "recipe",
@@ -36,14 +35,7 @@ def config_of(run: RunFolder) -> Config:
             f"{run.path} is not finished, and models are kept after the last round: let it end, or continue it with "
             "the command that began it, and analyse it then."
         )
-    try:
-        return Config.model_validate(run.read_config())
-    except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise CheckpointError(
-            f"{run.config_file} holds settings that this release does not know ({wrong}): analyse the run with the "
-            "release that made it."
-        ) from None
+    return settings_of(run)
 
 
 def models_of(run: RunFolder, config: Config) -> Path:

@@ -19,6 +19,7 @@ from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder, write_json
 from fedsense_core.tools.benchmark.matrix import Task
 from fedsense_core.tools.benchmark.trial_evaluation import export_untrained, grade_cell, prune, run_folders
+from fedsense_core.tools.reporting.run_report import report_at_the_end
 from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process import run_federation
 from fedsense_core.tools.runner.planning import Job, Resources
@@ -46,10 +47,12 @@ def _run(engine: str, jobs: list[Job]) -> None:
     if engine == "in-process":
         for job in jobs:
             run_federation(job.settings, job.supernodes)
+            report_at_the_end(RunFolder(job.folder), print)
     elif jobs:
         with open_simulation() as simulation:
             for job in jobs:
                 simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+                report_at_the_end(RunFolder(job.folder), print)
 
 
 def _forget_what_cannot_go_on(job: Job) -> None:
