@@ -1,4 +1,4 @@
-"""One run from configuration to report: begin or continue, train, export."""
+"""One run from configuration to encoder: begin or continue, train, export."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from local_grid import Fault, LocalGrid
+from faulty_grid import Fault, FaultyGrid
+from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from fedsense_core.config import Config, resolve
@@ -22,6 +23,8 @@ from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.state import as_bytes
+from fedsense_core.tools.reporting.run_report import report_at_the_end
+from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE
 from server_app.checkpoints import Checkpoints
 from server_app.session import run_session
 
@@ -138,15 +141,18 @@ class Federation:
             **self.changes,
         }
         nodes = [{"partition-id": i, "num-partitions": len(SITES)} for i in range(len(SITES))]
-        self.grid = LocalGrid(app, self.run_config, nodes, dict(self.faults), first_node=self.first_node)
+        self.grid = FaultyGrid(app, self.run_config, nodes, first_node=self.first_node, faults=dict(self.faults))
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
 
     @property
     def config(self) -> Config:
         return resolve(self.run_config, {})
 
     def run(self) -> RunFolder:
-        """Train to the end and return what is left."""
-        return RunFolder(run_session(resolve(self.run_config), self.grid))
+        """Train to the end, as every command that starts a run does, and return what is left."""
+        run = RunFolder(run_session(resolve(self.run_config), self.grid))
+        report_at_the_end(run, print)
+        return run
 
     @property
     def folder(self) -> RunFolder:

@@ -187,9 +187,11 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_page_of_settings_is_that_of_the_code() -> None:
+def test_the_page_of_settings_and_the_keys_for_flower_are_those_of_the_code() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "write_configuration.py"))
     assert TEXT["docs/configuration.md"] == script["page"](), "run: python docs/write_configuration.py"
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert project == script["project"](project), "run: python docs/write_configuration.py"
 
 
 def test_every_card_and_every_limit_is_described() -> None:
@@ -210,7 +212,8 @@ def test_every_preset_and_every_dependency_has_its_line() -> None:
 def test_locked_versions_are_allowed_and_complete() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    for needed in map(Requirement, PROJECT["dependencies"]):
+    extras = [one for name in ("evaluate", "report", "fast") for one in PROJECT["optional-dependencies"][name]]
+    for needed in map(Requirement, PROJECT["dependencies"] + extras):
         assert Version(locked[needed.name]) in needed.specifier
 
 

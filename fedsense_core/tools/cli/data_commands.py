@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedsense_core.tools.cli.terminal import clear_errors, console, progress_bar
+from fedsense_core.tools.extras import require
 
 data_app = typer.Typer(
     name="data",
@@ -80,9 +81,10 @@ def preview(
 
     True colour where there are red, green and blue; else the picture says which bands it shows.
     """
-    from fedsense_core.tools.onboarding.previewing import write_preview
-
     with clear_errors():
+        require("report", work="a preview")
+        from fedsense_core.tools.onboarding.previewing import write_preview
+
         with progress_bar("cutting", "scenes") as progress:
             path = write_preview(site.expanduser(), out.expanduser(), chips, seed, progress)
         console.print(escape(str(path)))

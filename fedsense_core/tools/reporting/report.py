@@ -28,8 +28,7 @@ from fedsense_core.run_folder.formatting import (
     random_probe,
     with_error,
 )
-from fedsense_core.tools.reporting import flatness_section as flatness
-from fedsense_core.tools.reporting import template
+from fedsense_core.tools.reporting import flatness_curves, flatness_section, template
 from fedsense_core.tools.reporting.canvas import Curve, History
 from fedsense_core.tools.reporting.plots import draw_all
 from fedsense_core.tools.reporting.tiles import ReportPictures, Row, Tile
@@ -74,9 +73,9 @@ def _flatness(run: RunFolder) -> dict[str, Any] | None:
     if analysis is None:
         return None
     return {
-        "summary": clean(flatness.summary(analysis)),
-        "rows": flatness.rows(analysis),
-        "curves": [_curve(one) for one in flatness.figures(analysis)],
+        "summary": clean(flatness_section.summary(analysis)),
+        "rows": flatness_section.rows(analysis),
+        "curves": [_curve(one) for one in flatness_curves.draw_all(analysis)],
     }
 
 

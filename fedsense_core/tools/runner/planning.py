@@ -87,12 +87,27 @@ class Job:
         """True where the run folder holds a finished run."""
         return RunFolder(self.folder).is_finished
 
+    def resolved(self, flower_toml: Path | None = None) -> dict[str, Any]:
+        """Return all settings of the run, as its folder holds them."""
+        return _resolve(self.settings, flower_toml).model_dump(mode="json")
+
 
 def plan(request: Request) -> list[Job]:
-    """Return the runs to make: one, or one for each site of ``standalone``.
+    """Return the runs to make. Raises as `jobs_of`, and CheckpointError where all is done
+    already."""
+    jobs = jobs_of(request)
+    if all(job.is_finished for job in jobs):
+        folder = jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent
+        raise CheckpointError(
+            f"{folder} holds a finished run: choose another folder with --out, or move that one away."
+        )
+    return jobs
 
-    Raises ConfigError or SiteError naming what is wrong, and CheckpointError where all is done
-    already.
+
+def jobs_of(request: Request) -> list[Job]:
+    """Return the runs of a request, finished or not: one, or one for each site of ``standalone``.
+
+    Raises ConfigError or SiteError naming what is wrong.
     """
     if request.engine not in ENGINES:
         raise ConfigError(f"--engine {request.engine!r} is none of {', '.join(ENGINES)}")
@@ -110,8 +125,6 @@ def plan(request: Request) -> list[Job]:
         mine.setdefault("federation.min_clients", 1 if site else nodes)
         title = f"{config.preset}, {site} alone" if site else config.preset
         jobs.append(Job(title, mine, folder, _resolve(mine, request.flower_toml).run.rounds, nodes))
-    if all(job.is_finished for job in jobs):
-        raise CheckpointError(f"{out} holds a finished run: choose another folder with --out, or move that one away.")
     return jobs
 
 
@@ -127,7 +140,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
         if key in OWN_OPTIONS:
             raise ConfigError(f"{key} has an option of its own: {OWN_OPTIONS[key]} {text}")
         text = text.strip()
-        settings[key] = _absolute(text) if key in PATH_KEYS else _scalar(key, text)
+        settings[key] = absolute(text) if key in PATH_KEYS else _scalar(key, text)
     return settings
 
 
@@ -161,7 +174,7 @@ def _scalar(key: str, text: str) -> Scalar:
     return value
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Make a path independent of the working directory: the apps have another one."""
     path = path.strip("\"'")
     return path if path in ("", "sample") else str(Path(path).expanduser().absolute())

@@ -46,7 +46,7 @@ class Simulation:
     app: Path
     environment: dict[str, str]
     daemon: subprocess.Popen[bytes]
-    """The keeper of the SuperLink; closing its standard input ends both."""
+    """The supervisor of the SuperLink; closing its standard input ends both."""
 
     def describe(self, job: Job, resources: Resources) -> str:
         """Return in words what the clients of a job are given."""
@@ -158,7 +158,7 @@ def program(name: str) -> str:
     """Return the path of one of Flower's programs, from the environment that runs FedSense."""
     found = shutil.which(name, path=_search_path(os.environ))
     if found is None:
-        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "flwr[simulation]"')
+        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "fedsense[simulation]"')
     return found
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from local_grid import over_the_wire
 
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.messages import Handshake, TrainReply, TrainTask, bytes_up
+from fedsense_core.tools.runner.in_process_grid import over_the_wire
 
 FRAME = np.arange(200, dtype=np.uint8)
 
