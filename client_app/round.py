@@ -18,11 +18,11 @@ from client_app.training import Outcome, Start, train_locally
 from client_app.uplink.feedback import Uplink, still_owed
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import Feed, draws
+from fedsense_core.data.batches.feeding import Feed, draws
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import FedSenseError
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask

@@ -16,11 +16,12 @@ from flwr.common.logger import log
 from safetensors import SafetensorError
 
 from fedsense_core.config import Config
-from fedsense_core.data import Band, LabelledSet
+from fedsense_core.data.chips.labelled import LabelledSet
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.sites.sensors import Band
 from fedsense_core.encoder import export_encoder
-from fedsense_core.evaluation import probe
-from fedsense_core.models import encoder_args
+from fedsense_core.evaluation.probes import probe
+from fedsense_core.models.pretraining import encoder_args
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import keep_models
 from server_app.checkpoints import Checkpoints

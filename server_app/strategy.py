@@ -22,7 +22,7 @@ from fedsense_core.codecs import Codec, codec_of, compiled
 from fedsense_core.config import SCALED_CODECS, Config
 from fedsense_core.errors import FedSenseError, Rejected
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.protocol.messages import TrainTask, bytes_up

@@ -26,7 +26,7 @@ from client_app.training import Start, train_locally
 from fedsense_core.codecs import codec_of
 from fedsense_core.config import Config, resolve
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.replica import Replica

@@ -24,9 +24,12 @@ from scipy import stats
 
 from fedsense_core import load_encoder
 from fedsense_core.config import Config
-from fedsense_core.data import load_labelled, sample_labelled
-from fedsense_core.evaluation import embed, linear_predictions, linear_scores, paired_lift, score
-from fedsense_core.models import build_model
+from fedsense_core.data.chips.labelled import load_labelled
+from fedsense_core.data.sites.locations import sample_labelled
+from fedsense_core.evaluation.embedding import embed
+from fedsense_core.evaluation.probes import linear_predictions, linear_scores
+from fedsense_core.evaluation.scores import paired_lift, score
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 
 METHODS = {

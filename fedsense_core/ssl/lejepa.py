@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsense_core.config import TrainSection
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.federated import FederatedSigreg
 from fedsense_core.ssl.sigreg import random_directions, sigreg
 from fedsense_core.ssl.step import Align, StepLoss, look, precise

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsense_core.data.batches.augment import Augmentation, augment
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.step import StepLoss
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedsense_core.config import Config
 from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.data.batches.batch import Batch, drop_band_subset
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.alignment import cross_distillation, representation_distance
 from fedsense_core.ssl.byol import byol_loss
 from fedsense_core.ssl.federated import FederatedSigreg

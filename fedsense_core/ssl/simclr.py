@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.step import Align, StepLoss, look, precise
 
 

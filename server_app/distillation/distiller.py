@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsense_core.config import Config
-from fedsense_core.data import Batch, epoch_batches
 from fedsense_core.data.batches.augment import augment
+from fedsense_core.data.batches.batch import Batch, epoch_batches
 from fedsense_core.errors import SiteError
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl import Recipe

@@ -19,7 +19,7 @@ from client_app.uplink.feedback import Uplink
 from fedsense_core.codecs import get_codec
 from fedsense_core.config import Config
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import FrameKind, unpack
 from fedsense_core.protocol.messages import TrainTask

@@ -13,7 +13,7 @@ from flwr.app import Message
 from client_app.memory import ClientMemory
 from client_app.uplink import feedback
 from fedsense_core.codecs import get_codec
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import unbundle
 from fedsense_core.protocol.frame import HEADER_BYTES, FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, TrainTask

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 
 from torch import nn
 
-from fedsense_core.data.sites.sample import sample_folder, sample_labelled
+from fedsense_core.data.sites.locations import sample_folder, sample_labelled
 from fedsense_core.encoder import load_encoder
 from fedsense_core.errors import SiteError
 from fedsense_core.models.stored_stem import STEM
