@@ -14,12 +14,13 @@ from flwr.app import Context
 
 from client_app.progress import ChippingLog
 from fedsense_core.config import Config
-from fedsense_core.data import Chips, load_site
-from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.chips.chips import Chips, joined
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.data.sites.locations import site_files
 from fedsense_core.errors import SiteError
-from fedsense_core.run_folder.paths import open_site, run_folder, safe_name, site_files
+from fedsense_core.run_folder.paths import run_folder, safe_name
 
 POOLED = "pooled"
 

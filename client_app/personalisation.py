@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsense_core.config import Config, PersonalisationSection
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.teacher import MovingTeacher
 from fedsense_core.tensors import TensorTable, vector_norm
 

@@ -21,9 +21,9 @@ from client_app.guidance.guidance import Guidance
 from client_app.optimiser import inner_optimiser
 from client_app.personalisation import PersonalModels, personalised_start, shifted_teacher, unshifted
 from fedsense_core.config import Config
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.device import full_float32
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of

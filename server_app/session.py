@@ -14,13 +14,18 @@ from flwr.serverapp import Grid
 
 from fedsense_core.atomic_io import only_one
 from fedsense_core.config import FREE_KEYS, Config
-from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, load_site, shipped_card
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.labelled import LabelledSet, load_labelled
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.opening import load_site, open_site
+from fedsense_core.data.sites.locations import labelled_folder, public_file
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, run_folder
+from fedsense_core.run_folder.paths import run_folder
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.state import State
 from server_app.callbacks.callback import RunCallback

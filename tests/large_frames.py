@@ -18,7 +18,7 @@ from mutations import Mutated, mutate
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Accepted
+from server_app.round import Accepted
 
 MOST_FRAMES = 2.0
 """Times its own size by which judging a frame may raise resident memory."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsense_core.config import Config
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.step import StepLoss
 

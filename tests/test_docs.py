@@ -23,12 +23,13 @@ from packaging.version import Version
 
 from fedsense_core.config import resolve
 from fedsense_core.config.presets import PRESETS
-from fedsense_core.data import ReadLimits, load_site, open_chips
 from fedsense_core.data.chips.labelled import LabelledFile
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.sites.cards import CARDS
+from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.site_file import read_strict_toml
 from fedsense_core.encoder import export_encoder
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.tools.cli import app
 from fedsense_core.tools.runner.planning import parse_settings
 

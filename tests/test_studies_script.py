@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import client_sizes
+from fedsense_core.data.sites.locations import sample_sites
 from fedsense_core.tools.benchmark.trials import Trial, trials_of
 
 SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from client_app.training import Start, train_locally
 from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config, resolve
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, pack
 from fedsense_core.protocol.replica import Replica

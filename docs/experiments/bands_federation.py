@@ -27,9 +27,10 @@ from scipy import stats
 
 from fedsense_core import load_encoder
 from fedsense_core.config import Config
-from fedsense_core.data import Band, shipped_card
-from fedsense_core.evaluation import embed, linear_scores
-from fedsense_core.models import build_model
+from fedsense_core.data.sites.sensors import Band, shipped_card
+from fedsense_core.evaluation.embedding import embed
+from fedsense_core.evaluation.probes import linear_scores
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 
 CHIP = 64

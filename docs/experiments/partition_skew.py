@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fedsense_core.config import PartitionSection, resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import partition, skew
 from fedsense_core.data.partition.pooled import appearance, clusters, survey
+from fedsense_core.data.sites.locations import sample_sites
 
 SPLITS: dict[str, dict[str, Any]] = {
     "`iid`": {"kind": "iid"},

@@ -31,8 +31,12 @@ from torch import Tensor
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import Batch, Chips, batches_of, load_site, open_chips, sample_public, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.batches.feeding import batches_of
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_public, sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction
 from fedsense_core.protocol.replica import Replica

@@ -4,7 +4,7 @@ from fedsense_core.config.clients import AlignmentSection, GuidanceSection, Pers
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
 from fedsense_core.config.resolve import FROM_PRESET, check_key, flower_defaults, known_keys, resolve
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
-from fedsense_core.config.section import AsTuple, Section
+from fedsense_core.config.section import AsTuple
 from fedsense_core.config.server import (
     AggregationSection,
     DistillationSection,
@@ -13,6 +13,7 @@ from fedsense_core.config.server import (
     UplinkSection,
 )
 from fedsense_core.config.tree import FREE_KEYS, Config
+from fedsense_core.section import Section
 
 __all__ = [
     "FREE_KEYS",

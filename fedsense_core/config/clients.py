@@ -7,7 +7,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import Field
 
-from fedsense_core.config.section import Section
+from fedsense_core.section import Section
 from fedsense_core.ssl.settings import RecipeSettings
 
 

@@ -15,9 +15,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from fedsense_core.config.presets import preset
-from fedsense_core.config.section import Section
 from fedsense_core.config.tree import Config
 from fedsense_core.errors import ConfigError, nearest
+from fedsense_core.section import Section
 
 FROM_PRESET = "preset"
 """The value of a run-config key that leaves the choice to the preset."""

@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 from pydantic import Field
 
 from fedsense_core.codecs.settings import CodecSection
-from fedsense_core.config.section import Section
+from fedsense_core.section import Section
 
 
 class UplinkSection(CodecSection):

@@ -11,7 +11,6 @@ from pydantic import model_validator
 from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
-from fedsense_core.config.section import Section
 from fedsense_core.config.server import (
     AggregationSection,
     DistillationSection,
@@ -20,6 +19,7 @@ from fedsense_core.config.server import (
     UplinkSection,
 )
 from fedsense_core.errors import ConfigError
+from fedsense_core.section import Section
 
 FREE_KEYS = (
     "run.folder",

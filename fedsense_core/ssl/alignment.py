@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.simclr import nt_xent
 from fedsense_core.ssl.step import precise
 from fedsense_core.ssl.views import Views

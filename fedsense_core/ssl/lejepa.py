@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.sigreg import random_directions, sigreg
 from fedsense_core.ssl.step import StepLoss, precise

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedsense_core.config import Config
 from fedsense_core.data.batches.augment import Augmentation, augment
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.step import StepLoss
 from fedsense_core.ssl.views import geometric_policy

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedsense_core.config import Config
 from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.data.batches.batch import Batch, drop_band_subset
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.registry import implementation
 from fedsense_core.ssl.federated import FederatedSigreg
 from fedsense_core.ssl.step import StepLoss

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.step import StepLoss, precise
 from fedsense_core.ssl.views import projected_views

@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import torch
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 
 
 class MovingTeacher:

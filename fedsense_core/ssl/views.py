@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedsense_core.config import Config
 from fedsense_core.data.batches.augment import Augmentation, augment
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 
 
 @dataclass(frozen=True)

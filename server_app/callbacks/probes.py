@@ -8,7 +8,7 @@ import torch
 
 from fedsense_core.config import RunSection
 from fedsense_core.data.chips.labelled import LabelledSet
-from fedsense_core.evaluation.probe import probe
+from fedsense_core.evaluation.probes import probe
 from server_app.callbacks.callback import RunCallback
 from server_app.round import Round
 from server_app.strategy import FedSense

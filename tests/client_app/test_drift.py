@@ -14,7 +14,7 @@ from client_app import drift, training
 from client_app.drift import GlobalMomentum, Proximal
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, resolve
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.tensors import TensorTable

@@ -15,7 +15,7 @@ from federation import Federation, tiny
 
 from client_app.personalisation import PersonalModels
 from client_app.training import Start, train_locally
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable

@@ -17,7 +17,7 @@ from client_app.guidance.shift import shift
 from client_app.optimiser import inner_optimiser
 from client_app.training import Start, train_locally
 from fedsense_core.config import Config, GuidanceSection, resolve
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.ssl.recipe import Recipe, build_recipe

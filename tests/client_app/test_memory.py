@@ -18,7 +18,7 @@ from client_app.training import Outcome
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainTask

@@ -17,7 +17,7 @@ from client_app.personalisation import PersonalModels, divergence, personalised_
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, PersonalisationSection, resolve
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fedsense_core
-from fedsense_core.encoder import export_encoder, load_encoder, standardise
+from fedsense_core.data.standardise import standardise
+from fedsense_core.encoder import export_encoder, load_encoder
 from fedsense_core.errors import CheckpointError
 
 VIT = {"img_size": 64, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}

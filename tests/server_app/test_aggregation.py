@@ -15,7 +15,7 @@ from torch import Tensor
 import server_app.strategy as strategy_module
 from fedsense_core.config import OuterSection
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.tensors import TensorTable
 from server_app.aggregation.l_dawa import cosine_of, layerwise_mean

@@ -16,10 +16,10 @@ from flwr.app import Message
 
 from fedsense_core import load_encoder
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site, open_chips
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics, SharedStatistics
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.messages import Handshake
 from fedsense_core.protocol.side_channels import side_channels
 from fedsense_core.tensors import TensorTable

@@ -13,7 +13,7 @@ from flwr.app import Message
 
 from fedsense_core.atomic_io import only_one
 from fedsense_core.errors import CheckpointError, FedSenseError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.tensors import TensorTable
 
 Make = Callable[..., Federation]

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from federation import MASKED_VIT, tiny
 
 from fedsense_core.config import OuterSection
-from fedsense_core.data import Batch, shipped_card
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.errors import SiteError
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable

@@ -12,9 +12,10 @@ import torch
 from federation import MASKED_VIT, TINY, Federation, tiny
 from torch import Tensor
 
-from fedsense_core.data import Batch, shipped_card
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.sites.sensors import shipped_card
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable

@@ -13,7 +13,7 @@ from flwr.app import Message
 from client_app import round as client_round
 from client_app.memory import ClientMemory
 from fedsense_core.codecs.codec import get_codec
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import unbundle
 from fedsense_core.protocol.frame import HEADER_BYTES, FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, TrainTask

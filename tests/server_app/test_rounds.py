@@ -15,7 +15,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from client_app.memory import ClientMemory
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import FedSenseError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.tensors import TensorTable

@@ -121,6 +121,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A scene that was left out, and why. Plain data: a bad file never ends a run."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ChipGrid:
     """How chips lie in a scene."""
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsense_core.config import Config
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import CheckpointError
 from fedsense_core.evaluation.embedding import resize
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.seeds import seed_of

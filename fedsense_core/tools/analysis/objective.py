@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedsense_core.data import Batch
-from fedsense_core.models import PretrainingModel
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.tensors import TensorTable

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, cast
 
 from torch import nn
 
-from fedsense_core.data.sites.sample import sample_folder
+from fedsense_core.data.sites.locations import sample_folder
 from fedsense_core.encoder import load_encoder
 from fedsense_core.errors import SiteError
 from fedsense_core.models.stored_stem import STEM

@@ -16,8 +16,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fedsense_core.config import DataSection, resolve
-from fedsense_core.data import Chips, Site, Skipped, Source, load_site, open_sources
-from fedsense_core.data.chips.ingest import Progress
+from fedsense_core.data.chips.chipping import Progress
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import SiteError, nearest
 from fedsense_core.run_folder.formatting import clean, human_bytes

@@ -16,7 +16,8 @@ from textwrap import wrap
 from rich.text import Text
 
 from fedsense_core.data.chips.statistics import MAX_BANDS
-from fedsense_core.data.sites.site_file import SITE_NAME, load_site
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.globbing import literal

@@ -17,8 +17,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fedsense_core.config import resolve
-from fedsense_core.data import Chips, SensorCard, Site, Source, load_site, open_sources
-from fedsense_core.data.chips.ingest import Progress
+from fedsense_core.data.chips.chipping import Progress
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.sites.schema import Site, Source
+from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.drafting import count

@@ -23,12 +23,12 @@ from fedsense_core.data.raster.rasters import (
     DTYPES,
     GDAL_OPTIONS,
     MASK_DTYPES,
-    Skipped,
     Unreadable,
     check_claims,
     open_raster,
 )
 from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.errors import SiteError
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)

@@ -13,7 +13,7 @@ from fedsense_core.config import Config
 from fedsense_core.data import Band
 from fedsense_core.device import chosen_device
 from fedsense_core.encoder import load_encoder
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.tensors import TensorTable

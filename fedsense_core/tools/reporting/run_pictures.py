@@ -13,11 +13,15 @@ from dataclasses import replace
 import torch
 
 from fedsense_core.config import Config
-from fedsense_core.data import Batch, Chips, LabelledSet, load_labelled, load_site
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.labelled import LabelledSet, load_labelled
+from fedsense_core.data.opening import load_site, open_site
+from fedsense_core.data.sites.locations import labelled_folder, public_file, site_files
 from fedsense_core.errors import SiteError
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, safe_name, site_files
+from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.seeds import seed_of
 from fedsense_core.tools.reporting.final_model import FinalModel, final_model
 from fedsense_core.tools.reporting.pictures import View, chip_sheet, nearest_neighbours, pca_rgb, reconstructions

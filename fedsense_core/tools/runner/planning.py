@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedsense_core.config import Config, check_key, resolve
-from fedsense_core.data import load_site
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.partition.shares import client_names
+from fedsense_core.data.sites.locations import site_files
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError, nearest
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.paths import safe_name, site_files
+from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.checking import check_bands
 
 Scalar = bool | int | float | str

@@ -10,15 +10,17 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from stored_chips import chips_of_array
 
-from fedsense_core.data import Chips, Feed, batches_of, draws
+from fedsense_core.data.batches.feeding import Feed, batches_of, draws
+from fedsense_core.data.chips.chips import Chips
 
 CPU = torch.device("cpu")
 
 
 def chips(n: int, bands: int = 3, seed: int = 0) -> Chips:
     values = np.random.default_rng(seed).integers(1, 999, (n, bands, 8, 8), dtype=np.uint16)
-    return Chips.of(values, [f"b{i}" for i in range(bands)], f"chips-{bands}")
+    return chips_of_array(values, [f"b{i}" for i in range(bands)], f"chips-{bands}")
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from stored_chips import chips_of_array, pixels_of
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedsense_core.config import PartitionSection
-from fedsense_core.data import Chips, load_site, open_chips
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import (
     MIN_CHIPS,
     apportion,
@@ -371,7 +373,7 @@ def test_features_are_those_of_the_chip_and_their_number_is_fixed_for_mixed_band
     texture = np.sqrt((np.mean(np.diff(x, axis=1) ** 2, (1, 2)) + np.mean(np.diff(x, axis=2) ** 2, (1, 2))) / 2)
     expected = np.stack([x.mean((1, 2)), x.std((1, 2)), texture])
     assert np.allclose(features[24 + 3], expected.ravel(), atol=1e-5)
-    mixed = appearance([Chips.of(two_sites[0].values[:, :2], ("red", "green")), two_sites[1]])
+    mixed = appearance([chips_of_array(pixels_of(two_sites[0])[:, :2], ("red", "green")), two_sites[1]])
     assert mixed.shape == (32, 3)
     assert np.allclose(mixed[24 + 3], expected.mean(axis=1), atol=1e-5)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedsense_core.data import load_site
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.data.sites.site_file import AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry

@@ -11,7 +11,7 @@ from federation import tiny
 from torch import nn
 
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.ssl.alignment import cross_distillation, js_divergence, relations
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.simclr import nt_xent

@@ -11,7 +11,7 @@ from federation import tiny
 from torch import nn
 
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.ssl.byol import byol_distance
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.teacher import MovingTeacher

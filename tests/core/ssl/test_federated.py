@@ -15,7 +15,7 @@ from torch import Tensor
 
 from client_app.training import Start, train_locally
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.ssl.federated import (
     OFFSET,

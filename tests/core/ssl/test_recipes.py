@@ -14,7 +14,7 @@ from federation import MASKED_CONV, MASKED_VIT, tiny
 from fedsense_core.config import Config
 from fedsense_core.data.batches.batch import Batch
 from fedsense_core.data.sites.sensors import shipped_card
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.ssl.recipe import build_recipe, recipe_class
 from fedsense_core.ssl.settings import RecipeName
 from fedsense_core.ssl.simclr import nt_xent

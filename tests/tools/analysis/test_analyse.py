@@ -15,7 +15,7 @@ from federation import SITES, Federation
 from typer.testing import CliRunner
 
 from fedsense_core.errors import CheckpointError, ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots, write_snapshots
 from fedsense_core.tensors import TensorTable

@@ -14,8 +14,7 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner, Result
 
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site
-from fedsense_core.run_folder.paths import open_site
+from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.tools.cli import app
 from fedsense_core.tools.onboarding.guessing import guess
 from fedsense_core.tools.onboarding.scene_groups import MOST_LISTED

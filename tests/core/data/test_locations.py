@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from stored_chips import pixels_of
 
 import fedsense_core
-from fedsense_core.data import load_labelled, load_site, open_chips, sample_folder, sample_labelled, sample_public
-from fedsense_core.data.sites.sample import SAMPLE_VARIABLE, sample_sites
+from fedsense_core.data.chips.labelled import load_labelled
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import (
+    SAMPLE_VARIABLE,
+    sample_folder,
+    sample_labelled,
+    sample_public,
+    sample_sites,
+)
 from fedsense_core.errors import SiteError
 from fedsense_core.tools.sample.make_sample import LABELLED, MOSAICS
 
@@ -93,16 +101,16 @@ def test_every_chip_of_every_site_is_usable(path: Path) -> None:
     chips = open_chips(load_site(path), RGB, 64, None)
     assert chips.skipped == ()
     assert len(chips) == CHIPS.get(chips.name, 205)
-    assert chips.values.std(axis=(2, 3)).mean(axis=1).min() > 0, "no empty chip"
-    assert (chips.std > 0).all()
+    assert pixels_of(chips).std(axis=(2, 3)).mean(axis=1).min() > 0, "no empty chip"
+    assert (chips.origin_std > 0).all()
     # No chip twice: a copy would leak between views and inflate the count.
-    assert len({chip.tobytes() for chip in np.asarray(chips.values)}) == len(chips)
+    assert len({chip.tobytes() for chip in np.asarray(pixels_of(chips))}) == len(chips)
 
 
 def test_all_bands_of_an_institution_can_be_read() -> None:
     for path in sample_sites():
         site = load_site(path)
-        assert open_chips(site, site.common_bands, 64, None).values.shape[1] == len(site.common_bands)
+        assert pixels_of(open_chips(site, site.common_bands, 64, None)).shape[1] == len(site.common_bands)
 
 
 def test_the_labelled_set_has_ten_classes_in_both_splits_and_no_shared_block() -> None:
@@ -121,7 +129,10 @@ def test_the_sample_is_found_from_a_bundle_that_has_no_rasters(tmp_path: Path) -
         tmp_path / "bundle" / "fedsense_core",
         ignore=shutil.ignore_patterns("*.tif", "*.toml", "*.csv", "*.md"),
     )
-    program = "import fedsense_core as f; from fedsense_core.data import sample_folder as s; print(f.__file__, s())"
+    program = (
+        "import fedsense_core as f; from fedsense_core.data.sites.locations import sample_folder\n"
+        "print(f.__file__, sample_folder())"
+    )
     environment = {k: v for k, v in os.environ.items() if k not in (SAMPLE_VARIABLE, "PYTHONPATH")}
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "bundle"), str(package.parent)])
     done = subprocess.run(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsense_core.data import Scene, Site, load_site
-from fedsense_core.data.sites.schema import MaskRule
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.schema import MaskRule, Scene, Site
 from fedsense_core.errors import SiteError
 
 LANDSAT = '[[sources]]\nsensor = "landsat8-l2"\npaths = ["**/{scene}_SR_{band}.TIF"]\n'

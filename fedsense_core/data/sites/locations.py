@@ -1,5 +1,7 @@
-"""Where the sample federation lies: its rasters ship with the clone and the wheel, never in
-Flower's bundle."""
+"""Where site files and the labelled set lie: those that the settings name, and those of the sample.
+
+The sample's rasters ship with the clone and the wheel, never in Flower's bundle.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,37 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedsense_core.config import Config
 from fedsense_core.errors import SiteError
 
+SAMPLE = "sample"
+"""What the settings say for the shipped imagery."""
 SAMPLE_VARIABLE = "FEDSENSE_SAMPLE"
 """Environment variable that names the sample folder outright."""
-_PLACE = Path("fedsense_core", "sample")
+_IN_PACKAGE = Path("fedsense_core", "sample")
+
+
+def site_files(config: Config) -> list[Path]:
+    """Return the site files of a simulation in name order."""
+    if config.federation.sites == SAMPLE:
+        return sample_sites()
+    folder = Path(config.federation.sites).expanduser()
+    found = sorted(folder.glob("*.toml"))
+    if not found:
+        raise SiteError(f"federation.sites = {str(folder)!r} holds no site files (*.toml); see docs/institutions.md")
+    return found
+
+
+def public_file(config: Config) -> Path:
+    """Return the site file of the public imagery."""
+    return sample_public() if config.federation.public == SAMPLE else Path(config.federation.public).expanduser()
+
+
+def labelled_folder(config: Config) -> Path | None:
+    """Return the folder of the labelled set, or None where probes are turned off."""
+    if not config.federation.labelled:
+        return None
+    return sample_labelled() if config.federation.labelled == SAMPLE else Path(config.federation.labelled).expanduser()
 
 
 def sample_folder() -> Path:
@@ -31,7 +59,7 @@ def sample_folder() -> Path:
             return folder
     raise SiteError(
         f"The sample imagery is in none of {', '.join(map(str, tried))}. "
-        f"Install FedSense from its repository, or set {SAMPLE_VARIABLE} to its folder {_PLACE.as_posix()}."
+        f"Install FedSense from its repository, or set {SAMPLE_VARIABLE} to its folder {_IN_PACKAGE.as_posix()}."
     )
 
 
@@ -52,9 +80,9 @@ def sample_labelled() -> Path:
 
 def _candidates() -> Iterator[Path]:
     for parent in Path(__file__).resolve().parents:
-        yield parent / _PLACE
+        yield parent / _IN_PACKAGE
     for entry in sys.path:
-        yield Path(entry or ".").resolve() / _PLACE
+        yield Path(entry or ".").resolve() / _IN_PACKAGE
 
 
 def _holds_rasters(folder: Path) -> bool:

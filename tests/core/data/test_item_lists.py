@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedsense_core.data import load_site
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.sites import item_lists as listing
 from fedsense_core.data.sites.schema import Source
 from fedsense_core.errors import SiteError
