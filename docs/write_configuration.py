@@ -20,7 +20,7 @@ from fedsense_core.config import FREE_KEYS, Config, Section, flower_defaults, kn
 from fedsense_core.config.presets import PLAIN, PRESETS, SOURCES
 
 ROOT = Path(__file__).parent.parent
-CITATION = re.compile(r"DESIGN, section \d+")
+CITATION = re.compile(r"`docs/method\.md`, section (\d+)")
 PAGE = ROOT / "docs" / "configuration.md"
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -149,7 +149,7 @@ def section(name: str) -> Iterator[str]:
     assert isinstance(model, type)
     assert issubclass(model, Section)
     yield f"## `{name}`\n"
-    yield f"{CITATION.sub('[method](method.md)', model.__doc__ or '')}\n"
+    yield CITATION.sub(r"[method, section \1](method.md)", model.__doc__ or "") + "\n"
     yield "| Key | Default | Allowed | Meaning |"
     yield "|---|---|---|---|"
     for key, field in model.model_fields.items():

@@ -1,4 +1,4 @@
-"""The shift identity (DESIGN, section 4) and the controls."""
+"""The shift identity (`docs/method.md`, section 4) and the controls."""
 
 from __future__ import annotations
 

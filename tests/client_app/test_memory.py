@@ -147,7 +147,7 @@ def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bo
 def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:
-    """Σ Δ̂ + e = Σ Δ over acknowledged rounds (DESIGN, section 3)."""
+    """Σ Δ̂ + e = Σ Δ over acknowledged rounds (`docs/method.md`, section 3)."""
     config = tiny(uplink__prediction=predictor)
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, dtype)
