@@ -60,8 +60,8 @@ class AggregationSection(Section):
                 return True
             case "none":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class OuterSection(Section):
@@ -82,8 +82,8 @@ class OuterSection(Section):
                 return True
             case "nesterov":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class DistillationSection(Section):
@@ -115,8 +115,8 @@ class DistillationSection(Section):
                 return True
             case "none" | "public-ssl" | "self":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def moves_the_model(self) -> bool:
@@ -128,5 +128,5 @@ class DistillationSection(Section):
                 return self.public_weight > 0
             case "none":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
