@@ -25,7 +25,7 @@ BEGIN, END = "# settings: written by docs/write_configuration.py", "# end of set
 """Around the generated lines of pyproject.toml."""
 ALSO_AS_TEXT = ("data.bands",)
 """Lists that may be given as one text, such as "red,green,blue"."""
-CITATION = re.compile(r"(?:DESIGN|``docs/method\.md``), section \d+")
+CITATION = re.compile(r"`docs/method\.md`, section (\d+)")
 PAGE = ROOT / "docs" / "configuration.md"
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -154,7 +154,7 @@ def section(name: str) -> Iterator[str]:
     assert isinstance(model, type)
     assert issubclass(model, Section)
     yield f"## `{name}`\n"
-    yield f"{CITATION.sub('[method](method.md)', model.__doc__ or '')}\n"
+    yield CITATION.sub(r"[method, section \1](method.md)", model.__doc__ or "") + "\n"
     yield "| Key | Default | Allowed | Meaning |"
     yield "|---|---|---|---|"
     for key, field in model.model_fields.items():

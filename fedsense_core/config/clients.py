@@ -75,8 +75,8 @@ class GuidanceSection(Section):
                 return True
             case "none" | "sam" | "mixed" | "sam-every-k":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def uses_global_direction(self) -> bool:
@@ -86,8 +86,8 @@ class GuidanceSection(Section):
                 return True
             case "none" | "sam" | "sam-every-k":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def climbs_own_gradient(self) -> bool:
@@ -97,8 +97,8 @@ class GuidanceSection(Section):
                 return True
             case "none" | "shift" | "mixed":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class AlignmentSection(Section):
@@ -121,8 +121,8 @@ class AlignmentSection(Section):
                 return False
             case "cross":
                 return True
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class PersonalisationSection(Section):
@@ -146,5 +146,5 @@ class PersonalisationSection(Section):
                 return True
             case "none" | "average":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)

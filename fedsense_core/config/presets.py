@@ -78,7 +78,7 @@ PRESETS: dict[str, Switches] = {
 
 SOURCES: dict[str, str] = {
     "fedsense": "arXiv 2503.11051, as read, and self-supervision on the public set",
-    "fedsense-plus": "the same with our codec and predictor, Muon inside, and without alignment",
+    "fedsense-plus": "the same with our codec and prediction, Muon inside, and without alignment",
     "fedsense-fp32": "fedsense at 32 bits both ways",
     "fedavg": "McMahan et al. 2017 (arXiv 1602.05629), algorithm 1",
     "standalone": "one institution alone; name it in ``federation.only``",

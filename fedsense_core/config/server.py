@@ -50,8 +50,8 @@ class AggregationSection(Section):
                 return True
             case "none":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class OuterSection(Section):
@@ -72,8 +72,8 @@ class OuterSection(Section):
                 return True
             case "nesterov":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
 
 class DistillationSection(Section):
@@ -105,8 +105,8 @@ class DistillationSection(Section):
                 return True
             case "none" | "public-ssl" | "self":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def moves_the_model(self) -> bool:
@@ -118,5 +118,5 @@ class DistillationSection(Section):
                 return self.public_weight > 0
             case "none":
                 return False
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)

@@ -135,8 +135,8 @@ class Config(Section):
                 return False
             case "auto":
                 return self.data.bands == "all"
-            case other:
-                assert_never(other)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def total_steps(self) -> int:

@@ -126,5 +126,5 @@ def _alignment(config: Config) -> Align:
             return representation_distance
         case "cross":
             return partial(cross_distillation, temperature=config.train.temperature)
-        case other:
-            assert_never(other)
+        case unknown:
+            assert_never(unknown)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -109,6 +111,12 @@ def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:
     assert set(values) == set(FREE_KEYS)
     assert all(resolve({key: value}, {}).digest == base.digest for key, value in values.items())
     assert resolve({"train.learning_rate": 0.1}, {}).digest != base.digest
+
+
+@pytest.mark.parametrize("first", ["fedsense_core.config", "fedsense_core.ssl.settings"])
+def test_settings_are_read_without_torch_whatever_is_imported_first(first: str) -> None:
+    code = f"import sys, {first}; from fedsense_core.config import Config; Config(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_every_setting_has_a_sentence() -> None:
