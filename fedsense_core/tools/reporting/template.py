@@ -118,7 +118,7 @@ PAGE = """<!doctype html>
 </section>
 {% if notes %}<section>
 <h2>Notes</h2>
-<p class="why">These replies count. Here stands what they left out, such as an error-feedback residual that was dropped.</p>
+<p class="why">These replies count. They left something out, such as an error-feedback residual.</p>
 <div class="scroll"><table><caption>{{ notes | length }} in all</caption>
 <thead><tr><th scope="col" class="num">Round</th><th scope="col">Institution</th>
 <th scope="col">Note</th></tr></thead>

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.runner.app_folder import assemble
-from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, run_log, last_words
+from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, last_words, run_log
 from fedsense_core.tools.runner.planning import Job, Resources
 from fedsense_core.tools.runner.processes import free_port
 
