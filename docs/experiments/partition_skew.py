@@ -15,7 +15,7 @@ import numpy as np
 from fedsense_core.config import PartitionSection, resolve
 from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import partition, skew
-from fedsense_core.data.partition.pooled import appearance, clusters, survey
+from fedsense_core.data.partition.pooled import appearance, clusters, pool
 from fedsense_core.data.sites.locations import sample_sites
 
 SPLITS: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ def main() -> None:
         for seed in range(args.seeds):
             # Clusters for every kind: they are the ruler here, whatever the split goes by.
             labels = clusters(features, settings.clusters, seed)
-            archive = replace(survey(sets, PartitionSection(), seed), label=labels)
+            archive = replace(pool(sets, PartitionSection(), seed), label=labels)
             distances.append(skew(partition(archive, settings, seed), labels))
         print(f"| {name} | {np.mean(distances):.2f} ± {np.std(distances, ddof=1):.2f} |")
 

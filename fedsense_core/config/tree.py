@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import assert_never
 
 from pydantic import model_validator
 
@@ -133,7 +134,15 @@ class Config(Section):
     @property
     def conditioned(self) -> bool:
         """Whether one model reads any bands: kernels are made from what each band is."""
-        return self.model.stem == "wavelength" or (self.model.stem == "auto" and self.data.bands == "all")
+        match self.model.stem:
+            case "wavelength":
+                return True
+            case "plain":
+                return False
+            case "auto":
+                return self.data.bands == "all"
+            case unknown:
+                assert_never(unknown)
 
     @property
     def total_steps(self) -> int:
