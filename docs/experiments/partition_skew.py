@@ -33,9 +33,7 @@ def main() -> None:
     """Split the sample for each seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--alphas", type=float, nargs="+", help="Dirichlet splits to measure in place of the usual ones"
-    )
+    parser.add_argument("--alphas", type=float, nargs="+", help="Dirichlet splits to measure instead of the usual ones")
     args = parser.parse_args()
     data = resolve({}).data
     sets = [open_chips(load_site(path), data.bands, data.chip_size, None) for path in sample_sites()]

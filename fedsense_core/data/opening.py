@@ -41,7 +41,7 @@ def open_site(path: Path, config: Config, cache: Path, progress: Progress | None
     """Open the chips of a site file as the run reads them: all together, or each sensor apart where
     bands may differ.
 
-    ``progress`` hears of every scene. Raises SiteError where nothing is usable.
+    ``progress`` is called after every scene. Raises SiteError where nothing is usable.
     """
     site, data = load_site(path), config.data
     if config.conditioned:

@@ -139,7 +139,7 @@ def test_new_export_replaces_the_old_one_as_a_whole(exported):
 
 
 @pytest.mark.parametrize(
-    ("model_args", "told"),
+    ("model_args", "message"),
     [
         ({**SMALL_RESNET, "norm_layer": "batchnorm"}, "timm"),
         ({**SMALL_RESNET, "norm_layer": nn.BatchNorm2d}, 'norm_layer = "groupnorm"'),
@@ -148,9 +148,9 @@ def test_new_export_replaces_the_old_one_as_a_whole(exported):
     ],
     ids=["other-norm", "not-json", "unknown-argument", "other-shape"],
 )
-def test_export_that_timm_would_not_load_back_is_refused_and_keeps_the_old_one(exported, model_args, told):
+def test_export_that_timm_would_not_load_back_is_refused_and_keeps_the_old_one(exported, model_args, message):
     before = load_encoder(exported)(chips(3))
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         export(build("resnet18", SMALL_RESNET, 3), exported, "resnet18", model_args, 3)
     assert torch.equal(load_encoder(exported)(chips(3)), before)
     assert [path.name for path in exported.parent.iterdir()] == ["encoder"]

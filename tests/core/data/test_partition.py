@@ -298,9 +298,9 @@ def test_a_site_of_one_chip_is_named() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 3, 5])
 def test_neighbours_on_the_curve_share_a_side(bits: int) -> None:
     row, col = (axis.ravel() for axis in np.mgrid[: 1 << bits, : 1 << bits])
-    place = hilbert(row, col)
-    assert np.array_equal(np.sort(place), np.arange(4**bits))
-    order = np.argsort(place)
+    position = hilbert(row, col)
+    assert np.array_equal(np.sort(position), np.arange(4**bits))
+    order = np.argsort(position)
     assert (np.abs(np.diff(row[order])) + np.abs(np.diff(col[order])) == 1).all()
 
 
