@@ -96,8 +96,8 @@ def export_encoder(
     is kept in the ``fedsense`` block. An encoder of any bands takes ``bands`` as `Band` objects:
     those of the encoder that plain timm finds. ``statistics`` maps names of sensors to ``bands``
     (names), ``mean``, ``std``, ``p2``, ``p98`` (one number a band, in stored counts) and ``count``.
-    The export is loaded back with timm before it takes its place. Raises CheckpointError when that
-    does not give the same weights.
+    The export is loaded back with timm before it replaces an earlier one. Raises CheckpointError
+    when that does not give the same weights.
     """
     mean, std = _floats(mean), _floats(std)
     names = [band.name if isinstance(band, Band) else band for band in bands]

@@ -221,10 +221,10 @@ def _covers(arrays: dict[str, Array], bands: tuple[Band, ...], side: int = 12) -
 
 
 def probe_run(run: RunFolder, tasks: list[Task]) -> dict[str, float]:
-    """Return macro F1 of linear probes by (trained, task, visible only), kept in the run folder."""
-    kept = run.path / "bands.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
+    """Return macro F1 of linear probes by (trained, task, visible only); stored with the run."""
+    stored = run.path / "bands.json"
+    if stored.exists():
+        return dict(json.loads(stored.read_text()))
     untrained = build_model(Config(**run.read_config()))
     scores = {}
     for task in tasks:
@@ -233,7 +233,7 @@ def probe_run(run: RunFolder, tasks: list[Task]) -> dict[str, float]:
             for trained in (True, False):
                 encoder = load_encoder(run.encoder, bands=bands) if trained else untrained.encoder_for(bands).eval()
                 scores[json.dumps([trained, task.name, visible])] = _score(encoder, task, x)
-    kept.write_text(json.dumps(scores))
+    stored.write_text(json.dumps(scores))
     return scores
 
 

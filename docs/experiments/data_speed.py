@@ -204,7 +204,7 @@ def read_sparse(site_file: Path) -> None:
     before, began = highest_kib(), time.perf_counter()
     chips = open_chips(load_site(site_file), ("grey",), CHIP, None)
     took, grown = time.perf_counter() - began, highest_kib() - before
-    text = f"| MiB that memory grew over a raster of {SPARSE_SIDE:,} x {SPARSE_SIDE:,}, {len(chips)} chips kept"
+    text = f"| MiB that memory grew over a raster of {SPARSE_SIDE:,} x {SPARSE_SIDE:,}, {len(chips)} chips"
     print(f"{text} | {grown / 1024:.0f} | in {took:.1f} s |")
 
 

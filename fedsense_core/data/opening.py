@@ -6,7 +6,6 @@ chips, out of the chip store where nothing has changed.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -42,7 +41,7 @@ def open_site(path: Path, config: Config, cache: Path, progress: Progress | None
     """Open the chips of a site file as the run reads them: all together, or each sensor apart where
     bands may differ.
 
-    ``progress`` hears of every scene. Raises SiteError where nothing is usable.
+    ``progress`` is called after every scene. Raises SiteError where nothing is usable.
     """
     site, data = load_site(path), config.data
     if config.conditioned:
@@ -121,21 +120,21 @@ def open_chips(
     site: Site,
     bands: Bands,
     chip_size: int,
-    cache: Path | None,
+    cache_dir: Path | None,
     limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> Chips:
     """Return chips of ``chip_size`` pixels of all of ``site``, with the named bands, out of the
-    chip store ``cache``.
+    chip stores in ``cache_dir``.
 
-    Without ``cache`` the store is a temporary one. Without ``limits`` those of the site file hold.
+    Without ``cache_dir`` they are temporary ones. Without ``limits`` those of the site file hold.
     ``all`` bands are those of the only source's card. ``progress`` is called after each scene, see
     `chipping.Progress`. Raises SiteError for a band that a source lacks, a file that contradicts
     its sensor card, or no usable chip.
     """
     if bands == "all" and len(site.sources) > 1:
         raise SiteError(f"{site.path}: bands 'all' needs a site of one source. Name the bands that all sources hold.")
-    opened = _ingest(site, bands, chip_size, cache, limits, progress)
+    opened = _ingest(site, bands, chip_size, cache_dir, limits, progress)
     if not sum(result.count for _, result in opened):
         raise SiteError(_nothing_usable(site, [item for _, result in opened for item in result.skipped]))
     return _chips(site, opened)
@@ -145,7 +144,7 @@ def open_sources(
     site: Site,
     bands: Bands,
     chip_size: int,
-    cache: Path | None,
+    cache_dir: Path | None,
     limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> tuple[Chips, ...]:
@@ -156,7 +155,7 @@ def open_sources(
     nothing usable is left out, and its files are among those that the first chips name as skipped;
     it is an error if that goes for all.
     """
-    opened = _ingest(site, bands, chip_size, cache, limits, progress)
+    opened = _ingest(site, bands, chip_size, cache_dir, limits, progress)
     unusable = [item for _, result in opened if not result.count for item in result.skipped]
     parts = [_chips(part, [one]) for part, one in zip(site.parts(), opened, strict=True) if one[1].count]
     if not parts:
@@ -165,7 +164,7 @@ def open_sources(
 
 
 def _ingest(
-    site: Site, bands: Bands, size: int, cache: Path | None, limits: ReadLimits | None, progress: Progress | None
+    site: Site, bands: Bands, size: int, cache_dir: Path | None, limits: ReadLimits | None, progress: Progress | None
 ) -> list[tuple[ChipSpec, IngestResult]]:
     """Return what each source gives, and what was asked of it."""
     limits = limits or site.limits
@@ -178,7 +177,7 @@ def _ingest(
     opened: list[tuple[ChipSpec, IngestResult]] = []
     room = limits.max_chips
     # Chips that are mapped outlive the removal of their files.
-    with TemporaryDirectory(prefix="fedsense-chips-") if cache is None else nullcontext(cache) as folder:
+    with TemporaryDirectory(prefix="fedsense-chips-") if cache_dir is None else nullcontext(cache_dir) as folder:
         for number, (source, spec) in enumerate(zip(site.sources, specs, strict=True)):
             where = f"{site.path}: sources[{number + 1}]"
             images = open_dataset(source.dataset, source.card, where) if source.dataset else None
@@ -247,9 +246,7 @@ def _chips(site: Site, opened: Sequence[tuple[ChipSpec, IngestResult]]) -> Chips
 def _nothing_usable(site: Site, skipped: Sequence[Skipped]) -> str:
     """Say why a site has no chip, most frequent reason first, with one file as an example of
     each."""
-    # Reasons differ in their figures and in GDAL's words in brackets; those with the same beginning
-    # count together.
-    kinds = [re.sub(r"\d+", "N", item.reason.split(" (")[0]) for item in skipped]
+    kinds = [item.kind for item in skipped]
     lines = []
     for kind, count in Counter(kinds).most_common(5):
         example = skipped[kinds.index(kind)]

@@ -1,7 +1,7 @@
 """What the imagery of each sensor is like, band by band: merged over institutions that agree, and
-kept with the model.
+exported with the model.
 
-A sensor's bands are kept apart, because institutions hold different ones of them.
+Each band has statistics of its own, because institutions hold different bands of a sensor.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SensorStatistics:
     def of(cls, sets: Iterable[Chips], sites: Iterable[Site] = ()) -> SensorStatistics:
         """Return the statistics of chips that were cut from ``sites``.
 
-        Left out are cards written in place, whose names do not mean the same to all, and sensors of
+        Left out are custom cards, whose names do not mean the same to all, and sensors of
         which a site holds files in other units than the card's: their numbers would be merged with
         counts.
         """
@@ -144,7 +144,7 @@ def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
     unknown = [band for band in fields if band not in known]
     if unknown:
         raise ValueError(f"{sensor} has no band {unknown[0][:64]!r}")
-    # Before they are unpacked: of 64 bands each, those of one hello would take gigabytes.
+    # Before they are unpacked: of 64 bands each, those of one handshake would take gigabytes.
     if any(isinstance(one, dict) and (one.get("bands") != 1 or not one.get("count")) for one in fields.values()):
         raise ValueError(f"statistics of {sensor} must be of one band each, and of at least one pixel")
     return {band: Statistics.from_json(one) for band, one in fields.items()}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,10 +199,16 @@ class Statistics:
         times 64 MiB.
         """
         packed = _Packed.model_validate(fields)
-        allowed = INTEGER_BINS if packed.kind == "integer" else FLOAT_BINS
+        match packed.kind:
+            case "integer":
+                allowed, sums_needed = INTEGER_BINS, 0
+            case "float":
+                allowed, sums_needed = FLOAT_BINS, packed.bands
+            case unknown:
+                assert_never(unknown)
         if not (allowed.start <= packed.first and packed.first + packed.bins <= allowed.stop):
             raise ValueError(f"bins {packed.first} + {packed.bins} are outside {allowed.start} to {allowed.stop}")
-        if len(packed.sums) != (packed.bands if packed.kind == "float" else 0):
+        if len(packed.sums) != sums_needed:
             raise ValueError(f"{len(packed.sums)} sums for {packed.bands} bands of kind {packed.kind!r}")
         counts = _unpacked(packed)
         # In this order: without the bound on each, their sum could overflow.

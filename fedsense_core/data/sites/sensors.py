@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -90,7 +90,7 @@ class SensorCard(BaseModel):
     def _range_and_decibels_make_sense(self) -> SensorCard:
         if self.expected is not None and self.expected[0] >= self.expected[1]:
             raise ValueError(f"expected = {list(self.expected)} must be two numbers, the smaller one first")
-        if self.decibels != "no" and self.kind != "sar":
+        if self.decibels != "no" and not self.is_radar:
             raise ValueError(f"decibels = {self.decibels!r} is for radar; add kind = 'sar' or leave it out")
         return self
 
@@ -100,11 +100,22 @@ class SensorCard(BaseModel):
         twice = sorted({label for label in known if known.count(label) > 1})
         if twice:
             raise ValueError(f"band {twice[0]!r} appears twice")
-        wrong = [band.name for band in self.bands if (band.polarisation is not None) != (self.kind == "sar")]
+        wrong = [band.name for band in self.bands if (band.polarisation is not None) != self.is_radar]
         if wrong:
-            needed = "a polarisation" if self.kind == "sar" else "a wavelength_um"
+            needed = "a polarisation" if self.is_radar else "a wavelength_um"
             raise ValueError(f"band {wrong[0]!r} of a card of kind {self.kind!r} needs {needed}")
         return self
+
+    @property
+    def is_radar(self) -> bool:
+        """Whether bands are polarisations of a radar's echo, not wavelengths of light."""
+        match self.kind:
+            case "sar":
+                return True
+            case "optical":
+                return False
+            case unknown:
+                assert_never(unknown)
 
     @property
     def names(self) -> list[str]:

@@ -54,7 +54,7 @@ def check(
         int | None, typer.Option(help="Side of chips in the run, pixels. Default: the shipped settings'.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="State folder of your SuperNode: keep the chips there for training.")
+        Path | None, typer.Option(help="State folder of your SuperNode: store the chips there for training.")
     ] = None,
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.

@@ -64,7 +64,7 @@ def _cause(card: SensorCard, statistics: Statistics) -> str:
     middle = statistics.percentiles([50])[0] * card.scale + card.offset
     low, high = card.expected
     span = f"all values lie between {least:.4g} and {most:.4g}"
-    if card.kind == "sar":
+    if card.is_radar:
         if card.decibels == "no" and low < 0 and least >= 0:
             return f"{span}: looks like amplitudes or powers, not decibels. Try sensor = 'sentinel1-grd'"
         return ""

@@ -297,9 +297,9 @@ def test_an_impossible_request_is_refused(bands: Any, size: int, write_tiff: Any
 
 
 def test_a_mask_is_not_taken_for_positions() -> None:
-    held = chips_of_array(np.ones((3, 1, 8, 8), np.uint8), ["grey"])
+    chips = chips_of_array(np.ones((3, 1, 8, 8), np.uint8), ["grey"])
     with pytest.raises(TypeError, match="flatnonzero"):
-        held.subset(np.array([True, False, True]))
+        chips.subset(np.array([True, False, True]))
     with pytest.raises(TypeError, match="flatnonzero"):
-        held.read([True, False])
-    assert len(held.subset([])) == 0
+        chips.read([True, False])
+    assert len(chips.subset([])) == 0

@@ -169,8 +169,8 @@ def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tm
     silent = 0
     for name in (f"f{number:03}{suffix}" for number in range(FLIPS)):
         data = bytearray(whole)
-        place = random.integers(0, 8 * len(data))
-        data[place // 8] ^= 1 << place % 8
+        bit = random.integers(0, 8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
         (tmp_path / name).write_bytes(data)
         sums.append(f"{hashlib.sha256(whole).hexdigest()}  {name}")
         with contextlib.suppress(SiteError):

@@ -139,8 +139,8 @@ def test_another_coordinate_system_is_transformed_exactly(write: Any) -> None:
     west, north = left - 1500, top + 1500
     across, down = np.meshgrid((np.arange(260) + 0.5) * 20, (np.arange(260) + 0.5) * 20)
     fine = write("fine.tif", np.ones((height, width), np.float32), **utm(10))
-    place = {"crs": other, "transform": from_origin(west, north, 20, 20)}
-    x_file, y_file = (write(f"{i}.tif", part.astype(np.float32), **place) for i, part in enumerate((across, down)))
+    grid = {"crs": other, "transform": from_origin(west, north, 20, 20)}
+    x_file, y_file = (write(f"{i}.tif", part.astype(np.float32), **grid) for i, part in enumerate((across, down)))
     got = image_of(open_chips(site_of(layers(fine, x_file, y_file)), NAMES, 60, None), height, width)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     xs, ys = reproject_points(UTM, other, (500_000 + 10 * columns).ravel(), (5_000_000 - 10 * rows).ravel())
@@ -206,9 +206,9 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
     ):
         chips = open_chips(site_of(one, mask=rule, limits=ReadLimits(min_valid=0.5)), NAMES, 96, None)
         assert chips.valid.tolist() == [np.float32(1 - 24 * 48 / 96**2), 1]
-        kept = np.ones((96, 192), dtype=bool)
-        kept[:24, :48] = False
-        np.testing.assert_allclose(chips.origin_mean[0], picture[:, kept].mean(1), rtol=1e-6)
+        used = np.ones((96, 192), dtype=bool)
+        used[:24, :48] = False
+        np.testing.assert_allclose(chips.origin_mean[0], picture[:, used].mean(1), rtol=1e-6)
         assert len(open_chips(site_of(one, mask=rule), NAMES, 96, None)) == 1
     (tmp := fine.parent / "broken.tif").write_text("")
     assert len(open_chips(site_of(Scene(scene.layers, tmp)), NAMES, 96, None)) == 2, "no rule, no mask"
@@ -216,7 +216,7 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
 
 
 @pytest.mark.parametrize(
-    ("place", "gsd_m"),
+    ("grid", "gsd_m"),
     [
         (utm(10), 10),
         ({"crs": CRS.from_epsg(2263), "transform": from_origin(9e5, 2e5, 30, 30)}, 9.144),
@@ -224,8 +224,8 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
         ({}, 1),
     ],
 )
-def test_pixel_sizes_outside_the_range_are_skipped(place: Options, gsd_m: float, write: Any, image: Any) -> None:
-    scene = Scene((Layer(write("a.tif", image(), **place), (0, 1, 2)),))
+def test_pixel_sizes_outside_the_range_are_skipped(grid: Options, gsd_m: float, write: Any, image: Any) -> None:
+    scene = Scene((Layer(write("a.tif", image(), **grid), (0, 1, 2)),))
     for low, high in ((gsd_m, gsd_m + 1), (gsd_m - 0.5, gsd_m)):
         assert len(open_chips(site_of(scene, gsd_range_m=(low, high)), NAMES, 64, None)) == 6
     for low, high in ((gsd_m * 1.01, 99.0), (0.1, gsd_m * 0.99)):
@@ -244,8 +244,8 @@ def test_overlapping_chips_are_those_of_a_sliding_window(
     path = write("a.tif", picture, blockysize=block[0], blockxsize=block[1])
     site = site_of(Scene((Layer(path, (0, 1, 2)),)), overlap=overlap, limits=ReadLimits(max_window_bytes=window_bytes))
     chips = open_chips(site, NAMES, 64, None)
-    places = sorted(zip(chips.row.tolist(), chips.col.tolist(), strict=True))
-    assert places == [(y, x) for y in range(0, 137, stride) for x in range(0, 187, stride)]
+    corners = sorted(zip(chips.row.tolist(), chips.col.tolist(), strict=True))
+    assert corners == [(y, x) for y in range(0, 137, stride) for x in range(0, 187, stride)]
     for chip, y, x in zip(pixels_of(chips), chips.row, chips.col, strict=True):
         assert np.array_equal(chip, picture[:, y : y + 64, x : x + 64])
 
@@ -323,12 +323,12 @@ def test_overlapping_chips_that_are_cut_part_by_part_are_all_there_in_order(writ
     picture[:, :9, :9] = 0
     path = write("a.tif", picture, nodata=0)
     scene = Scene((Layer(path, (0, 1, 2)),))
-    places = [(y, x) for y in range(0, 70 - 32 + 1, 8) for x in range(0, 90 - 32 + 1, 8)]
+    corners = [(y, x) for y in range(0, 70 - 32 + 1, 8) for x in range(0, 90 - 32 + 1, 8)]
     for chips_at_once in (1, 3, 8, 9, 17, 1000):
         limits = ReadLimits(min_valid=0.5, max_window_bytes=max(70 * 90 * 6, chips_at_once * 3 * 32 * 32))
         chips = open_chips(site_of(scene, limits=limits, overlap=0.75), NAMES, 32, None)
-        assert list(zip(chips.row.tolist(), chips.col.tolist(), strict=True)) == places
-        for chip, (y, x) in zip(pixels_of(chips), places, strict=True):
+        assert list(zip(chips.row.tolist(), chips.col.tolist(), strict=True)) == corners
+        for chip, (y, x) in zip(pixels_of(chips), corners, strict=True):
             expected = picture[:, y : y + 32, x : x + 32]
             assert np.array_equal(chip[expected > 0], expected[expected > 0])
 

@@ -69,9 +69,9 @@ def test_files_in_other_units_than_the_cards_are_not_merged_with_counts(tmp_path
     plain = tmp_path / "site.toml"
     entry = '[[sources]]\npaths = ["*.tif"]\nsensor = "sentinel2-l2a"\n'
     (tmp_path / "scene.tif").touch()
-    for own, kept in (("", {S2}), ("scale = 1.0\noffset = 0.0\n", set())):
+    for own, expected in (("", {S2}), ("scale = 1.0\noffset = 0.0\n", set())):
         plain.write_text(f'name = "a"\n{entry}{own}')
-        assert set(SensorStatistics.of([chips(0)], [load_site(plain)]).sensors) == kept
+        assert set(SensorStatistics.of([chips(0)], [load_site(plain)]).sensors) == expected
 
 
 def wide() -> bytes:

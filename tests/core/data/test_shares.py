@@ -24,11 +24,11 @@ def chips(name: str, n: int) -> Chips:
 def test_shares_hold_every_chip_once(kind: str, tmp_path: Path) -> None:
     sets = [chips("a", 20), chips("b", 31)]
     settings = PartitionSection(kind=kind, clients=3, clusters=4)  # type: ignore[arg-type]
-    taken: dict[str, list[bytes]] = {"a": [], "b": []}
+    found: dict[str, list[bytes]] = {"a": [], "b": []}
     for client, name in enumerate(client_names(settings)):
         for part in share_of(sets, settings, 5, client, tmp_path / name):
-            taken[part.name] += [chip.tobytes() for chip in pixels_of(part)]
-    assert {name: sorted(found) for name, found in taken.items()} == {
+            found[part.name] += [chip.tobytes() for chip in pixels_of(part)]
+    assert {name: sorted(pixels) for name, pixels in found.items()} == {
         one.name: sorted(chip.tobytes() for chip in pixels_of(one)) for one in sets
     }
 
@@ -38,8 +38,8 @@ def test_a_share_is_kept_and_made_again_when_something_changed(tmp_path: Path) -
     settings = PartitionSection(kind="iid", clients=2)
     first = share_of(sets, settings, 0, 1, tmp_path)
     assert len(list(tmp_path.glob("share-*.npy"))) == 1
-    (kept,) = tmp_path.glob("share-*.npy")
-    kept.write_bytes(b"damaged")
+    (cached,) = tmp_path.glob("share-*.npy")
+    cached.write_bytes(b"damaged")
     again = share_of(sets, settings, 0, 1, tmp_path)
     assert np.array_equal(pixels_of(first[0]), pixels_of(again[0]))
     assert not np.array_equal(pixels_of(first[0]), pixels_of(share_of(sets, settings, 1, 1, tmp_path)[0]))

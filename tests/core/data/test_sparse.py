@@ -21,12 +21,12 @@ from fedsense_core.errors import SiteError
 RGB = ("red", "green", "blue")
 
 
-def write_sparse(path: Path, side: int, held: dict[tuple[int, int], np.ndarray[Any, Any]], **options: Any) -> None:
+def write_sparse(path: Path, side: int, present: dict[tuple[int, int], np.ndarray[Any, Any]], **options: Any) -> None:
     """Write a raster that holds only some blocks of 256 x 256, by row and column."""
     shape = {"count": 3, "width": side, "height": side, "dtype": "uint8", "driver": "GTiff"}
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "zstd"}
     with rasterio.open(path, "w", SPARSE_OK=True, BIGTIFF="YES", **(shape | tiling | options)) as file:
-        for (row, column), block in held.items():
+        for (row, column), block in present.items():
             file.write(block, window=Window(column * 256, row * 256, 256, 256))
 
 

@@ -1,4 +1,4 @@
-"""One model for any bands: what a band is decides, and neither its place in the file nor how many
+"""One model for any bands: what a band is decides, neither its position in the file nor how many
 there are."""
 
 from __future__ import annotations
