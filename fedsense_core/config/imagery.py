@@ -81,4 +81,4 @@ class PartitionSection(Section):
     """Classes: ``label`` is the name of the folder that a scene's file lies in, ``cluster`` what a
     chip looks like."""
     clusters: int = Field(10, ge=2)
-    """Clusters that are told apart (by ``cluster``)."""
+    """Number of clusters (by ``cluster``)."""

@@ -82,7 +82,7 @@ SOURCES: dict[str, str] = {
     "fedsense-fp32": "fedsense at 32 bits both ways",
     "fedavg": "McMahan et al. 2017 (arXiv 1602.05629), algorithm 1",
     "standalone": "one institution alone; name it in ``federation.only``",
-    "centralised": "all imagery in one place",
+    "centralised": "all imagery on one machine",
     "fedprox": "Li et al. 2020 (arXiv 1812.06127), equation 2",
     "fedu": "Zhuang et al. 2021 (arXiv 2108.06492), divergence-aware predictor update",
     "fedema": "Zhuang et al. 2022 (arXiv 2204.04385), equations 2 to 5",

@@ -36,7 +36,7 @@ FREE_KEYS = (
 
 
 class Config(Section):
-    """Everything a run is told."""
+    """All settings of a run."""
 
     preset: str = "fedsense"
     """Named method; see ``presets.py``."""

@@ -1,7 +1,7 @@
 """Federated SIGReg: what is to be Gaussian is the mixture of all clients' embeddings, not those of
 each client alone.
 
-A client that sees one kind of land would otherwise be told to spread it over the whole space. Ours:
+A client that sees one kind of land would otherwise have to spread it over the whole space. Ours:
 LeJEPA (arXiv 2511.08544) trains on one machine. Clients send sums (`SigregStatistics`) over what
 they trained on, along directions that run and round name; the next round corrects each batch by how
 far the mixture was from its client, as SCAFFOLD (arXiv 1910.06378) corrects gradients. Shapes: B
@@ -142,8 +142,7 @@ def task_attachments(sums: Mapping[str, SigregStatistics], site: str) -> dict[st
     """Return how far all embeddings of the last round were from a site's own.
 
     ``sums`` are those of the replies that were accepted, by site. Nothing where the site had none
-    among them, and where it was alone: what it would be told is that it is as far from all as from
-    itself.
+    among them, nor where it was alone: its offset would be zero.
     """
     if site not in sums or len(sums) < 2:
         return {}

@@ -26,10 +26,10 @@ def lejepa_distance(z_VBD: Tensor, regulariser: Callable[[Tensor], Tensor], weig
     """
     with torch.autocast(z_VBD.device.type, enabled=False):
         z_VBD = precise(z_VBD)
-        apart = (z_VBD - z_VBD.mean(0)).square().mean()
+        distance = (z_VBD - z_VBD.mean(0)).square().mean()
         # View by view: views of one chip are no independent samples.
-        shape = torch.stack([regulariser(z_BD) for z_BD in z_VBD]).mean()
-        return (1 - weight) * apart + weight * shape
+        penalty = torch.stack([regulariser(z_BD) for z_BD in z_VBD]).mean()
+        return (1 - weight) * distance + weight * penalty
 
 
 class Lejepa(Recipe):

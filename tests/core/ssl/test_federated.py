@@ -1,5 +1,5 @@
-"""Federated SIGReg: together the clients minimise that of all their embeddings, whatever each alone
-looks like."""
+"""Federated SIGReg: together the clients minimise that of all their embeddings, whatever those of
+each are."""
 
 from __future__ import annotations
 
