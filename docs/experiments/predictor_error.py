@@ -70,9 +70,9 @@ class Arm:
         predicted = prediction(self.gammas, replica.momentum, stream.table)
         decoded: Updates = {}
         for site, delta in deltas.items():
-            payload, owed = up[site].send(delta, self.residuals.get(site), predicted)
-            assert owed is not None
-            self.residuals[site] = owed
+            payload, residual = up[site].send(delta, self.residuals.get(site), predicted)
+            assert residual is not None
+            self.residuals[site] = residual
             decoded[site] = restore(up[site].codec.decode(payload, stream.table, up[site].seed), predicted)
         return decoded
 

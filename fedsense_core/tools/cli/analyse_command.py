@@ -1,4 +1,4 @@
-"""``fedsense analyse``: measure a finished run, show the figures, keep them, and write the report
+"""``fedsense analyse``: measure a finished run, show the metrics, keep them, and write the report
 anew."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def analyse(folder: Path, out: Path | None, options: AnalysisOptions, progress: 
 
 
 def show(analysis: Analysis, console: Console) -> None:
-    """Print the figures with what they mean."""
+    """Print the metrics with what they mean."""
     table = Table(Column("measure", no_wrap=True), Column("value", justify="right", no_wrap=True), "meaning", box=None)
     for row in rows(analysis):
         table.add_row(row.what, row.value, escape(row.meaning))
