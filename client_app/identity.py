@@ -1,4 +1,4 @@
-"""Where a client stands: its site files and its state folder, from Flower's node configuration.
+"""Who a client is: its site files and its state folder, from Flower's node configuration.
 
 In a deployment ``--node-config 'site="/data/site.toml" state-dir="/var/lib/fedsense"'`` names both.
 In a simulation ``partition-id`` picks one of the federation's site files, and state goes into the
@@ -12,20 +12,21 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client_app.progress import CuttingLog
+from client_app.progress import ChippingLog
 from fedsense_core.config import Config
-from fedsense_core.data import Chips, load_site
-from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.chips.chips import Chips, joined
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.data.sites.locations import site_files
 from fedsense_core.errors import SiteError
-from fedsense_core.run_folder.paths import open_site, run_folder, safe_name, site_files
+from fedsense_core.run_folder.paths import run_folder, safe_name
 
 POOLED = "pooled"
 
 
 @dataclass(frozen=True)
-class Place:
+class Identity:
     """One client's name and files."""
 
     name: str
@@ -37,12 +38,12 @@ class Place:
     shared out."""
 
     @classmethod
-    def of(cls, context: Context, config: Config) -> Place:
-        """Find this client's place. Raises SiteError where it has none."""
+    def of(cls, context: Context, config: Config) -> Identity:
+        """Find out who this client is. Raises SiteError where nothing says so."""
         node = context.node_config
         if "site" in node:
             if config.federation.pooled:
-                raise SiteError("federation.pooled opens every site in one place: it works in a simulation only")
+                raise SiteError("federation.pooled opens every site at one client: it works in a simulation only")
             if config.partition.kind != "sites":
                 raise SiteError(
                     f"partition.kind = {config.partition.kind!r} shares all imagery out anew: in a simulation only"
@@ -59,7 +60,7 @@ class Place:
         return cls._simulated(int(node["partition-id"]), config)
 
     @classmethod
-    def _simulated(cls, partition: int, config: Config) -> Place:
+    def _simulated(cls, partition: int, config: Config) -> Identity:
         files = site_files(config)
         clients = run_folder(config) / "clients"
         if config.federation.pooled:
@@ -79,12 +80,12 @@ class Place:
         return cls(name, (files[partition],), clients / safe_name(name))
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
-        """Open the chips of every site of this place, each kind apart, from the cache where nothing
-        changed."""
-        held = self._imagery(config)
+        """Open the chips of every site of this client, each kind apart, from the cache where
+        nothing changed."""
+        imagery = self._imagery(config)
         if self.client is None:
-            return held
-        kinds = [chips for kinds in held for chips in kinds]
+            return imagery
+        kinds = [chips for kinds in imagery for chips in kinds]
         mine = share_of(kinds, config.partition, config.run.seed, self.client, self.state_dir)
         # Together where the model sees no difference: a client's share of one site may be smaller
         # than a batch.
@@ -112,6 +113,6 @@ class Place:
         if self.client is not None:
             folders = [self.state_dir.parent / safe_name(load_site(path).name) for path in self.sites]
         return tuple(
-            open_site(path, config, folder / "chips", CuttingLog(self.name))
+            open_site(path, config, folder / "chips", ChippingLog(self.name))
             for path, folder in zip(self.sites, folders, strict=True)
         )

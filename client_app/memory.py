@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from client_app.personalisation import OwnModels
+from client_app.personalisation import PersonalModels
 from fedsense_core.atomic_io import sha256, whole_folder
 from fedsense_core.protocol.replica import Replica
 
@@ -32,14 +32,19 @@ class Slot:
 
     round: int
     replica: Replica
-    residual: Tensor | None = None
-    """e_i (N,): what the codec has lost so far; None without error feedback."""
+    uplink: dict[str, Tensor] = field(default_factory=dict)
+    """What the stages of the uplink need in the next round, such as ``feedback.residual``."""
     optimiser: dict[str, Tensor] = field(default_factory=dict)
     """Inner optimiser state, flat, by name."""
     local: dict[str, Tensor] = field(default_factory=dict)
     """Parameters that never travel."""
-    own: OwnModels = field(default_factory=OwnModels)
+    personal: PersonalModels = field(default_factory=PersonalModels)
     """The client's own last model and its teacher, where the method keeps them."""
+
+    @property
+    def residual(self) -> Tensor | None:
+        """e (N,), the error-feedback residual; None without error feedback."""
+        return self.uplink.get("feedback.residual")
 
 
 class ClientMemory:
@@ -96,15 +101,14 @@ class ClientMemory:
 
 def _pack(slot: Slot) -> dict[str, Tensor]:
     tensors = {"replica.weights": slot.replica.weights, "replica.momentum": slot.replica.momentum}
-    if slot.residual is not None:
-        tensors["residual"] = slot.residual
+    tensors |= {f"uplink/{name}": value for name, value in slot.uplink.items()}
     tensors |= {f"optimiser/{name}": value for name, value in slot.optimiser.items()}
     tensors |= {f"local/{name}": value for name, value in slot.local.items()}
-    tensors |= {f"teacher/{name}": value for name, value in slot.own.teacher.items()}
-    if slot.own.trained is not None:
-        tensors["trained"] = slot.own.trained
-    if slot.own.scaler is not None:
-        tensors["scaler"] = torch.tensor(slot.own.scaler, dtype=torch.float64)
+    tensors |= {f"teacher/{name}": value for name, value in slot.personal.teacher.items()}
+    if slot.personal.trained is not None:
+        tensors["trained"] = slot.personal.trained
+    if slot.personal.scaler is not None:
+        tensors["scaler"] = torch.tensor(slot.personal.scaler, dtype=torch.float64)
     # Contiguous clones: safetensors refuses channels-last tensors and two names for one memory.
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
@@ -115,6 +119,5 @@ def _unpack(tensors: dict[str, Tensor], manifest: dict[str, int]) -> Slot:
 
     replica = Replica(manifest["version"], tensors["replica.weights"], tensors["replica.momentum"])
     scaler = float(tensors["scaler"]) if "scaler" in tensors else None
-    own = OwnModels(tensors.get("trained"), scaler, under("teacher/"))
-    residual = tensors.get("residual")
-    return Slot(manifest["round"], replica, residual, under("optimiser/"), under("local/"), own)
+    personal = PersonalModels(tensors.get("trained"), scaler, under("teacher/"))
+    return Slot(manifest["round"], replica, under("uplink/"), under("optimiser/"), under("local/"), personal)

@@ -1,7 +1,8 @@
 """Inner optimisers whose weight decay does not see the shift: AdamW, SGD and Muon.
 
 Guidance perturbs what the loss sees. Weight decay reads the weights themselves, so at a shifted
-start it must pull w - shift towards zero, or the shift identity of DESIGN section 4 breaks.
+start it must pull w - shift towards zero, or the shift identity of docs/method.md, section 4
+breaks.
 """
 
 from __future__ import annotations

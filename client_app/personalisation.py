@@ -1,5 +1,5 @@
-"""What a client keeps of its own models when a new global one arrives: FedU, FedEMA, and the
-teacher of BYOL.
+"""Personalisation: what stays of a client's own models when a new global one arrives (FedU, FedEMA,
+and the teacher of BYOL).
 
 What is kept is kept without the round's shift, which is added anew. Shapes: N as in
 ``fedsense_core.tensors``."""
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config, RetentionSection
-from fedsense_core.models import PretrainingModel
+from fedsense_core.config import Config, PersonalisationSection
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.teacher import MovingTeacher
 from fedsense_core.tensors import TensorTable, vector_norm
 
@@ -21,7 +22,7 @@ ENCODER, PREDICTOR = "encoder.", "predictor."
 
 
 @dataclass(frozen=True)
-class OwnModels:
+class PersonalModels:
     """Empty where the method keeps none, and after a state was lost: the client then starts from
     the global model."""
 
@@ -34,7 +35,7 @@ class OwnModels:
 
 
 @dataclass(frozen=True)
-class Blend:
+class PersonalisedStart:
     """The model from which a client starts, before the shift."""
 
     weights: Tensor
@@ -57,7 +58,9 @@ def divergence(one: Tensor, other: Tensor, table: TensorTable) -> float:
     return sum(vector_norm(a - b) for a, b in matrices) / max(1, len(matrices))
 
 
-def blend(settings: RetentionSection, weights: Tensor, own: OwnModels, table: TensorTable) -> Blend:
+def personalised_start(
+    settings: PersonalisationSection, weights: Tensor, own: PersonalModels, table: TensorTable
+) -> PersonalisedStart:
     """Return the start of a round from the global ``weights`` (N,) and what the client kept.
 
     ``predictor`` (FedU, arXiv 2108.06492, divergence-aware predictor update): the client's
@@ -65,22 +68,39 @@ def blend(settings: RetentionSection, weights: Tensor, own: OwnModels, table: Te
     ``average`` (FedEMA, arXiv 2204.04385): μ own + (1-μ) global with μ = min(1, λ d); λ = τ / d at
     the first distance d that is not 0, so that μ begins at τ.
     """
-    if settings.kind == "none" or own.trained is None:
-        return Blend(weights, 0.0, own.scaler)
-    distance = divergence(weights, own.trained, table)
-    if settings.kind == "predictor":
-        if distance < settings.threshold:
-            return Blend(weights, 0.0)
-        mixed = weights.clone()
-        for (spec, view), (_, kept) in zip(table.views(mixed), table.views(own.trained), strict=True):
-            if spec.name.startswith(PREDICTOR):
-                view.copy_(kept)
-        return Blend(mixed, 1.0)
+    unchanged = PersonalisedStart(weights, 0.0, own.scaler)
+    match settings.kind:
+        case "none":
+            return unchanged
+        case "predictor":
+            return unchanged if own.trained is None else _own_predictor(settings, weights, own.trained, table)
+        case "average":
+            return unchanged if own.trained is None else _average(settings, weights, own.trained, own.scaler, table)
+        case _:
+            assert_never(settings.kind)
+
+
+def _own_predictor(
+    settings: PersonalisationSection, weights: Tensor, trained: Tensor, table: TensorTable
+) -> PersonalisedStart:
+    if divergence(weights, trained, table) < settings.threshold:
+        return PersonalisedStart(weights, 0.0)
+    mixed = weights.clone()
+    for (spec, view), (_, own) in zip(table.views(mixed), table.views(trained), strict=True):
+        if spec.name.startswith(PREDICTOR):
+            view.copy_(own)
+    return PersonalisedStart(mixed, 1.0)
+
+
+def _average(
+    settings: PersonalisationSection, weights: Tensor, trained: Tensor, scaler: float | None, table: TensorTable
+) -> PersonalisedStart:
+    distance = divergence(weights, trained, table)
     if distance == 0:
-        return Blend(weights, 0.0, own.scaler)
-    scaler = settings.scaler / distance if own.scaler is None else own.scaler
+        return PersonalisedStart(weights, 0.0, scaler)
+    scaler = settings.scaler / distance if scaler is None else scaler
     share = min(1.0, scaler * distance)
-    return Blend(share * own.trained + (1 - share) * weights, share, scaler)
+    return PersonalisedStart(share * trained + (1 - share) * weights, share, scaler)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ EVERY_S = 10.0
 
 
 @dataclass
-class CuttingLog:
+class ChippingLog:
     """Called after every scene; see `fedsense_core.data.chips.ingest.Progress`."""
 
     site: str

@@ -1,56 +1,62 @@
-"""The two things a client does when asked: say what it has, and train a round. Both always end in
-an answer."""
+"""The two things a client does when asked: answer a handshake, and train a round. Both always end
+in an answer."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from flwr.app import Context
 from torch import Tensor
 
-from client_app.identity import Place
+from client_app.identity import Identity
 from client_app.memory import ClientMemory, Slot
-from client_app.personalisation import OwnModels
+from client_app.personalisation import PersonalModels
 from client_app.training import Outcome, Start, train_locally
-from client_app.uplink.feedback import Uplink, still_owed
-from fedsense_core.codecs import codec_of
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import Feed, draws
-from fedsense_core.device import chosen_device
+from fedsense_core.data.batches.feeding import Feed, draws
+from fedsense_core.data.chips.sensor_statistics import SharedStatistics
+from fedsense_core.device import chosen_device, peak_memory
 from fedsense_core.errors import FedSenseError
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import NeedsSnapshot, Stream, receive
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
-from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask
+from fedsense_core.protocol.messages import Handshake, TrainReply, TrainTask
 from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.uplink.pipeline import Uplink
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.federated import FederatedSigreg, Offset
+from fedsense_core.ssl.federated import FederatedSigreg, reply_attachments
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
+MAX_MISSED = 16
+"""Versions of the model after which a residual is stale: as many frames of 4 bits as are smaller
+than a snapshot."""
 
-def introduce(context: Context, run_id: int) -> Hello:
+
+def handshake(context: Context, run_id: int) -> Handshake:
     """Say who this client is, what it can train on and which rounds it remembers; a problem is part
     of the answer."""
     try:
         config = resolve(context.run_config)
-        place = Place.of(context, config)
-        held = [chips for kinds in place.open(config) for chips in kinds]
-        statistics = place.statistics(config)
+        identity = Identity.of(context, config)
+        kinds = [chips for kinds in identity.open(config) for chips in kinds]
+        statistics = identity.statistics(config)
     except FedSenseError as error:
-        return Hello(site="", code=source_digest(), problem=without_folders(str(error)))
-    return Hello(
-        site=place.name,
-        chips=sum(map(len, held)),
-        skipped=sum(len(chips.skipped) for chips in held),
-        rounds=tuple(ClientMemory(place.state_dir, run_id).rounds()),
+        return Handshake(site="", code=source_digest(), problem=without_folders(str(error)))
+    return Handshake(
+        site=identity.name,
+        chips=sum(map(len, kinds)),
+        skipped=sum(len(chips.skipped) for chips in kinds),
+        rounds=tuple(ClientMemory(identity.state_dir, run_id).rounds()),
         code=source_digest(),
-        statistics=statistics,
+        attachments={SharedStatistics.name: statistics.to_bytes()},
     )
 
 
@@ -60,53 +66,55 @@ def train(context: Context, task: TrainTask) -> TrainReply:
     site = "?"
     try:
         config = resolve(context.run_config)
-        place = Place.of(context, config)
-        site = place.name
+        identity = Identity.of(context, config)
+        site = identity.name
         _check_agreement(config, task)
-        return Worker(config, place, task).run()
+        return ClientRound(config, identity, task).run()
     except NeedsSnapshot:
-        return TrainReply(site, "needs-snapshot", "it does not hold what this round builds on and needs a snapshot")
+        return TrainReply(site, "needs-snapshot", "it does not have what this round builds on and needs a snapshot")
     except (FedSenseError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError) as error:
         return TrainReply(site, "refused", without_folders(f"{type(error).__name__}: {error}"))
 
 
-class Worker:
+class ClientRound:
     """One client's round: receive, train, code, remember."""
 
-    def __init__(self, config: Config, place: Place, task: TrainTask) -> None:
-        self.config, self.place, self.task = config, place, task
+    def __init__(self, config: Config, identity: Identity, task: TrainTask) -> None:
+        self.config, self.identity, self.task = config, identity, task
         self.device = chosen_device()
         self.model = build_model(config)
         self.table = TensorTable.of(self.model, config.model.local_parameters)
         self.stream = Stream(task.run_id, config.run.seed, self.table, config.momentum_in_use)
-        self.memory = ClientMemory(place.state_dir, task.run_id)
-        self.waited_s = 0.0
-        """Seconds for which training waited for chips."""
+        self.memory = ClientMemory(identity.state_dir, task.run_id)
+        self.seconds: dict[str, float] = {}
+        """By phase."""
 
     def run(self) -> TrainReply:
         """Return the reply of this round; what it changes is pending until the server acknowledges
         it."""
-        began = time.monotonic()
-        slot = self.memory.recall(self.task.acknowledged)
-        replica = self._receive(slot)
-        outcome = self._train(replica, slot)
-        trained = time.monotonic()
-        owed, note = still_owed(slot, self.task, self.table, self.config.feedback_in_use)
-        frame, residual = self._encode(outcome.delta, replica, owed)
-        self._remember(replica, residual, outcome)
-        metrics = {
-            "num-examples": outcome.examples,
-            "ssl-loss": outcome.ssl_loss,
-            "alignment-loss": outcome.alignment_loss,
-            "shift-norm": outcome.shift_norm,
-            "train-seconds": trained - began,
-            "data-seconds": self.waited_s,
-            "codec-seconds": time.monotonic() - trained,
-        }
-        if self.config.retention.kind != "none":
-            metrics["retained"] = outcome.retained
-        sums = outcome.sums.to_bytes() if outcome.sums else b""
-        return TrainReply(self.place.name, "trained", metrics=metrics, frame=frame, note=note, sums=sums)
+        with self._timed("total"):
+            with self._timed("state"):
+                slot = self.memory.recall(self.task.acknowledged)
+            with self._timed("receive"):
+                replica = self._receive(slot)
+            with self._timed("train"):
+                outcome = self._train(replica, slot)
+            with self._timed("codec"):
+                residual, note = residual_of(slot, self.task, self.table, self.config.feedback_in_use)
+                uplink = self._uplink(replica, residual)
+                # With full models w travels, else Δ = w - (ŵ + s).
+                payload = uplink.send(self.table.read(self.model) if self.config.sends_models else outcome.delta)
+                frame = self._frame(uplink, payload, replica)
+            with self._timed("state"):
+                self._remember(replica, uplink, outcome)
+        return TrainReply(
+            self.identity.name,
+            "trained",
+            metrics=self._metrics(outcome),
+            frame=frame,
+            note=note,
+            attachments=reply_attachments(outcome.sums),
+        )
 
     def _receive(self, slot: Slot | None) -> Replica:
         replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
@@ -125,35 +133,28 @@ class Worker:
             seed=self._seed("steps"),
             steps_done=(self.task.round - 1) * self.config.train.local_steps,
             optimiser=slot.optimiser if slot else {},
-            own=slot.own if slot else OwnModels(),
+            personal=slot.personal if slot else PersonalModels(),
         )
-        recipe = build_recipe(self.config, self._federated_sigreg())
+        recipe = build_recipe(self.config, FederatedSigreg.of(self.config, self.task.round, self.task.attachments))
         with self._feed() as batches:
             outcome = train_locally(self.config, self.model, self.table, recipe, batches, start)
-            self.waited_s = batches.waited_s
+            self.seconds["data"] = batches.waited_s  # of the seconds of "train"
         return outcome
-
-    def _federated_sigreg(self) -> FederatedSigreg | None:
-        data, directions = self.task.offset, self.config.train.sigreg_directions
-        offset = Offset.from_bytes(data, directions) if data else None
-        return FederatedSigreg.of(self.config, self.task.round, offset)
 
     def _feed(self) -> Feed:
         generator = torch.Generator().manual_seed(self._seed("batches"))
-        return Feed(draws(self.place.open(self.config), self.config.train.batch_size, generator), self.device)
+        return Feed(draws(self.identity.open(self.config), self.config.train.batch_size, generator), self.device)
 
-    def _encode(self, delta: Tensor, replica: Replica, owed: Tensor | None) -> tuple[np.ndarray, Tensor | None]:
-        """Return the frame of q = Q_b(Δ + e - γ m̂) and the new residual e'; for full models, the
-        frame of w."""
-        exact = self.config.sends_models
-        link = self.config.uplink
-        codec = codec_of(link)
-        seed = self.stream.update_seed(self.task.round, self.place.name)
-        uplink = Uplink(codec, self.table, seed, self.config.feedback_in_use)
+    def _uplink(self, replica: Replica, residual: Tensor | None) -> Uplink:
+        """Return the stages of q = Q_b(Δ + e - γ m̂)."""
+        seed = self.stream.update_seed(self.task.round, self.identity.name)
         predicted = prediction(torch.from_numpy(self.task.gammas), replica.momentum, self.table)
-        payload, residual = uplink.send(self.table.read(self.model) if exact else delta, owed, predicted)
+        return Uplink.of(self.config, self.table, seed, predicted, residual)
+
+    def _frame(self, uplink: Uplink, payload: bytes, replica: Replica) -> np.ndarray:
+        codec = uplink.encode.codec
         header = FrameHeader(
-            kind=FrameKind.MODEL if exact else FrameKind.UPDATE,
+            kind=FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE,
             run_id=self.task.run_id,
             round=self.task.round,
             base_version=replica.version,
@@ -164,15 +165,56 @@ class Worker:
             table_digest=self.table.digest,
             payload_bytes=len(payload),
         )
-        return pack(header, payload), residual
+        return pack(header, payload)
 
-    def _remember(self, replica: Replica, residual: Tensor | None, outcome: Outcome) -> None:
+    def _remember(self, replica: Replica, uplink: Uplink, outcome: Outcome) -> None:
         travelling = {spec.name for spec in self.table.specs}
         local = {name: value for name, value in self.model.state_dict().items() if name not in travelling}
-        self.memory.keep(Slot(self.task.round, replica, residual, outcome.optimiser, local, outcome.own))
+        stages = dict(uplink.state_dict())
+        self.memory.keep(Slot(self.task.round, replica, stages, outcome.optimiser, local, outcome.personal))
+
+    def _metrics(self, outcome: Outcome) -> dict[str, float]:
+        """Return what the client measured: losses are means over its steps."""
+        metrics = {
+            "num-examples": outcome.examples,
+            "ssl-loss": outcome.ssl_loss,
+            "alignment-loss": outcome.alignment_loss,
+            "shift-norm": outcome.shift_norm,
+            **{f"{phase}-seconds": seconds for phase, seconds in self.seconds.items()},
+            **{f"{kind}-memory-bytes": peak for kind, peak in peak_memory().items()},
+        }
+        if self.config.personalisation.kind != "none":
+            metrics["personal-share"] = outcome.personal_share
+        return metrics
 
     def _seed(self, purpose: str) -> int:
-        return seed_of(self.config.run.seed, self.place.name, self.task.round, purpose)
+        return seed_of(self.config.run.seed, self.identity.name, self.task.round, purpose)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
+
+
+def residual_of(slot: Slot | None, task: TrainTask, table: TensorTable, feedback: bool) -> tuple[Tensor | None, str]:
+    """Return e (N,) where it fits what the round builds on, and a note for the coordinator where it
+    does not.
+
+    A residual from before a client missed many versions belongs to a model long gone.
+    """
+    if slot is None:
+        what = " and, with it, its error-feedback residual" if feedback else ""
+        return None, f"its state of round {task.acknowledged} is gone{what}" if task.acknowledged else ""
+    residual = slot.residual
+    if not feedback or residual is None:
+        return None, ""
+    missed = task.version - slot.replica.version
+    if missed > MAX_MISSED:
+        return None, f"its residual of round {slot.round} was dropped: it missed {missed} versions of the model"
+    if residual.shape != (table.numel,):
+        return None, f"its residual of round {slot.round} was dropped: {len(residual)} numbers, not {table.numel}"
+    return residual, ""
 
 
 def without_folders(text: str) -> str:

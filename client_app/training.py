@@ -1,7 +1,8 @@
 """Local training under guidance: K steps from the shifted global model, and the update that goes
 back.
 
-This file is the client's half of DESIGN section 3; ``server_app/strategy.py`` is the server's.
+This file is the client's half of docs/method.md, section 3; ``server_app/strategy.py`` is the
+server's.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ import torch
 from torch import Tensor
 
 from client_app.drift import GlobalMomentum, Proximal
-from client_app.guidance import Ascent, global_direction, shift
+from client_app.guidance.direction import global_direction
+from client_app.guidance.guidance import Guidance
 from client_app.optimiser import inner_optimiser
-from client_app.personalisation import OwnModels, blend, shifted_teacher, unshifted
+from client_app.personalisation import PersonalModels, personalised_start, shifted_teacher, unshifted
 from fedsense_core.config import Config
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.device import full_float32
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe, StepLoss
+from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.sigreg import SigregStatistics
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
 
 
@@ -43,7 +46,7 @@ class Start:
     steps_done: int = 0
     """Steps of earlier rounds; places the round on the learning-rate schedule."""
     optimiser: dict[str, Tensor] = field(default_factory=dict)
-    own: OwnModels = field(default_factory=OwnModels)
+    personal: PersonalModels = field(default_factory=PersonalModels)
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Outcome:
     alignment_loss: float
     examples: int
     shift_norm: float
-    own: OwnModels = field(default_factory=OwnModels)
-    retained: float = 0.0
-    """Share of the client's own model in its start, of the tensors that it keeps."""
+    personal: PersonalModels = field(default_factory=PersonalModels)
+    personal_share: float = 0.0
+    """Share of the client's own model in its start, of the tensors that are personal."""
     sums: SigregStatistics | None = None
     """Over the embeddings of all batches, for the other clients' next round
     (``train.federated_sigreg``)."""
@@ -111,22 +114,21 @@ class _Training:
         direction = global_direction(
             replica.momentum, table, config.guidance, seed_of("direction", config.run.seed, start.round)
         )
-        shifts = config.guidance.kind == "shift"
-        self.offset = shift(direction, start.radii, table) if shifts else torch.zeros_like(direction)
+        self.guidance = Guidance.of(config.guidance, table, start.radii, direction, self.device)
+        self.offset = self.guidance.offset()
         origin = replica.weights.to(self.offset.dtype) + self.offset
         self.anchor = _anchor(config, model, table, replica.weights, origin)
         table.write(origin, model)
         self.begin = table.read(model)  # what the model really holds, in its own precision
         offsets = table.unflatten(self.offset)
-        self.teacher = shifted_teacher(config, model, offsets, start.own.teacher)
-        self.blend = blend(config.retention, replica.weights, start.own, table)
-        if self.blend.share:
-            table.write(self.blend.weights + self.offset, model)
+        self.teacher = shifted_teacher(config, model, offsets, start.personal.teacher)
+        self.begun = personalised_start(config.personalisation, replica.weights, start.personal, table)
+        if self.begun.share:
+            table.write(self.begun.weights + self.offset, model)
         self.optimiser = inner_optimiser(model, config.train, offsets)
         self.optimiser.load_state(start.optimiser)
-        named = list(model.named_parameters())
-        self.ascent = Ascent(config.guidance, named, table, start.radii, direction)
-        travelling = self.ascent.parameters
+        self.parameters = dict(model.named_parameters())
+        travelling = [self.parameters[spec.name] for spec in table.specs]
         self.proximal = Proximal(config.train.proximal, travelling, self.begin, table)
         self.momentum = GlobalMomentum(config, travelling, table, replica.momentum, start.steps_done)
         self.generator = torch.Generator().manual_seed(start.seed)
@@ -141,15 +143,15 @@ class _Training:
         self.optimiser.step((1 - self.momentum.share) * rate)
         self.momentum.repeat(rate)
         if self.teacher is not None:
-            self.teacher.follow(self.model)
+            self.teacher.ema_update(self.model)
         return ssl, alignment
 
     def outcome(self, ssl_loss: float, alignment_loss: float, examples: int) -> Outcome:
         """Return what the round leaves."""
         end = self.table.read(self.model)
-        own = OwnModels(
-            trained=end - self.offset if self.config.retention.kind != "none" else None,
-            scaler=self.blend.scaler,
+        personal = PersonalModels(
+            trained=end - self.offset if self.config.personalisation.kind != "none" else None,
+            scaler=self.begun.scaler,
             teacher=unshifted(self.teacher, self.table.unflatten(self.offset)),
         )
         return Outcome(
@@ -159,8 +161,8 @@ class _Training:
             alignment_loss=alignment_loss,
             examples=examples,
             shift_norm=float(self.offset.norm()),
-            own=own,
-            retained=self.blend.share,
+            personal=personal,
+            personal_share=self.begun.share,
             sums=self.sums,
         )
 
@@ -182,7 +184,7 @@ class _Training:
             seen.append(terms)
             return terms.total(self.config.alignment_weight)
 
-        self.ascent.backward(loss, step)
+        self.guidance.backward(loss, self.parameters, step)
         if (new := seen[0].sums) is not None:
             self.sums = new if self.sums is None else self.sums + new
         return float(seen[0].ssl.detach()), float(seen[0].alignment.detach())

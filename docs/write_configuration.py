@@ -1,5 +1,5 @@
-"""Write docs/configuration.md from the settings, presets and flower.toml themselves; a test finds
-an old page.
+"""Write docs/configuration.md, and the keys that Flower's run config may carry into pyproject.toml,
+from the settings, presets and flower.toml themselves; a test finds an old page or an old list.
 
 python docs/write_configuration.py
 """
@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, reduce
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fedsense_core.config import FREE_KEYS, Config, Section, flower_defaults, known_keys
+from fedsense_core.config import FREE_KEYS, FROM_PRESET, Config, Section, flower_defaults, known_keys
 from fedsense_core.config.presets import PLAIN, PRESETS, SOURCES
 
 ROOT = Path(__file__).parent.parent
-CITATION = re.compile(r"DESIGN, section \d+")
+PROJECT = ROOT / "pyproject.toml"
+BEGIN, END = "# settings: written by docs/write_configuration.py", "# end of settings"
+"""Around the generated lines of pyproject.toml."""
+ALSO_AS_TEXT = ("data.bands",)
+"""Lists that may be given as one text, such as "red,green,blue"."""
+CITATION = re.compile(r"`docs/method\.md`, section (\d+)")
 PAGE = ROOT / "docs" / "configuration.md"
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -149,7 +154,7 @@ def section(name: str) -> Iterator[str]:
     assert isinstance(model, type)
     assert issubclass(model, Section)
     yield f"## `{name}`\n"
-    yield f"{CITATION.sub('[method](method.md)', model.__doc__ or '')}\n"
+    yield CITATION.sub(r"[method, section \1](method.md)", model.__doc__ or "") + "\n"
     yield "| Key | Default | Allowed | Meaning |"
     yield "|---|---|---|---|"
     for key, field in model.model_fields.items():
@@ -162,8 +167,23 @@ def section(name: str) -> Iterator[str]:
 
 def marks_of(key: str) -> list[str]:
     """Return what is special about a key."""
-    app = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    return ["free"] * (key in FREE_KEYS) + ["file"] * (key not in flat(app))
+    return ["free"] * (key in FREE_KEYS) + ["file"] * (key not in single_valued())
+
+
+@cache
+def single_valued() -> tuple[str, ...]:
+    """Return the keys whose values Flower's run config can carry, in the order of the tree."""
+    defaults = Config()
+    values = {key: reduce(getattr, key.split("."), defaults) for key in known_keys()}
+    return tuple(k for k, value in values.items() if isinstance(value, bool | int | float | str) or k in ALSO_AS_TEXT)
+
+
+def project(text: str) -> str:
+    """Return pyproject.toml with the run config's keys between their two marks."""
+    before, rest = text.split(f"{BEGIN}\n")
+    after = rest.partition(f"{END}\n")[2]
+    lines = "".join(f'{key} = "{FROM_PRESET}"\n' for key in single_valued())
+    return f"{before}{BEGIN}\n{lines}{END}\n{after}"
 
 
 def allowed(field: FieldInfo) -> str:
@@ -191,3 +211,4 @@ def value_text(value: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    PROJECT.write_text(project(PROJECT.read_text(encoding="utf-8")), encoding="utf-8")

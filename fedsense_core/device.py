@@ -1,7 +1,9 @@
-"""Where to compute, from what a user says."""
+"""Where to compute, from what a user says, and what it takes."""
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,3 +36,14 @@ def full_float32(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def peak_memory() -> dict[str, int]:
+    """Return the most bytes that this process has held so far: resident, and of the GPU where there
+    is one."""
+    # Linux counts kibibytes, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.max_memory_allocated()
+    return found

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fedsense_core.atomic_io import sha256, whole_folder
 from fedsense_core.data.sites.sensors import Band, shipped_card
+from fedsense_core.data.standardise import standardise as standardise  # the README of an export names it here
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import encoder_for
 from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights
@@ -95,8 +96,8 @@ def export_encoder(
     is kept in the ``fedsense`` block. An encoder of any bands takes ``bands`` as `Band` objects:
     those of the encoder that plain timm finds. ``statistics`` maps names of sensors to ``bands``
     (names), ``mean``, ``std``, ``p2``, ``p98`` (one number a band, in stored counts) and ``count``.
-    The export is loaded back with timm before it takes its place. Raises CheckpointError when that
-    does not give the same weights.
+    The export is loaded back with timm before it replaces an earlier one. Raises CheckpointError
+    when that does not give the same weights.
     """
     mean, std = _floats(mean), _floats(std)
     names = [band.name if isinstance(band, Band) else band for band in bands]
@@ -170,16 +171,6 @@ def load_encoder(
     return encoder.eval()
 
 
-def standardise(x: Tensor, mean: Tensor, std: Tensor, limit: float = 6.0) -> Tensor:
-    """Return (x - mean) / std for each band of ``x`` (B, C, H, W), clamped to ±``limit``
-    deviations.
-
-    The clamp keeps clouds and dead pixels from dominating; training chips are clamped at the same
-    limit.
-    """
-    return ((x - mean[:, None, None]) / std[:, None, None]).clamp(-limit, limit)
-
-
 def _check_fixed(folder: Path, has: Sequence[str], bands: Sequence[str] | Sequence[Band] | None) -> None:
     wanted = has if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
     if list(wanted) != list(has):
@@ -196,8 +187,8 @@ def _carry_statistics(encoder: nn.Module, manifest: _Manifest, sensor: str | Non
     mean, std = ([0.0] * len(names), [1.0] * len(names)) if names != manifest.bands else (manifest.mean, manifest.std)
     known = bool(entry) and all(name in entry["bands"] for name in names)
     if known:
-        places = [entry["bands"].index(name) for name in names]
-        mean, std = [entry["mean"][i] for i in places], [entry["std"][i] for i in places]
+        positions = [entry["bands"].index(name) for name in names]
+        mean, std = [entry["mean"][i] for i in positions], [entry["std"][i] for i in positions]
     encoder.mean, encoder.std = torch.tensor(mean), torch.tensor(std)
     encoder.statistics_of = sensor if known else None  # type: ignore[assignment]
 
@@ -206,9 +197,9 @@ def _check_statistics(statistics: Mapping[str, Mapping[str, Any]]) -> None:
     for sensor, entry in statistics.items():
         lengths = {key: len(entry.get(key, ())) for key in ("bands", *STATISTICS)}
         if len(set(lengths.values())) != 1 or not lengths["bands"] or "count" not in entry:
-            told = ", ".join(f"{n} {key}" for key, n in lengths.items())
+            given = ", ".join(f"{n} {key}" for key, n in lengths.items())
             raise CheckpointError(
-                f"cannot export: the statistics of {sensor!r} need a count, and one of each a band ({told})."
+                f"cannot export: the statistics of {sensor!r} need a count, and one of each a band ({given})."
             )
 
 

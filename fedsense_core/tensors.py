@@ -30,8 +30,8 @@ SMALL_NAMES = (
     "*codes.polarisations",
     "*weights.mix.*",
 )
-"""Tokens, position tables and what turns bands into kernels: few parameters, large effect (DESIGN,
-section 5)."""
+"""Tokens, position tables and what turns bands into kernels: few parameters, large effect
+(docs/method.md, section 5)."""
 
 
 @dataclass(frozen=True)

@@ -8,97 +8,49 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import Message
 from torch import Tensor
 
-from fedsense_core.codecs import Codec
 from fedsense_core.config import Config
 from fedsense_core.errors import FrameError, Rejected
-from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
-from fedsense_core.protocol.messages import TrainReply, printable
-from fedsense_core.protocol.prediction import restore
-from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.messages import TrainReply, bytes_up, printable
+from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.run_folder.paths import safe_name
-from fedsense_core.ssl.sigreg import SigregStatistics
+from fedsense_core.state import State
 from fedsense_core.tensors import vector_norm
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What every reply of a round must match."""
-
-    stream: Stream
-    round: int
-    replica: Replica
-    digest: bytes
-    kind: FrameKind
-    codec: Codec
-    predicted: Tensor | None = None
-    """γ m̂ (N,), made once for all clients of the round; None for zero."""
-
-    def decode(self, site: str, payload: memoryview | bytes, out: Tensor | None = None) -> Tensor:
-        """Return Δ̂ = γ m̂ + decode(q) of one site, in ``out`` (N,) where it is given; for full
-        models, the model."""
-        decoded = self.codec.decode(payload, self.stream.table, self.stream.update_seed(self.round, site), out)
-        return restore(decoded, self.predicted)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """One reply that counts: its frame waits on disk, encoded, until it is needed."""
-
-    site: str
-    examples: float
-    norm: float
-    """‖Δ̂‖."""
-    metrics: Mapping[str, float]
-    note: str
-    """The client's own words, or nothing."""
-    expected: Expected = field(repr=False)
-    path: Path = field(repr=False)
-    sums: SigregStatistics | None = field(default=None, repr=False)
-    """Over the client's embeddings (``train.federated_sigreg``)."""
-
-    def value(self) -> Tensor:
-        """Decode Δ̂ (N,); for full models, the model."""
-        _, payload = unpack(np.fromfile(self.path, np.uint8))
-        return self.expected.decode(self.site, payload)
-
-    def update(self) -> Tensor:
-        """Decode Δ̂ (N,), whatever travelled."""
-        value = self.value()
-        return value - self.expected.replica.weights if self.expected.kind == FrameKind.MODEL else value
+from server_app.round import Accepted, Expected, Round
+from server_app.transport import Answer
 
 
 class Admission:
     """Checks replies of one run; remembers the norms it accepted."""
 
-    def __init__(self, config: Config, spool: Path, norms: list[float] | None = None) -> None:
+    def __init__(self, config: Config, spool: Path, channels: tuple[SideChannel, ...] = ()) -> None:
         self.settings = config.admission
-        self.train = config.train
         # A count is a weight: nobody can have seen more than the round asks for.
         self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
         self.spool = spool
-        self.norms = norms or []
+        self.channels = channels
+        self.norms: list[float] = []
+        # What every reply is judged in (N,): a frame never makes the server allocate a vector.
         self._scratch: Tensor | None = None
-        """What every reply is judged in (N,): a frame never makes the server allocate a vector."""
 
-    def admit(self, message: Message, site: str, expected: Expected, seen: set[str]) -> Accepted | Rejected:
-        """Judge one reply to the round's task for ``site``; ``seen`` holds the sites already
-        accepted."""
+    def admit(self, answer: Answer, site: str, round: Round) -> Accepted | Rejected:
+        """Judge what came of the round's task for ``site``."""
+        if answer.message is None:
+            return Rejected(site, answer.problem)
+        round.count("bytes_up", bytes_up(answer.message))
         try:
-            reply = TrainReply.from_message(message)
+            reply = TrainReply.from_message(answer.message)
             if reply.status != "trained":
                 return Rejected(site, reply.reason, "needs-snapshot" if reply.status == "needs-snapshot" else "bad")
             if reply.site != site:
                 return Rejected(site, printable(f"the reply names site {reply.site!r}"), "other-site")
-            return self._accept(reply, site, expected, seen)
+            return self._accept(reply, site, round)
         except (FrameError, ValueError) as error:
             return Rejected(site, printable(str(error)))
 
@@ -113,38 +65,36 @@ class Admission:
         limit = self.settings.norm_factor * statistics.median(self.norms)
         return limit, f"{self.settings.norm_factor:g} times the median of earlier rounds"
 
-    def _accept(self, reply: TrainReply, site: str, expected: Expected, seen: set[str]) -> Accepted:
+    def state_dict(self) -> State:
+        """Return the norms of all updates that ever counted."""
+        return {"norms": list(self.norms)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the norms of a checkpoint."""
+        self.norms = [float(norm) for norm in state["norms"]]
+
+    def _accept(self, reply: TrainReply, site: str, round: Round) -> Accepted:
         if reply.frame is None:
             raise FrameError("the reply has no frame")
-        if site in seen:
+        if site in round.sites:
             raise FrameError("a second reply to the same round")
         self._check_examples(reply.examples)
-        sums = self._sums(reply)
+        said = judge_all(self.channels, "round", reply.attachments, reply.examples)
+        expected = round.expected
         header, payload = unpack(reply.frame)
         _check_header(header, expected)
         if self._scratch is None or len(self._scratch) != expected.stream.table.numel:
             self._scratch = torch.empty(expected.stream.table.numel)
-        norm = self._check_norm(expected.decode(site, payload, self._scratch), expected)
+        norm = self._check_norm(expected.uplink(site).receive(payload, self._scratch), expected)
         self.spool.mkdir(parents=True, exist_ok=True)
-        path = self.spool / f"{safe_name(site)}-{len(seen)}.frame"
+        path = self.spool / f"{safe_name(site)}-{len(round.accepted)}.frame"
         reply.frame.tofile(path)
-        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, sums)
+        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, said)
 
     def _check_examples(self, examples: float) -> None:
         if not 0 < examples <= self.most_examples:
             most = self.most_examples
             raise FrameError(f"claims {examples:g} examples, must be above 0 and at most {most}, what a round can use")
-
-    def _sums(self, reply: TrainReply) -> SigregStatistics | None:
-        """Return the sums of embeddings that a reply must have where the run asks for them: of all
-        views it made."""
-        if not self.train.federated_sigreg:
-            return None
-        sums = SigregStatistics.from_bytes(reply.sums, self.train.sigreg_directions)
-        views = reply.examples * self.train.views
-        if sums.count != views:
-            raise FrameError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
-        return sums
 
     def _check_norm(self, value: Tensor, expected: Expected) -> float:
         update = value.sub_(expected.replica.weights) if expected.kind == FrameKind.MODEL else value

@@ -17,7 +17,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run one federation from start to report."""
+    """Run one federation from start to encoder."""
     try:
         run_session(resolve(context.run_config), grid)
     except FedSenseError as error:

@@ -1,19 +1,21 @@
 """Checkpoints that are whole or not there: written aside, synced, checksummed, renamed; the newest
 intact one continues.
 
-Every random choice of a run is named by seed and round (``fedsense_core.seeds``), so no generator
-state needs saving."""
+A checkpoint holds the ``state_dict`` of the strategy, whatever its components put into it: tensors
+in one file, all else beside them in the manifest. Every random choice of a run is named by seed and
+round (``fedsense_core.seeds``), so no generator state needs saving.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from flwr.common.logger import log
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
@@ -21,50 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsense_core.atomic_io import sha256, whole_folder
-from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.errors import CheckpointError
-from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics
-from server_app.clients import Held
+from fedsense_core.state import State
 
-FORMAT = 2
-"""2 holds the predictor's coefficients."""
-FRAME = "frame."
-STATISTICS = "statistics."
-EMBEDDING_SUMS = "embedding-sums."
+FORMAT = 3
+"""3 holds the state of each component by its name."""
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
-
-
-@dataclass
-class ServerState:
-    """All that the server carries from one round to the next."""
-
-    run_id: int
-    weights: Tensor
-    """w, float32 (N,)."""
-    round: int = 0
-    """Last finished round."""
-    replica: Replica | None = None
-    moved: bool = True
-    """Whether w changed since the last broadcast."""
-    outer_momentum: Tensor | None = None
-    last_norms: Tensor | None = None
-    """‖Δ̄_l‖ of the last aggregated round, float64 (L,)."""
-    shares: Tensor | None = None
-    """How much of the mean change of the model was in it, float32 (L,): γ_l before it is fitted to
-    the next m̂."""
-    held: dict[str, Held] = field(default_factory=dict)
-    norms: list[float] = field(default_factory=list)
-    frames: dict[int, np.ndarray] = field(default_factory=dict)
-    """Recent broadcast frames by version, for clients that lag."""
-    aggregated: int = 0
-    """Rounds that changed the model."""
-    statistics: dict[str, SensorStatistics] = field(default_factory=dict)
-    """Of the imagery of each site that shares them, by name: a site that comes again is not counted
-    twice."""
-    embedding_sums: dict[str, SigregStatistics] = field(default_factory=dict)
-    """Over the last round's embeddings, by site (``train.federated_sigreg``): the next round's
-    directions name them, and no later one's."""
+TENSOR = "tensor"
+"""Key of the object that stands in the manifest for a tensor, with the tensor's name as its
+value."""
 
 
 class Manifest(BaseModel):
@@ -75,14 +42,13 @@ class Manifest(BaseModel):
 
     format: int
     round: int
-    run_id: int
     config_digest: str
-    version: int
-    moved: bool
-    aggregated: int
-    held: dict[str, dict[str, int]]
-    norms: list[float]
+    state: dict[str, Any]
+    """The state dictionary, tensors replaced by their names."""
+    state_sha256: str
+    """Of ``state`` as JSON with sorted keys."""
     sha256: str
+    """Of the file of tensors."""
 
 
 class Checkpoints:
@@ -93,18 +59,28 @@ class Checkpoints:
         self.config_digest = config_digest
         self.keep = keep
 
-    def save(self, state: ServerState) -> Path:
-        """Write a checkpoint of a finished round and drop the oldest ones."""
-        with whole_folder(self._path(state.round)) as folder:
-            save_file(_tensors(state), folder / TENSORS)
-            manifest = self._manifest(state, sha256(folder / TENSORS))
+    def save(self, server_round: int, state: State) -> Path:
+        """Write the state after a finished round and drop the oldest checkpoints."""
+        tensors: dict[str, Tensor] = {}
+        rest = _without_tensors(state, "", tensors)
+        with whole_folder(self._path(server_round)) as folder:
+            # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
+            save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / TENSORS)
+            manifest = Manifest(
+                format=FORMAT,
+                round=server_round,
+                config_digest=self.config_digest,
+                state=rest,
+                state_sha256=_digest(rest),
+                sha256=sha256(folder / TENSORS),
+            )
             (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old)
-        return self._path(state.round)
+        return self._path(server_round)
 
-    def newest(self) -> ServerState | None:
-        """Return the newest intact checkpoint, None if there is none at all.
+    def newest(self) -> State | None:
+        """Return the state of the newest intact checkpoint, None if there is none at all.
 
         Raises CheckpointError where checkpoints exist but none is intact, or they belong to another
         configuration.
@@ -112,7 +88,7 @@ class Checkpoints:
         damaged = []
         for path in reversed(self._all()):
             try:
-                return self._load(path)
+                return self.load(path)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 damaged.append(f"{path.name}: {error}")
                 log(WARNING, "checkpoint %s is damaged (%s); trying the one before", path, error)
@@ -123,35 +99,28 @@ class Checkpoints:
             )
         return None
 
-    def _load(self, path: Path) -> ServerState:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest.format != FORMAT:
+    def load(self, path: Path) -> State:
+        """Return the state in one checkpoint's folder. Raises CheckpointError, or ValueError where
+        it is damaged."""
+        written = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if written.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path} has format {manifest.format}, this FedSense reads {FORMAT}. "
+                f"{path} has format {written.get('format')}, this FedSense reads {FORMAT}. "
                 "Finish the run with the release that began it, or choose another run.folder"
             )
+        manifest = Manifest.model_validate(written)
         if manifest.config_digest != self.config_digest:
             raise CheckpointError(
                 f"{path} was written with another configuration ({manifest.config_digest}, now {self.config_digest}). "
                 "Use the same settings to continue it, or choose another run.folder"
             )
-        if sha256(path / TENSORS) != manifest.sha256:
+        if _digest(manifest.state) != manifest.state_sha256 or sha256(path / TENSORS) != manifest.sha256:
             raise ValueError("its checksum is wrong")
-        return _state(manifest, load_file(path / TENSORS))
+        return _with_tensors(manifest.state, load_file(path / TENSORS))
 
-    def _manifest(self, state: ServerState, sha256: str) -> Manifest:
-        return Manifest(
-            format=FORMAT,
-            round=state.round,
-            run_id=state.run_id,
-            config_digest=self.config_digest,
-            version=state.replica.version if state.replica else 0,
-            moved=state.moved,
-            aggregated=state.aggregated,
-            held={site: asdict(held) for site, held in state.held.items()},
-            norms=state.norms,
-            sha256=sha256,
-        )
+    def of_round(self, server_round: int) -> State:
+        """Return the state after one round, whose checkpoint must still be there."""
+        return self.load(self._path(server_round))
 
     def _all(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("round-*") if path.is_dir())
@@ -160,57 +129,30 @@ class Checkpoints:
         return self.folder / f"round-{server_round:06d}"
 
 
-def _tensors(state: ServerState) -> dict[str, Tensor]:
-    named: dict[str, Tensor | None] = {
-        "weights": state.weights,
-        "replica.weights": state.replica.weights if state.replica else None,
-        "replica.momentum": state.replica.momentum if state.replica else None,
-        "outer.momentum": state.outer_momentum,
-        "last.norms": state.last_norms,
-        "shares": state.shares,
-    }
-    named |= {f"{FRAME}{version}": torch.from_numpy(frame) for version, frame in state.frames.items()}
-    for site, statistics in state.statistics.items():
-        named[STATISTICS + site] = _as_tensor(statistics.to_bytes())
-    for site, sums in state.embedding_sums.items():
-        named[EMBEDDING_SUMS + site] = _as_tensor(sums.to_bytes())
-    # Clones: safetensors refuses two names for one memory, and in round 1 ŵ is w.
-    return {name: value.detach().cpu().clone() for name, value in named.items() if value is not None}
+def _without_tensors(state: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]) -> State:
+    """Return ``state`` with names in place of its tensors, which are put into ``tensors``."""
+    rest: State = {}
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            rest[key] = {TENSOR: name}
+        else:
+            rest[key] = _without_tensors(value, f"{name}/", tensors) if isinstance(value, Mapping) else value
+    return rest
 
 
-def _as_tensor(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+def _with_tensors(rest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:
+    state: State = {}
+    for key, value in rest.items():
+        if not isinstance(value, Mapping):
+            state[key] = value
+        elif set(value) == {TENSOR} and isinstance(value[TENSOR], str):
+            state[key] = tensors[value[TENSOR]]
+        else:
+            state[key] = _with_tensors(value, tensors)
+    return state
 
 
-def _as_sums(tensor: Tensor) -> SigregStatistics:
-    return SigregStatistics.from_bytes(tensor.numpy().tobytes(), (len(tensor) - 8) // (8 * KNOTS))
-
-
-def _state(manifest: Manifest, tensors: dict[str, Any]) -> ServerState:
-    replica = None
-    if "replica.weights" in tensors:
-        replica = Replica(manifest.version, tensors["replica.weights"], tensors["replica.momentum"])
-    return ServerState(
-        run_id=manifest.run_id,
-        weights=tensors["weights"],
-        round=manifest.round,
-        replica=replica,
-        moved=manifest.moved,
-        outer_momentum=tensors.get("outer.momentum"),
-        last_norms=tensors.get("last.norms"),
-        shares=tensors.get("shares"),
-        held={site: Held(**held) for site, held in manifest.held.items()},
-        norms=manifest.norms,
-        frames={int(n.removeprefix(FRAME)): t.numpy() for n, t in tensors.items() if n.startswith(FRAME)},
-        aggregated=manifest.aggregated,
-        statistics={
-            name.removeprefix(STATISTICS): SensorStatistics.from_bytes(tensor.numpy().tobytes())
-            for name, tensor in tensors.items()
-            if name.startswith(STATISTICS)
-        },
-        embedding_sums={
-            name.removeprefix(EMBEDDING_SUMS): _as_sums(tensor)
-            for name, tensor in tensors.items()
-            if name.startswith(EMBEDDING_SUMS)
-        },
-    )
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -1,11 +1,17 @@
-"""Server-to-clients guidance, as the server steers it: how far clients look (DESIGN, section 4)."""
+"""Server-to-clients guidance, as the server steers it: how far clients look (docs/method.md,
+section 4)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedsense_core.config import Config
+from fedsense_core.state import State
+from fedsense_core.tensors import TensorTable
 
 
 def ramp(config: Config, server_round: int) -> float:
@@ -34,3 +40,28 @@ def radii(config: Config, server_round: int, last_norms: Tensor | None, tensors:
     if last_norms is None:
         return torch.zeros(tensors)
     return (guidance.radius * ramp(config, server_round) * last_norms).float()
+
+
+class Radius:
+    """ρ_l over a run; follows the last aggregated update."""
+
+    def __init__(self, config: Config, table: TensorTable) -> None:
+        self.config, self.table = config, table
+        self.last_norms: Tensor | None = None
+        """‖Δ̄_l‖ of the last aggregated round, float64 (L,)."""
+
+    def radii(self, server_round: int) -> Tensor:
+        """Return ρ_l of a round as float32 (L,)."""
+        return radii(self.config, server_round, self.last_norms, len(self.table))
+
+    def observe(self, mean_update: Tensor) -> None:
+        """Measure Δ̄ (N,) of an aggregated round."""
+        self.last_norms = self.table.norms(mean_update)
+
+    def state_dict(self) -> State:
+        """Return ‖Δ̄_l‖."""
+        return {} if self.last_norms is None else {"last_norms": self.last_norms}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with ‖Δ̄_l‖."""
+        self.last_norms = state.get("last_norms")

@@ -1,4 +1,4 @@
-"""One run from configuration to report: begin or continue, train, export."""
+"""One run from configuration to encoder: begin or continue, train, export."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ from flwr.serverapp import Grid
 
 from fedsense_core.atomic_io import only_one
 from fedsense_core.config import FREE_KEYS, Config
-from fedsense_core.data import Band, Batch, Chips, LabelledSet, load_labelled, load_site, shipped_card
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.labelled import LabelledSet, load_labelled
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.opening import load_site, open_site
+from fedsense_core.data.sites.locations import labelled_folder, public_file
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.run_folder.paths import labelled_folder, open_site, public_file, run_folder
-from fedsense_core.ssl import build_recipe
-from fedsense_core.tensors import TensorTable
-from fedsense_core.tools.reporting.report import write_report
-from fedsense_core.tools.reporting.run_pictures import draw
-from server_app.admission import Admission
-from server_app.callbacks import Recorder
-from server_app.checkpoints import Checkpoints, ServerState
+from fedsense_core.run_folder.paths import run_folder
+from fedsense_core.ssl.recipe import build_recipe
+from fedsense_core.state import State
+from server_app.callbacks.callback import RunCallback
+from server_app.callbacks.checkpoint import Checkpoint
+from server_app.callbacks.export import Export
+from server_app.callbacks.last_models import LastModels
+from server_app.callbacks.probes import Probes
+from server_app.callbacks.record import Record
+from server_app.callbacks.resources import Resources
+from server_app.checkpoints import Checkpoints
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
 from server_app.strategy import FedSense
@@ -64,36 +72,36 @@ def _run(config: Config, grid: Grid) -> Path:
     device = chosen_device()
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
-    model = build_model(config)
-    table = TensorTable.of(model, config.model.local_parameters)
-    state = state or ServerState(run_id=secrets.randbits(62), weights=table.read(model).float())
-    printer = RoundPrinter(config.run.rounds, run.read_metrics())
-    recorder = Recorder(
+    strategy = FedSense(
         config,
-        run,
-        checkpoints,
-        material.labelled,
-        printer.show,
-        _exported_bands(config, material.public),
-        SensorStatistics.of(material.public, [load_site(public_file(config))]),
-        device,
+        build_model(config),
+        run_id=state["run_id"] if state else secrets.randbits(62),
+        spool=run.path / "spool",
+        distiller=_distiller(config, material.public, device),
+        callbacks=_callbacks(config, run, checkpoints, material, device),
     )
-    strategy = _strategy(config, model, state, run, material.public, recorder, device)
-    if not run.read_metrics():
-        recorder.before_first_round(strategy)
-        checkpoints.save(state)
+    if state:
+        strategy.load_state_dict(state)
     strategy.start(grid)
-    recorder.export(strategy)
-    run.finish({"rounds": state.round, "aggregated": state.aggregated})
-    if config.run.report:
-        log(INFO, "writing the report")
-        strategy.model.to(device).eval()
-        write_report(run, draw(config, run, strategy.model, material.public))
     log(INFO, "run folder: %s", run.path)
     return run.path
 
 
-def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
+def _callbacks(
+    config: Config, run: RunFolder, checkpoints: Checkpoints, material: Material, device: torch.device
+) -> list[RunCallback]:
+    """Return what happens after each round, in this order: what measures, what writes down, what
+    saves."""
+    printer = RoundPrinter(config.run.rounds, run.read_metrics())
+    probes = Probes(config.run, config.data.view_size, material.labelled, device)
+    statistics = SensorStatistics.of(material.public, [load_site(public_file(config))])
+    found: list[RunCallback] = [probes, Resources(), Record(run, probes, printer.show)]
+    if config.run.keep_models:
+        found.append(LastModels(run))
+    return [*found, Checkpoint(checkpoints), Export(run, _exported_bands(config, material.public), statistics)]
+
+
+def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
     """Start a run folder, or continue the unfinished run that is in it."""
     path = run_folder(config)
     checkpoints = Checkpoints(path / "checkpoints", config.digest, config.run.keep_checkpoints)
@@ -102,13 +110,13 @@ def _begin(config: Config) -> tuple[RunFolder, ServerState | None, Checkpoints]:
         return RunFolder.create(path, settings), None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
     state = checkpoints.newest()
-    if state is not None and not state.aggregated:
+    if state is not None and not state["aggregated"]:
         state = None  # nothing has been learned yet: every round is still to do
     if state is None:
         log(WARNING, "%s has no aggregated round yet: starting at round 1", path)
     else:
-        log(INFO, "continuing %s after round %d", path, state.round)
-    run.truncate_after(state.round if state else -1)
+        log(INFO, "continuing %s after round %d", path, state["round"])
+    run.truncate_after(state["round"] if state else -1)
     return run, state, checkpoints
 
 
@@ -118,18 +126,8 @@ def _exported_bands(config: Config, public: Sequence[Chips]) -> tuple[Band, ...]
     return tuple(shipped_card("rgb", "export").bands) if config.data.bands == "all" else public[0].spectrum
 
 
-def _strategy(
-    config: Config,
-    model: PretrainingModel,
-    state: ServerState,
-    run: RunFolder,
-    public: Sequence[Chips],
-    recorder: Recorder,
-    device: torch.device,
-) -> FedSense:
-    distiller = None
-    if config.distillation.kind != "none":
-        everything = [Batch(chips.batch(torch.arange(len(chips))), chips.spectrum) for chips in public]
-        distiller = Distiller(config, everything, build_recipe(config), device)
-    admission = Admission(config, run.path / "spool", list(state.norms))
-    return FedSense(config, model, state, admission, distiller=distiller, after_round=recorder)
+def _distiller(config: Config, public: Sequence[Chips], device: torch.device) -> Distiller | None:
+    if config.distillation.kind == "none":
+        return None
+    everything = [Batch(chips.batch(torch.arange(len(chips))), chips.spectrum) for chips in public]
+    return Distiller(config, everything, build_recipe(config), device)

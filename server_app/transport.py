@@ -30,7 +30,7 @@ class Answer:
     problem: str = ""
 
 
-class Exchange:
+class Transport:
     """Messages under way; ``collect`` may be called again later for those still open."""
 
     def __init__(self, grid: Grid) -> None:
@@ -64,6 +64,11 @@ class Exchange:
                 return
             pause = POLL_S if came else min(POLL_MAX_S, pause * 1.5)
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+
+    def exchange(self, messages: Sequence[Message], patience_s: float) -> Iterator[Answer]:
+        """Push messages and yield an answer for each that was not taken, or that came in time."""
+        yield from self.send(messages)
+        yield from self.collect(patience_s)
 
     def drop(self, nodes: Sequence[int]) -> None:
         """Stop waiting for some nodes."""

@@ -13,6 +13,8 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 import pytest
 from federation import Federation
 
+pytest_plugins = ["made_up_run"]
+
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Callable[..., Federation]:

@@ -14,12 +14,18 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from local_grid import Fault, LocalGrid
+from faulty_grid import Fault, FaultyGrid
+from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from fedsense_core.config import Config, resolve
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.protocol.replica import Replica
 from fedsense_core.run_folder import RunFolder
-from server_app.checkpoints import Checkpoints, ServerState
+from fedsense_core.state import as_bytes
+from fedsense_core.tools.reporting.run_report import report_at_the_end
+from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE
+from server_app.checkpoints import Checkpoints
 from server_app.session import run_session
 
 SITES = ("alpha", "beta", "gamma")
@@ -74,6 +80,45 @@ def write_site(folder: Path, name: str, seed: int) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Checkpointed:
+    """What a checkpoint holds, by the names that tests use."""
+
+    state: dict[str, Any]
+
+    @property
+    def weights(self) -> torch.Tensor:
+        weights: torch.Tensor = self.state["weights"]
+        return weights
+
+    @property
+    def round(self) -> int:
+        return int(self.state["round"])
+
+    @property
+    def run_id(self) -> int:
+        return int(self.state["run_id"])
+
+    @property
+    def replica(self) -> Replica:
+        return Replica(**self.state["broadcaster"]["replica"])
+
+    @property
+    def statistics(self) -> dict[str, SensorStatistics]:
+        shared = self.state["sensor-statistics"]
+        return {site: SensorStatistics.from_bytes(as_bytes(tensor)) for site, tensor in shared.items()}
+
+    @property
+    def outer_momentum(self) -> torch.Tensor:
+        momentum: torch.Tensor = self.state["outer"]["momentum"]
+        return momentum
+
+    @property
+    def last_norms(self) -> torch.Tensor:
+        norms: torch.Tensor = self.state["radius"]["last_norms"]
+        return norms
+
+
 @dataclass
 class Federation:
     """One run of the tiny federation; make another with the same folder to continue it."""
@@ -96,26 +141,29 @@ class Federation:
             **self.changes,
         }
         nodes = [{"partition-id": i, "num-partitions": len(SITES)} for i in range(len(SITES))]
-        self.grid = LocalGrid(app, self.run_config, nodes, dict(self.faults), first_node=self.first_node)
+        self.grid = FaultyGrid(app, self.run_config, nodes, first_node=self.first_node, faults=dict(self.faults))
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
 
     @property
     def config(self) -> Config:
         return resolve(self.run_config, {})
 
     def run(self) -> RunFolder:
-        """Train to the end and return what is left."""
-        return RunFolder(run_session(resolve(self.run_config), self.grid))
+        """Train to the end, as every command that starts a run does, and return what is left."""
+        run = RunFolder(run_session(resolve(self.run_config), self.grid))
+        report_at_the_end(run, print)
+        return run
 
     @property
     def folder(self) -> RunFolder:
         return RunFolder(self.root / "run")
 
-    def state(self) -> ServerState:
-        """Return the newest checkpoint."""
-        path = self.folder.checkpoints
-        found = Checkpoints(path, resolve(self.run_config).digest).newest()
+    def state(self, server_round: int | None = None) -> Checkpointed:
+        """Return the newest checkpoint, or that of a round."""
+        checkpoints = Checkpoints(self.folder.checkpoints, resolve(self.run_config).digest)
+        found = checkpoints.newest() if server_round is None else checkpoints.of_round(server_round)
         assert found is not None
-        return found
+        return Checkpointed(found)
 
     def node(self, site: str) -> int:
         """Return the node id of a site."""

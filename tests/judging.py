@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 from mutations import PLAIN, Mutated, Original, mutate, mutations_of
 
-from fedsense_core.codecs import CODECS, Codec, get_codec
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.config import resolve
 from fedsense_core.errors import Rejected
 from fedsense_core.protocol.broadcast import Stream
@@ -27,7 +27,9 @@ from fedsense_core.protocol.frame import FIELDS, HEADER_BYTES, FrameHeader, Fram
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Accepted, Admission, Expected
+from server_app.admission import Admission
+from server_app.round import Accepted, Expected, Round
+from server_app.transport import Answer
 
 SITE = "alpha"
 RUN, ROUND, VERSION = 0xFED5E15E, 5, 4
@@ -71,12 +73,17 @@ class Court:
         predicted: torch.Tensor | None = None,
     ) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
-        config = resolve({"admission.first_round_max_norm": MOST_NORM}, {})
+        whole = kind == FrameKind.MODEL
+        links = {"uplink.codec": codec.name, "uplink.bits": codec.bits if 1 <= codec.bits <= 8 else 8}
+        links |= {"uplink.state_bits": getattr(codec, "state_bits", 8)}
+        # Whole models travel where both ways are uncoded and no round starts at a shift.
+        links |= {"downlink.codec": "none", "guidance.kind": "none"} if whole else {}
+        config = resolve({"admission.first_round_max_norm": MOST_NORM, **links}, {})
         self.admission = Admission(config, spool)
         weights = numbers(table, BASE_NORM)
         replica = Replica(VERSION, weights, torch.zeros_like(weights))
-        stream = Stream(RUN, 0, table, 0.9)
-        self.expected = Expected(stream, ROUND, replica, replica.digest(), kind, codec, predicted)
+        self.expected = Expected(config, Stream(RUN, 0, table, 0.9), ROUND, replica, replica.digest(), predicted)
+        assert (self.expected.codec, self.expected.kind) == (codec, kind)
         frame = self.frame(self.header())
         self.original = Original(frame, table, codec, self._others() if table is TABLE else (frame[:-8],))
         self.mutations = list(mutations_of(self.original))
@@ -133,7 +140,9 @@ class Court:
         """Return what the admission makes of a reply, and the seconds of computing that it took."""
         start = time.process_time()
         try:
-            verdict: Verdict = self.admission.admit(message, SITE, self.expected, set())
+            tensors = torch.zeros(len(self.expected.stream.table))
+            round = Round(ROUND, self.expected, tensors, tensors)
+            verdict: Verdict = self.admission.admit(Answer(5, message), SITE, round)
         except Exception as error:
             verdict = error
         return verdict, time.process_time() - start
@@ -215,7 +224,7 @@ def courts(spool: Path, every_codec: bool = False) -> list[Court]:
     ]
     chosen = [get_codec(*one) for one in [*few, ("none", 32), ("topk", 1), ("ternary", 2), ("float8", 8)]]
     if every_codec:
-        chosen = [codec for variants in CODECS.values() for codec in variants]
+        chosen = [codec for codec in every_codec() if not codec.waterfill]
     found = [Court(codec, spool / str(i)) for i, codec in enumerate(chosen)]
     found.append(Court(get_codec("none", 32), spool / "model", kind=FrameKind.MODEL))
     found.append(Court(get_codec("eden", 1), spool / "predicted", predicted=numbers(TABLE, 0.5)))

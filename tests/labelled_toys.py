@@ -12,7 +12,8 @@ import timm
 import torch
 from torch import nn
 
-from fedsense_core.data import sample_folder, shipped_card
+from fedsense_core.data.sites.locations import sample_folder
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.encoder import export_encoder
 from fedsense_core.tools.downstream.samples import Sample, TaskData, constant, measured
 

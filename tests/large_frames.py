@@ -15,10 +15,10 @@ import numpy as np
 from judging import SLOWEST, Court, usual_seconds
 from mutations import Mutated, mutate
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Accepted
+from server_app.round import Accepted
 
 MOST_FRAMES = 2.0
 """Times its own size by which judging a frame may raise resident memory."""

@@ -14,9 +14,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from fedsense_core.codecs import Codec
-from fedsense_core.codecs.layout import BlockLayout
-from fedsense_core.codecs.scales import HALF_TOP, LARGEST_TENSOR_SCALE, SMALLEST_TOP
+from fedsense_core.codecs.block_format import HALF_TOP, LARGEST_TENSOR_SCALE, SMALLEST_TOP, BlockLayout
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.protocol.frame import FIELDS, HEADER_BYTES, checksum
 from fedsense_core.tensors import TensorTable
 

@@ -108,7 +108,7 @@ class Reader:
 
     def __init__(self, folder: Path, log: Path) -> None:
         # Here, not above: the parent, a test, needs none of it.
-        from fedsense_core.data import load_site, open_chips
+        from fedsense_core.data.opening import load_site, open_chips
         from fedsense_core.errors import SiteError
 
         self._load, self._open, self._refused = load_site, open_chips, SiteError
@@ -168,7 +168,7 @@ class Reader:
 
     def _digests(self, chips: Any) -> dict[str, str]:
         # float32 holds every type of imagery: the type of all chips depends on the other files.
-        values = chips.values.astype("float32")
+        values = chips.read(range(len(chips))).numpy().astype("float32")
         digests = [hashlib.sha256(values[chips.scene == i]).hexdigest() for i in range(len(chips.scene_paths))]
         return dict(zip(chips.scene_paths, digests, strict=True))
 
@@ -186,12 +186,13 @@ class Reader:
         return found
 
     def _faults(self, site: Any, chips: Any, digests: dict[str, str], reasons: dict[str, str]) -> list[str]:
+        stored = chips.read(range(len(chips)))
         checks = {
             "the good file's chips changed": self._good.items() <= digests.items(),
             "files that are neither read nor named": {*digests, *reasons} == set(map(str, site.sources[0].files)),
             "a file that is read and yields nothing": set(chips.scene.tolist()) == set(range(len(digests))),
-            "chips of a wrong shape": chips.values.shape == (len(chips), len(BANDS), CHIP_SIZE, CHIP_SIZE),
-            "chips that are not finite": bool(chips.read(range(len(chips))).isfinite().all()),
+            "chips of a wrong shape": stored.shape == (len(chips), len(BANDS), CHIP_SIZE, CHIP_SIZE),
+            "chips that are not finite": bool(stored.isfinite().all()),
             "batches that are not finite": bool(chips.batch(range(len(chips))).isfinite().all()),
         }
         return [fault for fault, right in checks.items() if not right]

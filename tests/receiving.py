@@ -27,7 +27,7 @@ from mutations import (
     zeroed_slice,
 )
 
-from fedsense_core.codecs import codec_by_id, get_codec
+from fedsense_core.codecs.codec import codec_by_id, get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.broadcast import Broadcaster, NeedsSnapshot, Stream, bundle, receive, unbundle
 from fedsense_core.protocol.frame import unpack

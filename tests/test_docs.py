@@ -24,12 +24,13 @@ from packaging.version import Version
 
 from fedsense_core.config import resolve
 from fedsense_core.config.presets import PRESETS
-from fedsense_core.data import ReadLimits, load_site, open_chips
 from fedsense_core.data.chips.labelled import LabelledFile
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.sites.cards import CARDS
+from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.site_file import read_strict_toml
 from fedsense_core.encoder import export_encoder
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.tools.cli import app
 from fedsense_core.tools.runner.planning import parse_settings
 
@@ -198,9 +199,11 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_page_of_settings_is_that_of_the_code() -> None:
+def test_the_page_of_settings_and_the_keys_for_flower_are_those_of_the_code() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "write_configuration.py"))
     assert TEXT["docs/configuration.md"] == script["page"](), "run: python docs/write_configuration.py"
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert project == script["project"](project), "run: python docs/write_configuration.py"
 
 
 def test_every_card_and_every_limit_is_described() -> None:
@@ -221,7 +224,8 @@ def test_every_preset_and_every_dependency_has_its_line() -> None:
 def test_locked_versions_are_allowed_and_complete() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    for needed in map(Requirement, PROJECT["dependencies"]):
+    extras = [one for name in ("evaluate", "report", "fast") for one in PROJECT["optional-dependencies"][name]]
+    for needed in map(Requirement, PROJECT["dependencies"] + extras):
         assert Version(locked[needed.name]) in needed.specifier
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import client_sizes
+from fedsense_core.data.sites.locations import sample_sites
 from fedsense_core.tools.benchmark.trials import Trial, trials_of
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def test_the_smallest_share_of_every_study_fills_a_batch(studies: ModuleType) ->
 
 def test_the_bits_are_those_that_the_axis_says(studies: ModuleType) -> None:
     found = {
-        column: (c.uplink.codec, c.uplink.bits, c.predictor_in_use, c.downlink.codec, c.downlink.bits)
+        column: (c.uplink.codec, c.uplink.bits, c.prediction_in_use, c.downlink.codec, c.downlink.bits)
         for column, c in runs(studies, "bits").items()
     }
     expected: dict[str, Any] = {

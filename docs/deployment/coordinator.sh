@@ -6,7 +6,7 @@
 #   superexec               run the ServerApp of each run (keep it running, beside superlink)
 #   admit NAME KEY.pub      let the institution with this public key take part
 #   members                 list the institutions that were admitted and whether they are connected
-#   run [KEY=VALUE ...]     start a training run, follow it, and end with a non-zero status if it failed
+#   run [KEY=VALUE ...]     start a training run, follow it, report it, and end with a non-zero status if it failed
 set -euo pipefail
 
 # What to change: set these in the environment, or here.
@@ -93,6 +93,8 @@ run() {
         return 1
     fi
     echo "the run is complete: $RUN_FOLDER"
+    # From the run's folder: what Flower sends to the nodes has no report pages in it.
+    [[ " $* " == *" run.report=false "* ]] || fedsense report "$RUN_FOLDER" || echo "the run has no report" >&2
 }
 
 case ${1:-} in

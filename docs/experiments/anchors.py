@@ -29,11 +29,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from fedsense_core.codecs import Codec
+from fedsense_core.codecs.codec import Codec
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.errors import ConfigError
-from fedsense_core.evaluation import knn_scores, linear_scores
+from fedsense_core.evaluation.probes import knn_scores, linear_scores
 from fedsense_core.tensors import TensorTable
 
 MAX_1960 = {1: 1 - 2 / np.pi, 2: 0.1175, 3: 0.03454, 4: 0.009497, 5: 0.002499}

@@ -3,9 +3,9 @@ and mean.
 
 What the anchors of ``anchors.py`` share. A client's data are rows: features, and the target in the
 last column. Each round every chosen client runs `client_app.training.train_locally`, what it made
-travels as a frame through a file, and `server_app.aggregation.mean.weighted_mean` and
-`server_app.outer_optimiser.OuterOptimiser` make the next model of it. Only the loss and the network
-are not the project's.
+travels as a frame through a file, and `server_app.aggregation.rule.weighted_mean` and
+`server_app.outer_optimiser.optimiser.OuterOptimiser` make the next model of it. Only the loss and
+the network are not the project's.
 
 Shapes: n rows of one client, F features.
 """
@@ -23,19 +23,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client_app.training import Start, train_locally
-from fedsense_core.codecs import codec_of
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config, resolve
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Stream
-from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
+from fedsense_core.protocol.frame import FrameHeader, pack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe, StepLoss
+from fedsense_core.ssl.recipe import Recipe
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Accepted, Expected
-from server_app.aggregation.mean import weighted_mean
-from server_app.outer_optimiser import OuterOptimiser
+from server_app.aggregation.rule import weighted_mean
+from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.round import Accepted, Expected
 
 ENDLESS = 10**9
 """Rounds of the schedule: its cosine stays at 1, since the published settings keep their learning
@@ -81,6 +81,20 @@ class Setting:
         )
 
 
+class RowLoss(Recipe):
+    """The loss of rows of numbers, without views."""
+
+    name = "rows"
+
+    def __init__(self, config: Config, compute: Loss) -> None:
+        super().__init__(config)
+        self.compute = compute
+
+    def loss(self, model: nn.Module, anchor: object, rows: Tensor, *_: object) -> StepLoss:
+        """Return the loss, and no alignment."""
+        return StepLoss(self.compute(model, rows), torch.zeros(()))
+
+
 class Federation:
     """Clients and a server on one machine; ``weights`` (N,) is the global model."""
 
@@ -88,12 +102,12 @@ class Federation:
         self, model: nn.Module, loss: Loss, clients: Sequence[Tensor], setting: Setting, seed: int, folder: Path
     ) -> None:
         self.model, self.clients, self.seed, self.folder = model, clients, seed, folder
-        self.recipe = Recipe(Augmentation(1), lambda net, anchor, rows, *_: StepLoss(loss(net, rows), torch.zeros(())))
         configs = {rows: setting.config(rows, seed) for rows in {len(client) for client in clients}}
         self.configs = [configs[len(client)] for client in clients]
         self.config = self.configs[0]
+        self.recipe = RowLoss(self.config, loss)
         self.codec = codec_of(self.config.uplink)
-        self.outer = OuterOptimiser(self.config.outer)
+        self.outer = OuterOptimiser.of(self.config.outer)
         self.stream = Stream(0, seed, TensorTable.of(model), None)
         self.weights = self.stream.table.read(model)
         self.round = 0
@@ -103,8 +117,7 @@ class Federation:
         it."""
         self.round += 1
         replica = Replica(self.round, self.weights, torch.zeros_like(self.weights))
-        kind = FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE
-        expected = Expected(self.stream, self.round, replica, replica.digest(), kind, self.codec)
+        expected = Expected(self.config, self.stream, self.round, replica, replica.digest())
         accepted = [self._train(client, expected) for client in sorted(chosen)]
         mean = weighted_mean(accepted)
         self.weights = mean if self.config.sends_models else self.outer.step(self.weights, mean)

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsense_core.data import Augmentation, load_site, open_chips, sample_folder
-from fedsense_core.data.batches.augment import augment
+from fedsense_core.data.batches.augment import Augmentation, augment
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_folder
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -27,9 +27,10 @@ from scipy import stats
 
 from fedsense_core import load_encoder
 from fedsense_core.config import Config
-from fedsense_core.data import Band, shipped_card
-from fedsense_core.evaluation import embed, linear_scores
-from fedsense_core.models import build_model
+from fedsense_core.data.sites.sensors import Band, shipped_card
+from fedsense_core.evaluation.embedding import embed
+from fedsense_core.evaluation.probes import linear_scores
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 
 CHIP = 64
@@ -220,10 +221,10 @@ def _covers(arrays: dict[str, Array], bands: tuple[Band, ...], side: int = 12) -
 
 
 def probe_run(run: RunFolder, tasks: list[Task]) -> dict[str, float]:
-    """Return macro F1 of linear probes by (trained, task, visible only), kept in the run folder."""
-    kept = run.path / "bands.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
+    """Return macro F1 of linear probes by (trained, task, visible only); stored with the run."""
+    stored = run.path / "bands.json"
+    if stored.exists():
+        return dict(json.loads(stored.read_text()))
     untrained = build_model(Config(**run.read_config()))
     scores = {}
     for task in tasks:
@@ -232,7 +233,7 @@ def probe_run(run: RunFolder, tasks: list[Task]) -> dict[str, float]:
             for trained in (True, False):
                 encoder = load_encoder(run.encoder, bands=bands) if trained else untrained.encoder_for(bands).eval()
                 scores[json.dumps([trained, task.name, visible])] = _score(encoder, task, x)
-    kept.write_text(json.dumps(scores))
+    stored.write_text(json.dumps(scores))
     return scores
 
 

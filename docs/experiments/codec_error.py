@@ -27,14 +27,16 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from client_app.training import Start, train_locally
-from fedsense_core.codecs import CODECS, Codec
+from fedsense_core.codecs.codec import Codec, every_codec
 from fedsense_core.codecs.eden import Eden
 from fedsense_core.codecs.trellis import Trellis
 from fedsense_core.config import resolve
-from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.feeding import batches_of
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 TABLE = TensorTable.from_shapes({f"layer{i}.weight": (128, 256) for i in range(8)})
@@ -92,7 +94,7 @@ def subject_of(codec: Codec, *, unbiased: bool = False) -> Subject:
     family = codec.name
     if isinstance(codec, Trellis):
         family = f"trellis, L = {codec.state_bits}"
-    if getattr(codec, "waterfill", False):
+    if codec.waterfill:
         family += ", water-filling"
     if unbiased:
         family += ", unbiased"
@@ -101,10 +103,9 @@ def subject_of(codec: Codec, *, unbiased: bool = False) -> Subject:
 
 def subjects() -> Iterator[Subject]:
     """Yield every codec, the variants of our own, and what other packages offer."""
-    for variants in CODECS.values():
-        for codec in variants:
-            if codec.bits < 32:
-                yield subject_of(codec)
+    for codec in every_codec():
+        if codec.bits < 32 and not codec.waterfill:
+            yield subject_of(codec)
     for bits in (1, 2, 4):
         yield subject_of(Eden(bits), unbiased=True)
         yield subject_of(Trellis(bits), unbiased=True)

@@ -32,12 +32,15 @@ import torch
 from torch import Tensor
 
 from client_app.training import Start, train_locally
-from fedsense_core.codecs import Codec, compiled, get_codec
+from fedsense_core.codecs.codec import Codec, get_codec
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.config import resolve
-from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.feeding import batches_of
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 Result = TypeVar("Result")
@@ -65,13 +68,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["vit_small_patch16_224", "vit_base_patch16_224"])
     parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="NAME[:BITS[:STATE_BITS]]")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--plain", action="store_true", help="plain torch instead of compiled loops")
+    parser.add_argument("--plain", action="store_true", help="plain torch instead of numba kernels")
     parser.add_argument("--share", action="store_true", help="time a real local round too")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     if options.plain:
-        os.environ[compiled.SWITCH] = "0"
+        os.environ[launch.SWITCH] = "0"
     for name in options.models:
         table = TensorTable.of(timm.create_model(name, num_classes=0))
         print_table(name, table, options.codecs, options.turns, torch.device(options.device))
@@ -99,7 +102,7 @@ def print_table(name: str, table: TensorTable, names: list[str], turns: int, dev
             times[label].encode.append(encode_s / clones[-1])
             times[label].decode.append(decode_s / clones[-1])
     clone, copy = statistics.median(clones), statistics.median(copies)
-    way = "compiled loops" if compiled.is_available() and device.type == "cpu" else "plain torch"
+    way = "numba kernels" if launch.is_available() and device.type == "cpu" else "plain torch"
     print(f"\n{name}: {table.numel / 1e6:.1f} M parameters, {way}, {torch.get_num_threads()} threads, {turns} turns.")
     print(f"Reference: clone {clone * 1e3:.0f} ms ({4e-9 * table.numel / clone:.1f} GB/s); copy into existing memory")
     print(f"{copy * 1e3:.0f} ms ({4e-9 * table.numel / copy:.1f} GB/s).\n")
@@ -113,7 +116,7 @@ def row(label: str, found: Times, copy_s: float) -> str:
     """Return one line of the table."""
     encode_s, decode_s = statistics.median(found.encode_s), statistics.median(found.decode_s)
     limits = LIMITS.get(label, (None, None))
-    if not compiled.is_available() and label.startswith("eden"):
+    if not launch.is_available() and label.startswith("eden"):
         limits = (PLAIN_LIMIT, PLAIN_LIMIT)
     cells = [
         label,

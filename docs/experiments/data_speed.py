@@ -31,10 +31,12 @@ from rasterio.windows import Window
 
 from client_app.training import Start, train_locally
 from fedsense_core.config import resolve
-from fedsense_core.data import Feed, draws, load_site, open_chips, sample_folder, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.feeding import Feed, draws
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_folder, sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 CHIP = 64
@@ -202,7 +204,7 @@ def read_sparse(site_file: Path) -> None:
     before, began = highest_kib(), time.perf_counter()
     chips = open_chips(load_site(site_file), ("grey",), CHIP, None)
     took, grown = time.perf_counter() - began, highest_kib() - before
-    text = f"| MiB that memory grew over a raster of {SPARSE_SIDE:,} x {SPARSE_SIDE:,}, {len(chips)} chips kept"
+    text = f"| MiB that memory grew over a raster of {SPARSE_SIDE:,} x {SPARSE_SIDE:,}, {len(chips)} chips"
     print(f"{text} | {grown / 1024:.0f} | in {took:.1f} s |")
 
 

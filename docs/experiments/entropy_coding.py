@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from fedsense_core.codecs import Codec, get_codec
-from fedsense_core.codecs.layout import BlockLayout
+from fedsense_core.codecs.block_format import BlockLayout
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.codecs.packing import unpack_codes
 from fedsense_core.tensors import TensorTable
 

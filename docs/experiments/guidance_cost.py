@@ -16,10 +16,12 @@ import torch
 
 from client_app.training import Start, train_locally
 from fedsense_core.config import resolve
-from fedsense_core.data import batches_of, load_site, open_chips, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.feeding import batches_of
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 KINDS = ("none", "shift", "mixed", "sam", "sam-every-k")

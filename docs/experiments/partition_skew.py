@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fedsense_core.config import PartitionSection, resolve
-from fedsense_core.data import load_site, open_chips, sample_sites
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.partition.partition import partition, skew
-from fedsense_core.data.partition.pooled import appearance, clusters, survey
+from fedsense_core.data.partition.pooled import appearance, clusters, pool
+from fedsense_core.data.sites.locations import sample_sites
 
 SPLITS: dict[str, dict[str, Any]] = {
     "`iid`": {"kind": "iid"},
@@ -32,9 +33,7 @@ def main() -> None:
     """Split the sample for each seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--alphas", type=float, nargs="+", help="Dirichlet splits to measure in place of the usual ones"
-    )
+    parser.add_argument("--alphas", type=float, nargs="+", help="Dirichlet splits to measure instead of the usual ones")
     args = parser.parse_args()
     data = resolve({}).data
     sets = [open_chips(load_site(path), data.bands, data.chip_size, None) for path in sample_sites()]
@@ -47,7 +46,7 @@ def main() -> None:
         for seed in range(args.seeds):
             # Clusters for every kind: they are the ruler here, whatever the split goes by.
             labels = clusters(features, settings.clusters, seed)
-            archive = replace(survey(sets, PartitionSection(), seed), label=labels)
+            archive = replace(pool(sets, PartitionSection(), seed), label=labels)
             distances.append(skew(partition(archive, settings, seed), labels))
         print(f"| {name} | {np.mean(distances):.2f} ± {np.std(distances, ddof=1):.2f} |")
 

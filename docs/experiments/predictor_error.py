@@ -29,19 +29,26 @@ import torch
 from torch import Tensor
 
 from client_app.training import Outcome, Start, train_locally
-from client_app.uplink.feedback import Uplink
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config, resolve
-from fedsense_core.data import Batch, Chips, batches_of, load_site, open_chips, sample_public, sample_sites
-from fedsense_core.models import build_model
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.batches.feeding import batches_of
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.sites.locations import sample_public, sample_sites
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
-from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction, restore
+from fedsense_core.protocol.prediction import coefficients, momentum_weight, prediction
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.uplink.encode import Encode
+from fedsense_core.protocol.uplink.feedback import Feedback
+from fedsense_core.protocol.uplink.pipeline import Uplink
+from fedsense_core.protocol.uplink.predict import Predict
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import Distiller
-from server_app.outer_optimiser import OuterOptimiser
+from server_app.outer_optimiser.optimiser import OuterOptimiser
 from server_app.radius import radii
 
 mpl.use("Agg")
@@ -65,15 +72,16 @@ class Arm:
     gammas: Tensor
     residuals: dict[str, Tensor] = field(default_factory=dict)
 
-    def send(self, deltas: Mapping[str, Tensor], replica: Replica, stream: Stream, up: Mapping[str, Uplink]) -> Updates:
+    def send(self, deltas: Mapping[str, Tensor], replica: Replica, stream: Stream, up: Mapping[str, Encode]) -> Updates:
         """Code every update (N,) and return what the server decodes, by site."""
         predicted = prediction(self.gammas, replica.momentum, stream.table)
         decoded: Updates = {}
         for site, delta in deltas.items():
-            payload, residual = up[site].send(delta, self.residuals.get(site), predicted)
-            assert residual is not None
-            self.residuals[site] = residual
-            decoded[site] = restore(up[site].codec.decode(payload, stream.table, up[site].seed), predicted)
+            feedback = Feedback(self.residuals.get(site))
+            uplink = Uplink([feedback] if predicted is None else [feedback, Predict(predicted)], up[site])
+            decoded[site] = uplink.receive(uplink.send(delta))
+            assert feedback.residual is not None
+            self.residuals[site] = feedback.residual
         return decoded
 
     def learn(self, mean_update: Tensor, replica: Replica, table: TensorTable) -> None:
@@ -128,7 +136,7 @@ def federation(config: Config, driver: str) -> Iterator[dict[str, Any]]:
     stream = Stream(1, config.run.seed, table, config.guidance.momentum)
     down = config.downlink
     server = Broadcaster(stream, get_codec(down.codec, down.bits, down.state_bits))
-    outer, data = OuterOptimiser(config.outer), config.data
+    outer, data = OuterOptimiser.of(config.outer), config.data
     sites = {site.name: site for site in map(load_site, sample_sites())}
     chips = {name: open_chips(site, data.bands, data.chip_size, None) for name, site in sorted(sites.items())}
     public = open_chips(load_site(sample_public()), data.bands, data.chip_size, None)
@@ -143,7 +151,7 @@ def federation(config: Config, driver: str) -> Iterator[dict[str, Any]]:
         deltas = institutions.train(server_round, replica, radii(config, server_round, last_norms, len(table)))
         line = {"round": server_round, "cosine": cosine(mean_of(deltas), replica.momentum), "errors": {}}
         for arm in arms:
-            decoded = arm.send(deltas, replica, stream, uplinks(config, stream, server_round, deltas))
+            decoded = arm.send(deltas, replica, stream, encoders(config, stream, server_round, deltas))
             mean = mean_of(decoded)
             line["errors"][arm.name] = relative_error(mean, mean_of(deltas))
             arm.learn(mean, replica, table)
@@ -152,16 +160,16 @@ def federation(config: Config, driver: str) -> Iterator[dict[str, Any]]:
                 teachers = []
                 for update in decoded.values():
                     table.write(replica.weights + update, model)
-                    teachers.append(distiller.look(model, 1 / len(decoded)))
+                    teachers.append(distiller.teacher(model, 1 / len(decoded)))
         table.write(weights, model)
         weights, _ = distiller.distil(model, table, teachers, server_round)
         yield line | {"seconds": time.monotonic() - began}
 
 
-def uplinks(config: Config, stream: Stream, server_round: int, sites: Iterable[str]) -> dict[str, Uplink]:
+def encoders(config: Config, stream: Stream, server_round: int, sites: Iterable[str]) -> dict[str, Encode]:
     """Return how each site codes the round; the rotations are those of a run."""
     codec = get_codec(config.uplink.codec, config.uplink.bits, config.uplink.state_bits)
-    return {site: Uplink(codec, stream.table, stream.update_seed(server_round, site), True) for site in sites}
+    return {site: Encode(codec, stream.table, stream.update_seed(server_round, site)) for site in sites}
 
 
 def mean_of(updates: Mapping[str, Tensor]) -> Tensor:

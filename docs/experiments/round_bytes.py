@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import timm
 import torch
 
-from fedsense_core.codecs import Codec, get_codec
+from fedsense_core.codecs.codec import Codec, get_codec
 from fedsense_core.protocol.broadcast import COUNT, LENGTH
 from fedsense_core.protocol.frame import HEADER_BYTES
 from fedsense_core.tensors import TensorTable

@@ -131,7 +131,7 @@ def _bits() -> Study:
             "name": "trellis",
             "preset": "fedsense",
             "label": "fedsense, trellis and predictor",
-            "settings": {"uplink.predictor": True},
+            "settings": {"uplink.prediction": True},
             "compressions": list(trellis),
             "by_compression": trellis,
         },

@@ -1,5 +1,5 @@
 """Refine the trellis codec's tables on normal numbers, and write
-``fedsense_core/codecs/trellis_books.py`` anew.
+``fedsense_core/codecs/trellis_codebooks.py`` anew.
 
 A table starts as the quantiles of the normal distribution in random order. In each turn a fresh
 sample is coded with it, each state's value moves to the mean of the numbers that chose it (Lloyd
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from fedsense_core.codecs import trellis_books
-from fedsense_core.codecs.loops import forward
+from fedsense_core.codecs import trellis_codebooks
+from fedsense_core.codecs.kernels.numba_kernels import forward
 from fedsense_core.codecs.viterbi import TAIL
 
 Floats = NDArray[np.float32]
@@ -105,7 +105,7 @@ def best_of(state_bits: int, bits: int, test_KB: Floats) -> Floats:
 
 def write_module(tables: dict[tuple[int, int], Floats]) -> None:
     """Put the tables into the module, between the marks that keep the formatter away."""
-    path = Path(trellis_books.__file__)
+    path = Path(trellis_codebooks.__file__)
     before, rest = path.read_text(encoding="utf-8").split("= {\n", 1)
     after = rest.split("\n}\n", 1)[1]
     lines = []

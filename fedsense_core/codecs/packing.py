@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs.hadamard import BLOCK
+from fedsense_core.codecs.rotation import BLOCK
 
 GROUP = 8
 """Codes that share b whole bytes."""

@@ -1,30 +1,27 @@
 """The settings of a run: one strict, frozen tree, and how it is made of what a user says."""
 
-from fedsense_core.config.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
-from fedsense_core.config.resolve import FROM_PRESET, flower_defaults, known_keys, resolve
+from fedsense_core.config.resolve import FROM_PRESET, check_key, flower_defaults, known_keys, resolve
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
-from fedsense_core.config.section import AsTuple, Section
+from fedsense_core.config.section import AsTuple
 from fedsense_core.config.server import (
     AggregationSection,
-    CodecSection,
     DistillationSection,
     DownlinkSection,
     OuterSection,
     UplinkSection,
 )
-from fedsense_core.config.tree import FREE_KEYS, SCALED_CODECS, UNBIASED_CODECS, Config
+from fedsense_core.config.tree import FREE_KEYS, Config
+from fedsense_core.section import Section
 
 __all__ = [
     "FREE_KEYS",
     "FROM_PRESET",
-    "SCALED_CODECS",
-    "UNBIASED_CODECS",
     "AdmissionSection",
     "AggregationSection",
     "AlignmentSection",
     "AsTuple",
-    "CodecSection",
     "Config",
     "DataSection",
     "DistillationSection",
@@ -34,11 +31,12 @@ __all__ = [
     "ModelSection",
     "OuterSection",
     "PartitionSection",
-    "RetentionSection",
+    "PersonalisationSection",
     "RunSection",
     "Section",
     "TrainSection",
     "UplinkSection",
+    "check_key",
     "flower_defaults",
     "known_keys",
     "resolve",

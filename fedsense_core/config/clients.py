@@ -3,18 +3,17 @@ model."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import Field
 
-from fedsense_core.config.section import Section
+from fedsense_core.section import Section
+from fedsense_core.ssl.settings import RecipeSettings
 
 
-class TrainSection(Section):
+class TrainSection(RecipeSettings):
     """Local training."""
 
-    recipe: Literal["simclr", "byol", "mae", "lejepa"] = "simclr"
-    """Self-supervised loss."""
     local_steps: int = Field(16, ge=1)
     """Optimiser steps a client makes in a round (K)."""
     batch_size: int = Field(64, ge=2)
@@ -37,23 +36,6 @@ class TrainSection(Section):
     exact where ``guidance.momentum`` is 0, else a moving average of the last ones."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps of the run with a rising learning rate; a cosine follows."""
-    temperature: float = Field(0.1, gt=0)
-    """Temperature of the contrastive loss, and of the relations of FedX."""
-    teacher_decay: float = Field(0.99, ge=0, lt=1)
-    """Decay of the moving average that is the teacher (byol)."""
-    views: int = Field(4, ge=2)
-    """Views of each chip (lejepa)."""
-    sigreg_weight: float = Field(0.02, ge=0, le=1)
-    """λ: weight of the Gaussian regulariser; that of equal views is 1 - λ (lejepa)."""
-    sigreg_directions: int = Field(256, ge=1)
-    """Random directions along which the regulariser looks (lejepa): new ones in each step, in
-    each round if it is federated."""
-    federated_sigreg: bool = False
-    """Make the mixture of all clients' embeddings Gaussian, not each client's own (lejepa). Clients
-    then send sums over what they trained on and get how far all were from them, 136 bytes a
-    direction each way."""
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of patches hidden from the encoder (mae)."""
     band_subset: float = Field(0.5, ge=0, le=1)
     """Probability that a batch shows only a random subset of its bands; wavelength stems only."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -62,7 +44,7 @@ class TrainSection(Section):
 
 
 class GuidanceSection(Section):
-    """Server-to-clients guidance (DESIGN, section 4)."""
+    """Server-to-clients guidance (`docs/method.md`, section 4)."""
 
     kind: Literal["none", "shift", "sam", "mixed", "sam-every-k"] = "shift"
     """Where the local gradient is taken."""
@@ -74,7 +56,7 @@ class GuidanceSection(Section):
     direction: Literal["momentum", "random"] = "momentum"
     """``random`` is the control: a direction that means nothing."""
     sign: Literal[-1, 0, 1] = 1
-    """1 looks from the sharp side; 0 and -1 are controls."""
+    """1 starts on the sharp side; 0 and -1 are controls."""
     ramp: float = Field(0.1, ge=0, le=1)
     """Share of the rounds over which the radius rises to its value, from 0 in round 1; with 0, an
     absolute radius is full from round 1 on."""
@@ -84,6 +66,39 @@ class GuidanceSection(Section):
     """``mixed``: weight of the global direction beside the local gradient."""
     every: int = Field(5, ge=1)
     """``sam-every-k``: local ascent on every k-th step only."""
+
+    @property
+    def shifts_start(self) -> bool:
+        """Whether clients start away from the global model and take no further pass."""
+        match self.kind:
+            case "shift":
+                return True
+            case "none" | "sam" | "mixed" | "sam-every-k":
+                return False
+            case unknown:
+                assert_never(unknown)
+
+    @property
+    def uses_global_direction(self) -> bool:
+        """Whether the gradient is taken along m̂, which clients then need."""
+        match self.kind:
+            case "shift" | "mixed":
+                return True
+            case "none" | "sam" | "sam-every-k":
+                return False
+            case unknown:
+                assert_never(unknown)
+
+    @property
+    def climbs_own_gradient(self) -> bool:
+        """Whether the perturbation is along the client's own gradient alone."""
+        match self.kind:
+            case "sam" | "sam-every-k":
+                return True
+            case "none" | "shift" | "mixed":
+                return False
+            case unknown:
+                assert_never(unknown)
 
 
 class AlignmentSection(Section):
@@ -98,8 +113,19 @@ class AlignmentSection(Section):
     target: Literal["global", "shifted"] = "global"
     """Whether the anchor is ŵ or the shifted start."""
 
+    @property
+    def relates_two_views(self) -> bool:
+        """Whether it needs two views of each chip, and predictions of one from the other."""
+        match self.kind:
+            case "representation":
+                return False
+            case "cross":
+                return True
+            case unknown:
+                assert_never(unknown)
 
-class RetentionSection(Section):
+
+class PersonalisationSection(Section):
     """What a client keeps of its own model when a new global one arrives."""
 
     kind: Literal["none", "predictor", "average"] = "none"
@@ -111,3 +137,14 @@ class RetentionSection(Section):
     scaler: float = Field(0.7, ge=0)
     """τ of FedEMA: share that a client keeps in its second round, from which λ follows
     (average)."""
+
+    @property
+    def keeps_predictor(self) -> bool:
+        """Whether it is about the predictor, which not every recipe has."""
+        match self.kind:
+            case "predictor":
+                return True
+            case "none" | "average":
+                return False
+            case unknown:
+                assert_never(unknown)

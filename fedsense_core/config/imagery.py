@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fedsense_core.config.section import AsTuple, BandNames, Section
+from fedsense_core.config.section import AsTuple, BandNames
+from fedsense_core.section import Section
 
 
 class ModelSection(Section):

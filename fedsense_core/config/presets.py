@@ -1,5 +1,5 @@
 """Methods are data: each preset is a handful of switches over the configuration tree, never a class
-(DESIGN, section 9)."""
+(`docs/method.md`, section 9)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRESETS: dict[str, Switches] = {
         "train": {"optimiser": "muon", "learning_rate": 8e-3},
         "guidance": {"kind": "shift", "direction": "momentum", "sign": 1},
         "alignment": {"weight": 0.0},
-        "uplink": {"codec": "trellis", "bits": 1, "feedback": True, "predictor": True},
+        "uplink": {"codec": "trellis", "bits": 1, "feedback": True, "prediction": True},
         "downlink": {"codec": "trellis", "bits": 4},
         "outer": {"kind": "fedavg"},
         "distillation": {"kind": "similarity", "public_weight": 1.0},
@@ -49,8 +49,8 @@ PRESETS: dict[str, Switches] = {
     "standalone": PLAIN,
     "centralised": PLAIN | {"federation": {"pooled": True}},
     "fedprox": PLAIN | {"train": {"proximal": 0.01}},
-    "fedu": PLAIN | {"train": {"recipe": "byol"}, "retention": {"kind": "predictor"}},
-    "fedema": PLAIN | {"train": {"recipe": "byol"}, "retention": {"kind": "average"}},
+    "fedu": PLAIN | {"train": {"recipe": "byol"}, "personalisation": {"kind": "predictor"}},
+    "fedema": PLAIN | {"train": {"recipe": "byol"}, "personalisation": {"kind": "average"}},
     "l-dawa": PLAIN | {"aggregation": {"kind": "l-dawa"}},
     "l-dawa-normalised": PLAIN | {"aggregation": {"kind": "l-dawa-normalised"}},
     "flesd": PLAIN
@@ -78,7 +78,7 @@ PRESETS: dict[str, Switches] = {
 
 SOURCES: dict[str, str] = {
     "fedsense": "arXiv 2503.11051, as read, and self-supervision on the public set",
-    "fedsense-plus": "the same with our codec and predictor, Muon inside, and without alignment",
+    "fedsense-plus": "the same with our codec and prediction, Muon inside, and without alignment",
     "fedsense-fp32": "fedsense at 32 bits both ways",
     "fedavg": "McMahan et al. 2017 (arXiv 1602.05629), algorithm 1",
     "standalone": "one institution alone; name it in ``federation.only``",

@@ -15,12 +15,21 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from fedsense_core.config.presets import preset
-from fedsense_core.config.section import Section
-from fedsense_core.config.tree import UNBIASED_CODECS, Config
+from fedsense_core.config.tree import Config
 from fedsense_core.errors import ConfigError, nearest
+from fedsense_core.section import Section
 
 FROM_PRESET = "preset"
 """The value of a run-config key that leaves the choice to the preset."""
+
+
+RENAMED = {
+    "retention.kind": "personalisation.kind",
+    "retention.threshold": "personalisation.threshold",
+    "retention.scaler": "personalisation.scaler",
+    "uplink.predictor": "uplink.prediction",
+}
+"""Settings of earlier releases by their old names, which are refused with the new one named."""
 
 
 def known_keys() -> list[str]:
@@ -30,6 +39,17 @@ def known_keys() -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
     return keys
+
+
+def check_key(key: str) -> None:
+    """Raise ConfigError for a key that is no setting, naming its new name or the nearest one."""
+    if key in RENAMED:
+        raise ConfigError(f"{key} is now {RENAMED[key]}: use the new name.")
+    if key not in known_keys():
+        raise ConfigError(
+            f"unknown setting {key!r}.{nearest(key, known_keys())} `fedsense settings` and docs/configuration.md list "
+            "all of them."
+        )
 
 
 def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
@@ -55,9 +75,10 @@ def resolve(run_config: Mapping[str, Any], defaults: Mapping[str, Any] | None = 
 
 
 def _check_codecs(config: Config) -> None:
-    from fedsense_core.codecs import codec_of  # here, because it takes a second that listing settings does not need
+    # Here, because it takes a second that listing settings does not need.
+    from fedsense_core.codecs.codec import codec_class, codec_of
 
-    if config.downlink.codec in UNBIASED_CODECS:
+    if not codec_class(config.downlink.codec).feedback_allowed:
         raise ConfigError(
             f"wrong configuration: downlink.codec = {config.downlink.codec!r}: a broadcast carries on what earlier "
             "ones lost, which grows without end under an unbiased codec. Use eden or trellis"
@@ -100,8 +121,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     if key.startswith("model.args."):
         tree.setdefault("model", {}).setdefault("args", {})[key.removeprefix("model.args.")] = value
         return
-    if key not in known_keys():
-        raise ConfigError(f"unknown setting {key!r}.{nearest(key, known_keys())} All keys: docs/configuration.md.")
+    check_key(key)
     section, _, field = key.partition(".")
     if field:
         tree.setdefault(section, {})[field] = value
@@ -127,4 +147,4 @@ def _nearest_choice(key: str, value: Any) -> str:
     return nearest(str(value), [str(choice) for choice in get_args(inner.annotation)]) if inner else ""
 
 
-__all__ = ["Config", "flower_defaults", "known_keys", "resolve"]
+__all__ = ["Config", "check_key", "flower_defaults", "known_keys", "resolve"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsense_core.config.section import Section
+from fedsense_core.section import Section
 
 
 class RunSection(Section):

@@ -1,10 +1,12 @@
-"""What every group of settings is: strict, frozen, each field with its sentence below it."""
+"""How values that TOML or Flower cannot carry are read into the fields of a section."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
+
+from fedsense_core.section import Section
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """TOML and JSON know lists only."""
@@ -23,10 +25,4 @@ def _band_names(value: Any) -> Any:
 BandNames = BeforeValidator(_band_names)
 """A list, or one string with commas: Flower's run config carries no lists."""
 
-
-class Section(BaseModel):
-    """A strict, frozen group of settings."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+__all__ = ["AsTuple", "BandNames", "Section"]

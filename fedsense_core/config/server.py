@@ -3,25 +3,12 @@ distillation."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import Field
 
-from fedsense_core.config.section import Section
-
-
-class CodecSection(Section):
-    """How a vector is coded."""
-
-    codec: Literal["none", "bf16", "eden", "trellis", "sign", "qsgd", "ternary", "topk", "float8", "int8"] = "eden"
-    """Codec name."""
-    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 1
-    """Bits per parameter (eden, topk; trellis up to 4, qsgd from 2)."""
-    state_bits: Literal[8, 10, 12] = 8
-    """trellis: bits of state; each one more halves the speed of encoding."""
-    waterfill: bool = False
-    """Deal the bits out over the tensors of each vector, where they remove the most error (eden,
-    trellis)."""
+from fedsense_core.codecs.settings import CodecSection
+from fedsense_core.section import Section
 
 
 class UplinkSection(CodecSection):
@@ -30,9 +17,12 @@ class UplinkSection(CodecSection):
     feedback: bool = True
     """Carry what the codec lost over to the next round; off below half participation, where it
     would be stale, and without aggregation, where rounds do not add up."""
-    predictor: bool = False
+    prediction: bool = False
     """Code the update less γ_l m̂_l, the part of it that server and clients both expect from
     earlier rounds."""
+    clip: float = Field(0.0, ge=0)
+    """Largest Euclidean norm of an update before it is coded; what is longer is scaled down. 0 is
+    no limit."""
 
 
 class DownlinkSection(CodecSection):
@@ -52,6 +42,17 @@ class AggregationSection(Section):
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
 
+    @property
+    def averages(self) -> bool:
+        """Whether a mean of the clients' updates moves the model."""
+        match self.kind:
+            case "mean" | "l-dawa" | "l-dawa-normalised":
+                return True
+            case "none":
+                return False
+            case unknown:
+                assert_never(unknown)
+
 
 class OuterSection(Section):
     """What the server does with the mean update."""
@@ -63,9 +64,20 @@ class OuterSection(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """nesterov: momentum."""
 
+    @property
+    def adds_the_mean(self) -> bool:
+        """Whether the mean is added as it is, without a step of its own."""
+        match self.kind:
+            case "fedavg":
+                return True
+            case "nesterov":
+                return False
+            case unknown:
+                assert_never(unknown)
+
 
 class DistillationSection(Section):
-    """Clients-to-server guidance on public imagery (DESIGN, section 6)."""
+    """Clients-to-server guidance on public imagery (`docs/method.md`, section 6)."""
 
     kind: Literal["none", "similarity", "ensemble", "multi-teacher", "public-ssl", "self"] = "similarity"
     """``similarity``: mean of the clients' similarity rows; ``ensemble``: that of FLESD;
@@ -88,4 +100,23 @@ class DistillationSection(Section):
     @property
     def asks_clients(self) -> bool:
         """Whether the clients' encoders are teachers; the controls do without."""
-        return self.kind in ("similarity", "ensemble", "multi-teacher")
+        match self.kind:
+            case "similarity" | "ensemble" | "multi-teacher":
+                return True
+            case "none" | "public-ssl" | "self":
+                return False
+            case unknown:
+                assert_never(unknown)
+
+    @property
+    def moves_the_model(self) -> bool:
+        """Whether the model learns anything from it that it does not hold already."""
+        match self.kind:
+            case "similarity" | "ensemble" | "multi-teacher" | "public-ssl":
+                return True
+            case "self":
+                return self.public_weight > 0
+            case "none":
+                return False
+            case unknown:
+                assert_never(unknown)

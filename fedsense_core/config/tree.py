@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import assert_never
 
 from pydantic import model_validator
 
-from fedsense_core.config.clients import AlignmentSection, GuidanceSection, RetentionSection, TrainSection
+from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
-from fedsense_core.config.section import Section
 from fedsense_core.config.server import (
     AggregationSection,
     DistillationSection,
@@ -19,13 +19,8 @@ from fedsense_core.config.server import (
     UplinkSection,
 )
 from fedsense_core.errors import ConfigError
+from fedsense_core.section import Section
 
-SCALED_CODECS = ("eden", "trellis")
-"""Codecs with a second scale, which makes them unbiased where nothing carries over what they
-lose."""
-UNBIASED_CODECS = ("qsgd", "ternary")
-"""Codecs whose error may exceed what they code: with feedback they would owe more and more
-(Karimireddy et al. 2019)."""
 FREE_KEYS = (
     "run.folder",
     "run.resume",
@@ -53,7 +48,7 @@ class Config(Section):
     train: TrainSection = TrainSection()
     guidance: GuidanceSection = GuidanceSection()
     alignment: AlignmentSection = AlignmentSection()
-    retention: RetentionSection = RetentionSection()
+    personalisation: PersonalisationSection = PersonalisationSection()
     uplink: UplinkSection = UplinkSection()
     downlink: DownlinkSection = DownlinkSection()
     aggregation: AggregationSection = AggregationSection()
@@ -74,16 +69,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _something_moves_the_model(self) -> Config:
-        if self.aggregation.kind != "none":
+        if self.aggregation.averages:
             return self
-        kind, public_weight = self.distillation.kind, self.distillation.public_weight
-        if kind == "none" or (kind == "self" and not public_weight):
+        if not self.distillation.moves_the_model:
             raise ConfigError(
                 "wrong configuration: aggregation.kind = 'none' leaves it to distillation to move the model, "
                 f"and distillation.kind = {self.distillation.kind!r} brings nothing new. Use distillation.kind = "
                 "'ensemble' or 'public-ssl', or aggregation.kind = 'mean'"
             )
-        if self.outer.kind != "fedavg":
+        if not self.outer.adds_the_mean:
             raise ConfigError(
                 f"wrong configuration: outer.kind = {self.outer.kind!r} steps along the mean of updates, which "
                 "aggregation.kind = 'none' does not make. Use outer.kind = 'fedavg', or aggregation.kind = 'mean'"
@@ -93,7 +87,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _guidance_has_what_its_controls_change(self) -> Config:
         guidance = self.guidance
-        if guidance.kind in ("sam", "sam-every-k") and (guidance.sign < 0 or guidance.direction == "random"):
+        if guidance.climbs_own_gradient and (guidance.sign < 0 or guidance.direction == "random"):
             raise ConfigError(
                 f"wrong configuration: guidance.kind = {guidance.kind!r} climbs along each client's own gradient, "
                 f"which guidance.sign = {guidance.sign} and guidance.direction = {guidance.direction!r} would not "
@@ -103,7 +97,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _two_views_to_relate(self) -> Config:
-        if self.alignment.kind == "cross" and self.train.recipe not in ("simclr", "byol"):
+        if self.alignment.relates_two_views and not self.train.traits.contrasts_two_views:
             raise ConfigError(
                 f"wrong configuration: alignment.kind = 'cross' relates two views of a chip as FedX does, which "
                 f"train.recipe = {self.train.recipe!r} does not contrast. Use 'simclr' or 'byol', or alignment.kind = "
@@ -112,28 +106,37 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_predictor_to_retain(self) -> Config:
-        if self.retention.kind == "predictor" and self.train.recipe != "byol":
+    def _a_predictor_to_keep(self) -> Config:
+        if self.personalisation.keeps_predictor and not self.train.traits.needs_predictor:
             raise ConfigError(
-                f"wrong configuration: retention.kind = 'predictor' keeps the predictor of byol, which train.recipe = "
-                f"{self.train.recipe!r} does not have. Use train.recipe = 'byol', or retention.kind = 'average'"
+                "wrong configuration: personalisation.kind = 'predictor' keeps the predictor of byol, which "
+                f"train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'byol', or "
+                "personalisation.kind = 'average'"
             )
         return self
 
     @model_validator(mode="after")
     def _a_regulariser_to_share(self) -> Config:
-        if self.train.federated_sigreg and self.train.recipe != "lejepa":
+        if self.train.federated_sigreg and not self.train.traits.has_sigreg:
             raise ConfigError(
-                "wrong configuration: train.federated_sigreg = true shares what the regulariser of lejepa looks at, "
-                f"which train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'lejepa', or leave "
-                "train.federated_sigreg at false"
+                "wrong configuration: train.federated_sigreg = true shares the sums that the regulariser of lejepa is "
+                f"made of, which train.recipe = {self.train.recipe!r} does not have. Use train.recipe = 'lejepa', or "
+                "leave train.federated_sigreg at false"
             )
         return self
 
     @property
     def conditioned(self) -> bool:
         """Whether one model reads any bands: kernels are made from what each band is."""
-        return self.model.stem == "wavelength" or (self.model.stem == "auto" and self.data.bands == "all")
+        match self.model.stem:
+            case "wavelength":
+                return True
+            case "plain":
+                return False
+            case "auto":
+                return self.data.bands == "all"
+            case unknown:
+                assert_never(unknown)
 
     @property
     def total_steps(self) -> int:
@@ -144,53 +147,55 @@ class Config(Section):
     def asks_clients(self) -> bool:
         """Whether anything that clients do reaches the model; where it does not, they are left
         alone."""
-        return self.aggregation.kind != "none" or self.distillation.asks_clients
+        return self.aggregation.averages or self.distillation.asks_clients
 
     @property
     def sends_models(self) -> bool:
         """True where full models travel both ways and the round is plain FedAvg, bit for bit."""
         return (
             self.uplink.codec == self.downlink.codec == "none"
-            and self.guidance.kind != "shift"
-            and self.outer.kind == "fedavg"
+            and not self.guidance.shifts_start
+            and self.outer.adds_the_mean
         )
 
     @property
     def alignment_weight(self) -> float:
         """μ as used."""
-        if self.alignment.weight == "auto":
-            return 0.1 if self.train.recipe == "mae" else 0.5
-        return self.alignment.weight
+        weight = self.alignment.weight
+        return self.train.traits.alignment_weight if weight == "auto" else weight
 
     @property
     def needs_teacher(self) -> bool:
         """Whether the recipe learns from a moving average of the model."""
-        return self.train.recipe == "byol"
+        return self.train.traits.needs_teacher
 
     @property
     def momentum_in_use(self) -> float | None:
-        """β of m̂, or None where nothing looks at m̂, which then need not travel to clients that
+        """β of m̂, or None where nothing uses m̂, which then need not travel to clients that
         lag."""
-        guided = self.guidance.kind in ("shift", "mixed") or self.train.global_momentum > 0
-        in_use = guided or self.predictor_in_use
+        guided = self.guidance.uses_global_direction or self.train.global_momentum > 0
+        in_use = guided or self.prediction_in_use
         return self.guidance.momentum if in_use else None
 
     @property
-    def predictor_in_use(self) -> bool:
+    def prediction_in_use(self) -> bool:
         """Whether updates are coded less their prediction; nothing is gained where no codec loses
         anything."""
-        return self.uplink.predictor and not self.sends_models and self.uplink.codec != "none"
+        return self.uplink.prediction and not self.sends_models and self.uplink.codec != "none"
 
     @property
     def feedback_in_use(self) -> bool:
         """Whether clients carry a residual.
 
         Below half participation it would go stale between a client's rounds. Without aggregation no
-        sum of updates makes up for what was lost: what a client owes of one model would only blur
-        the next one that it sends.
+        sum of updates makes up for what was lost: the residual of one model would only blur the
+        next one that a client sends.
         """
-        able = not self.sends_models and self.uplink.codec not in UNBIASED_CODECS
-        adds_up = self.aggregation.kind != "none" and self.federation.participation >= 0.5
+        # Here, because it takes a second that listing settings does not need.
+        from fedsense_core.codecs.codec import codec_class
+
+        able = not self.sends_models and codec_class(self.uplink.codec).feedback_allowed
+        adds_up = self.aggregation.averages and self.federation.participation >= 0.5
         return self.uplink.feedback and able and adds_up
 
     @property

@@ -1,4 +1,4 @@
-"""Any bands, one model: weights that are made from what a band is, not from its place in the file.
+"""Any bands, one model: weights are made from what a band is, not from its position in a file.
 
 A band's code says its wavelength or its polarisation. A small network turns the code into a
 mixture, and the mixture weighs a bank of learned kernels, so that sensors share every parameter
@@ -101,7 +101,7 @@ class BandWeights(nn.Module):
 
 
 class BandConv2d(nn.Module):
-    """A first convolution for any bands, in place of an encoder's own.
+    """A first convolution for any bands, instead of an encoder's own.
 
     Its output is 3 times the mean over bands of each band's convolution. So listing every band
     twice changes nothing, a subset of bands keeps the scale, and on 3 independent bands the first

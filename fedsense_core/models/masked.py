@@ -2,7 +2,7 @@
 were hidden.
 
 ViTs drop hidden tokens before the blocks (MAE, arXiv 2111.06377); convolutional encoders see a
-learned colour in their place and predict from the last map (SimMIM, arXiv 2111.09886). Shapes: B
+learned colour instead and predict from the last map (SimMIM, arXiv 2111.09886). Shapes: B
 batch, C bands, H W pixels, G cells a side, N = G*G cells, V visible cells, P pixels of a cell a
 side, D width."""
 

@@ -99,7 +99,7 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> Pre
         model = config.model
         channels = USUAL_BANDS if config.conditioned else len(config.data.bands)
         encoder = build_encoder(model.architecture, channels, config.data.view_size, model.args)
-        masked = _masked_model(encoder, channels, config) if config.train.recipe == "mae" else None
+        masked = _masked_model(encoder, channels, config) if config.train.traits.masks else None
         if config.conditioned:
             condition(encoder, model.band_kernels)
         hidden, out = model.projector
@@ -109,9 +109,9 @@ def build_model(config: Config, generator: torch.Generator | None = None) -> Pre
 
 
 def _predicts(config: Config) -> bool:
-    """Return whether a loss looks at predictions: BYOL's, or the global half of FedX."""
-    crosses = config.alignment.kind == "cross" and config.alignment_weight > 0
-    return config.train.recipe == "byol" or crosses
+    """Return whether a loss needs predictions: BYOL's, or the global half of FedX."""
+    crosses = config.alignment.relates_two_views and config.alignment_weight > 0
+    return config.train.traits.needs_predictor or crosses
 
 
 def _head(width: int, hidden: int, out: int) -> nn.Module:
@@ -131,7 +131,7 @@ def _masked_model(encoder: nn.Module, channels: int, config: Config) -> MaskedMo
             masked = ConvMaskedModel(encoder, channels, ratio)
         except (ValueError, RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"train.recipe = 'mae' works on plain ViTs and on convolutional encoders; "
+                f"train.recipe = {config.train.recipe!r} works on plain ViTs and on convolutional encoders; "
                 f"{config.model.architecture!r} is neither ({error}). Use 'simclr', or another architecture"
             ) from None
     if config.data.view_size % masked.cell or config.data.view_size < 2 * masked.cell:

@@ -33,10 +33,10 @@ def write_stem(encoder: nn.Module, path: Path, bands: Sequence[str] | Sequence[B
     found = band_stem(encoder)
     if found is None:
         return None
-    place, stem = found
+    path_in_encoder, stem = found
     default = [band.model_dump(exclude_defaults=True) for band in described(bands)]
     write_weights(stem, path)
-    return {"path": place, "kernels": len(stem.weights.bank), "bands": default, "sha256": sha256(path)}
+    return {"path": path_in_encoder, "kernels": len(stem.weights.bank), "bands": default, "sha256": sha256(path)}
 
 
 def remake_first_convolution(encoder: nn.Module, path: Path, stem: Mapping[str, Any], bands: Sequence[Band]) -> None:

@@ -4,18 +4,21 @@ it applies them."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from fedsense_core.codecs import Codec, codec_by_id, get_codec
+from fedsense_core.codecs.codec import Codec, codec_by_id, get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, byte_view, pack, unpack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
+from fedsense_core.state import State
 from fedsense_core.tensors import TensorTable
 
 NO_DIGEST = bytes(16)
@@ -84,47 +87,63 @@ class Broadcaster:
         self._forget_what_a_snapshot_replaces()
         return self.replica
 
-    def frames_for(self, held: int | None) -> np.ndarray:
-        """Return one array with the frames for a client that holds version ``held`` (None:
+    def frames_for(self, known: int | None) -> np.ndarray:
+        """Return one array with the frames for a client that holds version ``known`` (None:
         nothing).
 
         Clients that hold the same version get the same array, made once.
         """
-        if held not in self._bundles:
-            self._bundles[held] = self._bundle_for(held)
-        return self._bundles[held]
+        if known not in self._bundles:
+            self._bundles[known] = self._bundle_for(known)
+        return self._bundles[known]
 
-    def _bundle_for(self, held: int | None) -> np.ndarray:
-        replica = self._current()
-        if held == replica.version:
+    def _bundle_for(self, known: int | None) -> np.ndarray:
+        replica = self.current
+        if known == replica.version:
             return bundle([])
         if self.codec.name == "none" and self.stream.beta is None:
             return bundle([self._weights_frame()])  # full weights need no base
-        missed = range((held or 0) + 1, replica.version + 1)
-        if (held is not None or replica.version == 1) and all(version in self.frames for version in missed):
+        missed = range((known or 0) + 1, replica.version + 1)
+        if (known is not None or replica.version == 1) and all(version in self.frames for version in missed):
             chosen = [self.frames[version] for version in missed]
             if sum(len(frame) for frame in chosen) <= self.snapshot_bytes or replica.version == 1:
                 return bundle(chosen)
         return bundle([self._snapshot_frame()])
+
+    def state_dict(self) -> State:
+        """Return the replica and the frames that lagging clients may still need."""
+        frames = {str(version): torch.from_numpy(frame) for version, frame in self.frames.items()}
+        if self.replica is None:
+            return {"frames": frames}
+        replica = {"version": self.replica.version, "weights": self.replica.weights, "momentum": self.replica.momentum}
+        return {"replica": replica, "frames": frames}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the replica and the frames of a checkpoint."""
+        self.replica = Replica(**state["replica"]) if "replica" in state else None
+        self.frames = {int(version): frame.numpy() for version, frame in state["frames"].items()}
+        self._bundles.clear()
 
     @property
     def snapshot_bytes(self) -> int:
         """Payload bytes of a snapshot: ŵ and m̂ in float32."""
         return 8 * self.stream.table.numel
 
-    def _current(self) -> Replica:
+    @property
+    def current(self) -> Replica:
+        """The server's own replica."""
         if self.replica is None:
             raise RuntimeError("advance() comes before frames_for()")
         return self.replica
 
     def _weights_frame(self) -> np.ndarray:
-        replica, exact = self._current(), get_codec("none", 32)
+        replica, exact = self.current, get_codec("none", 32)
         payload = exact.encode(replica.weights, self.stream.table, 0)
         base = Replica(replica.version - 1, replica.weights, replica.momentum)
         return self._pack(FrameKind.MODEL, replica.version, base, exact, payload, NO_DIGEST)
 
     def _snapshot_frame(self) -> np.ndarray:
-        replica, exact = self._current(), get_codec("none", 32)
+        replica, exact = self.current, get_codec("none", 32)
         parts = [bytes(exact.encode(vector, self.stream.table, 0)) for vector in (replica.weights, replica.momentum)]
         return self._pack(FrameKind.SNAPSHOT, replica.version, replica, exact, b"".join(parts))
 
@@ -159,17 +178,17 @@ class Broadcaster:
         total = 0
         for version in sorted(self.frames, reverse=True):
             total += len(self.frames[version])
-            if total > self.snapshot_bytes and version != self._current().version:
+            if total > self.snapshot_bytes and version != self.current.version:
                 del self.frames[version]
 
 
-def receive(held: Replica | None, bundled: np.ndarray, stream: Stream) -> Replica:
+def receive(base: Replica | None, bundled: np.ndarray, stream: Stream) -> Replica:
     """Apply the frames of a broadcast to what a client holds.
 
-    Raises NeedsSnapshot where a frame builds on a base that is not held, FrameError where it is no
+    Raises NeedsSnapshot where a frame builds on a base that is not there, FrameError where it is no
     frame of this run.
     """
-    replica = held
+    replica = base
     for raw in unbundle(bundled):
         header, payload = unpack(raw)
         _check(header, stream)

@@ -1,5 +1,5 @@
 """The frame: a fixed header and a payload, all that ever travels between server and clients
-(DESIGN, section 10).
+(docs/method.md, section 10).
 
 Little-endian, 96 bytes of header:
 

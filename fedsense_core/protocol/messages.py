@@ -16,13 +16,15 @@ from typing import Literal
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import FrameError
+from fedsense_core.protocol.side_channels import Attachments
 
 Status = Literal["trained", "needs-snapshot", "refused"]
 MAX_TEXT = 500
 """Characters of a client's words that the server keeps."""
+MAX_ATTACHMENTS = 16
+"""Attachments of one message, whoever sent it."""
 MAX_NOTE = 200
 """Characters of a client's note, which stands in the record of every round that has one."""
 
@@ -47,14 +49,14 @@ class TrainTask:
     """γ_l, float32 (L,)."""
     frames: np.ndarray = field(repr=False)
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
-    offset: bytes = field(default=b"", repr=False)
-    """How far all clients' embeddings were from this one's (``train.federated_sigreg``); empty
-    where unknown."""
+    attachments: Attachments = field(default_factory=dict, repr=False)
+    """What the side channels say to this client."""
 
     @property
     def bytes_down(self) -> int:
         """Bytes that travel: frames, radii, coefficients of the predictor, and the offset."""
-        return int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes) + len(self.offset)
+        numbers = int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes)
+        return numbers + sum(map(len, self.attachments.values()))
 
     def to_records(self) -> RecordDict:
         """Pack into one Array and one ConfigRecord."""
@@ -68,10 +70,10 @@ class TrainTask:
                 "config-digest": self.config_digest,
                 "radii": self.radii.astype("<f4").tobytes(),
                 "gammas": self.gammas.astype("<f4").tobytes(),
-                "offset": self.offset,
             }
         )
-        return RecordDict({"broadcast": ArrayRecord({"frames": Array(self.frames)}), "task": task})
+        broadcast = ArrayRecord({"frames": Array(self.frames)})
+        return RecordDict({"broadcast": broadcast, "task": task, **_attached(self.attachments)})
 
     @classmethod
     def from_records(cls, content: RecordDict) -> TrainTask:
@@ -87,7 +89,7 @@ class TrainTask:
             radii=np.frombuffer(_bytes(task, "radii"), "<f4").copy(),
             gammas=np.frombuffer(_bytes(task, "gammas"), "<f4").copy(),
             frames=_array(content, "broadcast", "frames"),
-            offset=_bytes(task, "offset"),
+            attachments=_attachments(content),
         )
 
 
@@ -103,9 +105,8 @@ class TrainReply:
     frame: np.ndarray | None = field(default=None, repr=False)
     note: str = ""
     """What the coordinator should know of a round that went well otherwise; empty if nothing."""
-    sums: bytes = field(default=b"", repr=False)
-    """Sums of the client's embeddings (``train.federated_sigreg``), as ``SigregStatistics`` writes
-    them."""
+    attachments: Attachments = field(default_factory=dict, repr=False)
+    """What the client says in side channels; not judged yet."""
 
     @property
     def examples(self) -> float:
@@ -115,8 +116,9 @@ class TrainReply:
     def to_records(self) -> RecordDict:
         """Pack into at most one Array, a MetricRecord and a ConfigRecord."""
         words = {"reason": self.reason or "-", "note": self.note or "-"}
-        reply = ConfigRecord({"site": self.site, "status": self.status, **words, "sums": self.sums})
-        records = RecordDict({"reply": reply, "metrics": MetricRecord({k: float(v) for k, v in self.metrics.items()})})
+        reply = ConfigRecord({"site": self.site, "status": self.status, **words})
+        metrics = MetricRecord({name: float(value) for name, value in self.metrics.items()})
+        records = RecordDict({"reply": reply, "metrics": metrics, **_attached(self.attachments)})
         if self.frame is not None:
             records["update"] = ArrayRecord({"frame": Array(self.frame)})
         return records
@@ -131,17 +133,18 @@ class TrainReply:
             metrics = dict(message.content.metric_records["metrics"])
             site, status, reason = (_text(reply, key) for key in ("site", "status", "reason"))
             note = printable(_text(reply, "note"))[:MAX_NOTE] if "note" in reply else "-"
-            sums = _bytes(reply, "sums") if "sums" in reply else b""
+            attachments = _attachments(message.content)
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
             return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", printable(reason))
         frame = _array(message.content, "update", "frame")
-        return cls(site, "trained", printable(reason), _finite(metrics), frame, "" if note == "-" else note, sums)
+        note = "" if note == "-" else note
+        return cls(site, "trained", printable(reason), _finite(metrics), frame, note, attachments)
 
 
 @dataclass(frozen=True)
-class Hello:
+class Handshake:
     """What a client says of itself before it is given work."""
 
     site: str
@@ -154,12 +157,12 @@ class Hello:
     code: str = ""
     problem: str = ""
     """Why it cannot train; empty if it can."""
-    statistics: SensorStatistics = field(default_factory=SensorStatistics, repr=False)
-    """Of its imagery, where the run and the site file both allow it."""
+    attachments: Attachments = field(default_factory=dict, repr=False)
+    """What the client says in side channels, where its site allows it; not judged yet."""
 
     def to_records(self) -> RecordDict:
         """Pack into one ConfigRecord."""
-        hello = ConfigRecord(
+        handshake = ConfigRecord(
             {
                 "site": self.site or "-",
                 "chips": self.chips,
@@ -167,55 +170,69 @@ class Hello:
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
-                "statistics": self.statistics.to_bytes(),
             }
         )
-        return RecordDict({"hello": hello})
+        return RecordDict({"handshake": handshake, **_attached(self.attachments)})
 
     @classmethod
-    def from_message(cls, message: Message) -> Hello:
-        """Read a hello whoever sent it. Raises FrameError for anything that is not one."""
+    def from_message(cls, message: Message) -> Handshake:
+        """Read a handshake whoever sent it. Raises FrameError for anything that is not one."""
         if message.has_error():
             raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
         try:
-            hello = message.content.config_records["hello"]
-            rounds, problem = str(hello["rounds"]), printable(str(hello["problem"]))
-            site = "" if hello["site"] == "-" else str(hello["site"])
+            answer = message.content.config_records["handshake"]
+            rounds, problem = str(answer["rounds"]), printable(str(answer["problem"]))
+            site = "" if answer["site"] == "-" else str(answer["site"])
             if site and not SITE_NAME.fullmatch(site):
                 raise ValueError(f"{printable(site)!r} is no name of a site")
             return cls(
                 site=site,
-                chips=_int(hello, "chips"),
-                skipped=_int(hello, "skipped"),
+                chips=_int(answer, "chips"),
+                skipped=_int(answer, "skipped"),
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
-                code=printable(str(hello["code"])),
+                code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
-                # Releases without them are told of their other code, not of the key that they lack.
-                statistics=SensorStatistics.from_bytes(_bytes(hello, "statistics") if "statistics" in hello else b""),
+                attachments=_attachments(message.content),
             )
         except (KeyError, ValueError) as error:
-            raise FrameError(f"not a hello: {error}") from None
+            raise FrameError(f"not a handshake: {error}") from None
 
 
-def hello_request(run_id: int) -> RecordDict:
+def handshake_request(run_id: int) -> RecordDict:
     """Ask a client what it has."""
     return RecordDict({"request": ConfigRecord({"run-id": run_id})})
 
 
-def hello_run_id(message: Message) -> int:
-    """Return the run that a hello request is about."""
+def handshake_run_id(message: Message) -> int:
+    """Return the run that a handshake is about."""
     return _int(message.content.config_records["request"], "run-id")
 
 
 def bytes_up(message: Message) -> int:
-    """Return the bytes of all Arrays and of the sums of a reply, whoever sent it and whatever is in
-    them."""
+    """Return the bytes of all Arrays and attachments of a reply, whoever sent it."""
     if message.has_error():
         return 0
     records = message.content
-    sums = records.config_records["reply"].get("sums", b"") if "reply" in records.config_records else b""
     arrays = sum(len(array.data) for record in records.array_records.values() for array in record.values())
-    return arrays + (len(sums) if isinstance(sums, bytes) else 0)
+    attached = records.config_records.get("attachments", {}).values()
+    return arrays + sum(len(value) for value in attached if isinstance(value, bytes))
+
+
+def _attached(attachments: Attachments) -> dict[str, ConfigRecord]:
+    """Return the record that carries attachments; none where there are none."""
+    filled = {name: attachment for name, attachment in attachments.items() if attachment}
+    return {"attachments": ConfigRecord({**filled})} if filled else {}
+
+
+def _attachments(content: RecordDict) -> dict[str, bytes]:
+    """Return the attachments of a message, whoever sent it. Raises FrameError unless all are
+    bytes."""
+    record = content.config_records.get("attachments")
+    if record is None:
+        return {}
+    if len(record) > MAX_ATTACHMENTS:
+        raise FrameError(f"it has {len(record)} attachments, at most {MAX_ATTACHMENTS} are read")
+    return {printable(name): _bytes(record, name) for name in record}
 
 
 def _array(content: RecordDict, record: str, key: str) -> np.ndarray:

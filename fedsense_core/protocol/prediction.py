@@ -1,5 +1,5 @@
 """What both ends expect of an update before it is sent: γ_l m̂_l, so that codes carry only the rest
-(DESIGN, section 3).
+(docs/method.md, section 3).
 
 Client updates and the momentum of the global model point partly the same way. Both ends hold m̂ in
 equal bits, so the common part costs nothing but γ_l, one float32 a tensor. Shapes: N, L as in
@@ -8,9 +8,15 @@ equal bits, so the common part costs nothing but γ_l, one float32 a tensor. Sha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from fedsense_core.config import Config
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.state import State
 from fedsense_core.tensors import TensorTable
 
 
@@ -51,6 +57,34 @@ def prediction(gammas: Tensor, momentum: Tensor, table: TensorTable) -> Tensor |
     return predicted
 
 
-def restore(decoded: Tensor, predicted: Tensor | None) -> Tensor:
-    """Return Δ̂ = γ m̂ + decode(q), float32 (N,); ``decoded`` is overwritten."""
-    return decoded if predicted is None else decoded.add_(predicted)
+class UpdatePrediction:
+    """The server's γ_l: how much of m̂ the last aggregated update held."""
+
+    def __init__(self, config: Config, table: TensorTable) -> None:
+        self.table = table
+        self.beta = config.guidance.momentum
+        self.in_use = config.prediction_in_use
+        self.shares: Tensor | None = None
+        """a_l of the last aggregated round, float32 (L,): γ_l before it is fitted to the next
+        m̂."""
+
+    def gammas(self, replica: Replica) -> Tensor:
+        """Return γ_l = a_l / b_t, float32 (L,), for m̂ as it is now; zero before there is an
+        a_l."""
+        if self.shares is None:
+            return torch.zeros(len(self.table))
+        return self.shares / momentum_weight(self.beta, replica.version)
+
+    def observe(self, mean_update: Tensor, replica: Replica) -> None:
+        """Estimate a_l from Δ̄ (N,) and the m̂ that clients held when they made it."""
+        if self.in_use:
+            weight = momentum_weight(self.beta, replica.version)
+            self.shares = coefficients(mean_update, replica.momentum, weight, self.table)
+
+    def state_dict(self) -> State:
+        """Return a_l."""
+        return {} if self.shares is None else {"shares": self.shares}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a_l."""
+        self.shares = state.get("shares")

@@ -1,5 +1,5 @@
-"""The stream that every party replays: ŵ_t and m̂_t from one sequence of exact operations (DESIGN,
-section 3).
+"""The stream that every party replays: ŵ_t and m̂_t from one sequence of exact operations
+(docs/method.md, section 3).
 
 Elementwise float32 additions and multiplications, one after the other: IEEE 754 fixes each result,
 so server and clients hold equal bits whatever their processor. Nothing fused (``add(alpha=)``,

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one folder with its configuration, its figures, its checkpoints and its
+"""What a run leaves behind: one folder with its configuration, its metrics, its checkpoints and its
 report.
 
 ``metrics.jsonl`` holds one JSON object a round, each line synced to disk before the next round
@@ -116,7 +116,9 @@ class RunFolder:
         if not cls.exists(path):
             raise CheckpointError(f"{path} holds no run (no config.json): check the path, or start a new run there.")
         if config is not None:
-            run._check_may_continue(config, free)
+            if run.is_finished:
+                raise CheckpointError(f"{path} holds a finished run: choose another run.folder, or move it away.")
+            run.check_settings(config, free)
         return run
 
     def read_config(self) -> dict[str, Any]:
@@ -152,16 +154,16 @@ class RunFolder:
 
     def truncate_after(self, round: int) -> None:
         """Drop the lines of all rounds after ``round``: a resumed run writes them again."""
-        kept = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
-        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in kept))
+        left = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
+        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in left))
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Mark the run as ended, so that nothing overwrites or continues it."""
         write_json(self.finished_file, summary or {})
 
-    def _check_may_continue(self, config: Mapping[str, Any], free: Collection[str]) -> None:
-        if self.is_finished:
-            raise CheckpointError(f"{self.path} holds a finished run: choose another run.folder, or move it away.")
+    def check_settings(self, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
+        """Raise CheckpointError where the run was started with other settings than ``config``,
+        apart from the ``free`` keys."""
         asked, started = _flat(json.loads(_encode(config))), _flat(self.read_config())
         keys = (asked.keys() | started.keys()) - set(free)
         if differing := sorted(key for key in keys if asked.get(key, ...) != started.get(key, ...)):

@@ -25,7 +25,7 @@ GLOBAL, START, CLIENT = "global", "start", "client-"
 SUFFIX = ".safetensors"
 
 
-def keep_models(
+def write_snapshots(
     folder: Path, table: TensorTable, *, start: Tensor, final: Tensor, clients: Iterable[tuple[str, Tensor]]
 ) -> None:
     """Write ``start`` ŵ, ``final`` w and each client's (site, w_i), all (N,), to ``folder``, whole
@@ -39,8 +39,8 @@ def keep_models(
 
 
 @dataclass(frozen=True)
-class KeptModels:
-    """What `keep_models` wrote; nothing is read before it is asked for."""
+class Snapshots:
+    """What `write_snapshots` wrote; nothing is read before it is asked for."""
 
     folder: Path
     table: TensorTable

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.ssl.simclr import nt_xent
-from fedsense_core.ssl.step import Views, precise
+from fedsense_core.ssl.step import precise
+from fedsense_core.ssl.views import Views
 
 
 def representation_distance(model: PretrainingModel, anchor: PretrainingModel | None, views: Views) -> Tensor:

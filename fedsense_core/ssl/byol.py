@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
-from fedsense_core.ssl.step import Align, StepLoss, look, precise
+from fedsense_core.models.pretraining import PretrainingModel
+from fedsense_core.ssl.recipe import Recipe
+from fedsense_core.ssl.step import StepLoss, precise
+from fedsense_core.ssl.views import projected_views
 
 
 def byol_distance(predicted_BD: Tensor, target_BD: Tensor) -> Tensor:
@@ -18,26 +19,30 @@ def byol_distance(predicted_BD: Tensor, target_BD: Tensor) -> Tensor:
     return (2 - 2 * F.cosine_similarity(precise(predicted_BD), precise(target_BD), dim=1)).mean()
 
 
-def byol_loss(
-    model: PretrainingModel,
-    anchor: PretrainingModel | None,
-    x_BCHW: Tensor,
-    policy: Augmentation,
-    generator: torch.Generator,
-    *,
-    teacher: PretrainingModel,
-    align: Align,
-) -> StepLoss:
-    """Return the distance of predictions to the teacher's projections of the other view, and the
-    alignment.
+class Byol(Recipe):
+    """Predictions of each view from the other, as in section 3.1 of the paper."""
 
-    Each view is predicted from the other, as in section 3.1 of the paper, and the two distances are
-    averaged: the paper adds them, which doubles loss and gradient. No gradient reaches the teacher.
-    """
-    assert model.predictor is not None, "the byol recipe needs a model built with train.recipe = 'byol'"
-    views = look(model, x_BCHW, policy, generator)
-    first, second = (model.predictor(h_BD) for h_BD in views.projected)
-    with torch.no_grad():
-        target_first, target_second = (teacher.project(image) for image in views.images)
-    ssl = (byol_distance(first, target_second) + byol_distance(second, target_first)) / 2
-    return StepLoss(ssl, align(model, anchor, views))
+    name = "byol"
+    needs_teacher = True
+    needs_predictor = True
+    contrasts_two_views = True
+
+    def loss(
+        self,
+        model: PretrainingModel,
+        anchor: PretrainingModel | None,
+        x_BCHW: Tensor,
+        generator: torch.Generator,
+        teacher: PretrainingModel | None,
+    ) -> StepLoss:
+        """Return the distance of predictions to the teacher's projections of the other view, and
+        the alignment. No gradient reaches the teacher."""
+        assert model.predictor is not None, "the byol recipe needs a model built with train.recipe = 'byol'"
+        assert teacher is not None, "the byol recipe needs a teacher"
+        views = projected_views(model, x_BCHW, self.policy, generator)
+        first, second = (model.predictor(h_BD) for h_BD in views.projected)
+        with torch.no_grad():
+            target_first, target_second = (teacher.project(image) for image in views.images)
+        # The paper adds the two, which doubles loss and gradient.
+        ssl = (byol_distance(first, target_second) + byol_distance(second, target_first)) / 2
+        return StepLoss(ssl, self.align(model, anchor, views))

@@ -2,15 +2,18 @@
 each client alone.
 
 A client that sees one kind of land would otherwise be told to spread it over the whole space. Ours:
-LeJEPA (arXiv 2511.08544) knows one place. Clients send sums (`SigregStatistics`) of what they
-trained on, along directions that run and round name; the next round corrects each batch by how far
-the mixture was from its client, as SCAFFOLD (arXiv 1910.06378) corrects gradients. Shapes: B batch,
-V views, D width of an embedding, M directions, T knots.
+LeJEPA (arXiv 2511.08544) trains on one machine. Clients send sums (`SigregStatistics`) over what
+they trained on, along directions that run and round name; the next round corrects each batch by how
+far the mixture was from its client, as SCAFFOLD (arXiv 1910.06378) corrects gradients. Shapes: B
+batch, V views, D width of an embedding, M directions, T knots.
+
+The second half of this file is what travels for it: one attachment of each reply (`SUMS`) and one
+of each task (`OFFSET`). Where ``train.federated_sigreg`` is off, there are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -18,11 +21,13 @@ from operator import add
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config
+from fedsense_core.config import Config, TrainSection
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.sigreg import (
+    COUNT_BYTES,
     SigregStatistics,
     pack_parts,
+    parts_bytes,
     random_directions,
     sigreg_from,
     sigreg_statistics,
@@ -30,6 +35,10 @@ from fedsense_core.ssl.sigreg import (
 )
 from fedsense_core.ssl.step import precise
 
+SUMS = "embedding-sums"
+"""Attachment of a reply: sums over the client's embeddings of this round."""
+OFFSET = "embedding-offset"
+"""Attachment of a task: how far all clients' embeddings of the last round were from this one's."""
 LARGEST = 2.0
 """A difference of two means of cosines, or of sines, is no larger."""
 
@@ -65,11 +74,11 @@ class Offset:
 
 @dataclass(frozen=True)
 class FederatedSigreg:
-    """One client's part in one round: what it trains by, and what it finds out for the next
+    """One client's part in one round: what it trains by, and the sums that it sends for the next
     round."""
 
     directions_MD: Tensor
-    """Of this round, which the last one announced."""
+    """Of this round: those along which the last one's sums were taken."""
     offset: Offset | None
     """None in the first round, and after one in which this client or all others were missing: then
     plain SIGReg."""
@@ -77,10 +86,13 @@ class FederatedSigreg:
     """Of the next round."""
 
     @classmethod
-    def of(cls, config: Config, server_round: int, offset: Offset | None) -> FederatedSigreg | None:
-        """Return that of a round; None where ``train.federated_sigreg`` is off."""
+    def of(cls, config: Config, server_round: int, attachments: Mapping[str, bytes]) -> FederatedSigreg | None:
+        """Return that of a round by the attachments of its task; None where
+        ``train.federated_sigreg`` is off. Raises ValueError for an offset that cannot be."""
         if not config.train.federated_sigreg:
             return None
+        data = attachments.get(OFFSET, b"")
+        offset = Offset.from_bytes(data, config.train.sigreg_directions) if data else None
         return cls(_directions(config, server_round), offset, _directions(config, server_round + 1))
 
     def sigreg(self, z_BD: Tensor) -> Tensor:
@@ -98,7 +110,7 @@ class FederatedSigreg:
         sines_MT = batch.sines_MT + batch.count * self.offset.sines_MT.to(z_BD)
         return sigreg_from(SigregStatistics(cosines_MT, sines_MT, batch.count))
 
-    def look(self, z_VBD: Tensor) -> SigregStatistics:
+    def next_sums(self, z_VBD: Tensor) -> SigregStatistics:
         """Return the sums over all views of a batch along the next round's directions, without
         gradient."""
         with torch.autocast(z_VBD.device.type, enabled=False):
@@ -109,3 +121,62 @@ class FederatedSigreg:
 def _directions(config: Config, server_round: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed_of("sigreg", config.run.seed, server_round))
     return random_directions(config.train.sigreg_directions, config.model.projector[1], generator)
+
+
+def reply_limits(train: TrainSection) -> dict[str, int]:
+    """Return the largest size in bytes of each attachment of a reply; none else may have one."""
+    return {SUMS: COUNT_BYTES + parts_bytes(train.sigreg_directions)} if train.federated_sigreg else {}
+
+
+def task_limits(train: TrainSection) -> dict[str, int]:
+    """Return the largest size in bytes of each attachment of a task."""
+    return {OFFSET: parts_bytes(train.sigreg_directions)} if train.federated_sigreg else {}
+
+
+def reply_attachments(sums: SigregStatistics | None) -> dict[str, bytes]:
+    """Return what a client sends of its embeddings; nothing where it has no sums."""
+    return {} if sums is None else {SUMS: sums.to_bytes()}
+
+
+def task_attachments(sums: Mapping[str, SigregStatistics], site: str) -> dict[str, bytes]:
+    """Return how far all embeddings of the last round were from a site's own.
+
+    ``sums`` are those of the replies that were accepted, by site. Nothing where the site had none
+    among them, and where it was alone: what it would be told is that it is as far from all as from
+    itself.
+    """
+    if site not in sums or len(sums) < 2:
+        return {}
+    # In the order of names: sums in float32 depend on it.
+    return {OFFSET: Offset.between([sums[name] for name in sorted(sums)], sums[site]).to_bytes()}
+
+
+def judge_sums(train: TrainSection, attachments: Mapping[str, bytes], examples: float) -> SigregStatistics | None:
+    """Return the sums that a reply must have, over all views of its examples; None where the run
+    asks for none.
+
+    Raises ValueError where they are missing, could not be of any embeddings, or are of another
+    number of samples: the count is a weight, and nobody weighs more than the examples it trained
+    on.
+    """
+    if not train.federated_sigreg:
+        return None
+    sums = SigregStatistics.from_bytes(attachments.get(SUMS, b""), train.sigreg_directions)
+    views = examples * train.views
+    if sums.count != views:
+        raise ValueError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
+    return sums
+
+
+def sums_state(sums: Mapping[str, SigregStatistics]) -> dict[str, Tensor]:
+    """Return sums by site as tensors of bytes, for a checkpoint."""
+    return {site: torch.frombuffer(bytearray(one.to_bytes()), dtype=torch.uint8) for site, one in sums.items()}
+
+
+def sums_from_state(state: Mapping[str, Tensor]) -> dict[str, SigregStatistics]:
+    """Read what `sums_state` wrote. Raises ValueError for anything else."""
+    return {site: _sums_from(tensor.numpy().tobytes()) for site, tensor in state.items()}
+
+
+def _sums_from(data: bytes) -> SigregStatistics:
+    return SigregStatistics.from_bytes(data, (len(data) - COUNT_BYTES) // parts_bytes(1))

@@ -9,12 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedsense_core.config import TrainSection
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
-from fedsense_core.ssl.federated import FederatedSigreg
+from fedsense_core.models.pretraining import PretrainingModel
+from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.sigreg import random_directions, sigreg
-from fedsense_core.ssl.step import Align, StepLoss, look, precise
+from fedsense_core.ssl.step import StepLoss, precise
+from fedsense_core.ssl.views import projected_views
 
 
 def lejepa_distance(z_VBD: Tensor, regulariser: Callable[[Tensor], Tensor], weight: float) -> Tensor:
@@ -33,24 +32,29 @@ def lejepa_distance(z_VBD: Tensor, regulariser: Callable[[Tensor], Tensor], weig
         return (1 - weight) * apart + weight * shape
 
 
-def lejepa_loss(
-    model: PretrainingModel,
-    anchor: PretrainingModel | None,
-    x_BCHW: Tensor,
-    policy: Augmentation,
-    generator: torch.Generator,
-    *,
-    settings: TrainSection,
-    align: Align,
-    federated: FederatedSigreg | None = None,
-) -> StepLoss:
-    """Return the loss of all views, the alignment, and what other clients are to know; alone,
-    directions are drawn."""
-    views = look(model, x_BCHW, policy, generator, settings.views)
-    z_VBD = torch.stack(views.projected)
-    if federated is not None and federated.offset is not None:
-        loss = lejepa_distance(z_VBD, federated.sigreg, settings.sigreg_weight)
-    else:
-        drawn_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
-        loss = lejepa_distance(z_VBD, partial(sigreg, directions_MD=drawn_MD), settings.sigreg_weight)
-    return StepLoss(loss, align(model, anchor, views), federated.look(z_VBD) if federated else None)
+class Lejepa(Recipe):
+    """Equal views, and embeddings made Gaussian: each client's own, or all clients' together."""
+
+    name = "lejepa"
+    has_sigreg = True
+
+    def loss(
+        self,
+        model: PretrainingModel,
+        anchor: PretrainingModel | None,
+        x_BCHW: Tensor,
+        generator: torch.Generator,
+        teacher: PretrainingModel | None,
+    ) -> StepLoss:
+        """Return the loss of all views, the alignment, and sums for the other clients where they
+        are shared."""
+        settings, federated = self.settings, self.federated
+        views = projected_views(model, x_BCHW, self.policy, generator, settings.views)
+        z_VBD = torch.stack(views.projected)
+        if federated is not None and federated.offset is not None:
+            loss = lejepa_distance(z_VBD, federated.sigreg, settings.sigreg_weight)
+        else:
+            drawn_MD = random_directions(settings.sigreg_directions, z_VBD.shape[2], generator).to(z_VBD.device)
+            loss = lejepa_distance(z_VBD, partial(sigreg, directions_MD=drawn_MD), settings.sigreg_weight)
+        sums = None if federated is None else federated.next_sums(z_VBD)
+        return StepLoss(loss, self.align(model, anchor, views), sums)

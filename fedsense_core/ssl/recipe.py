@@ -1,13 +1,14 @@
-"""One step's loss, the same interface for every recipe.
+"""What a recipe is: one step's loss, how its views are made, and what it needs of the model.
 
-``recipe(model, anchor, batch, generator, teacher) -> StepLoss``; only byol has a teacher.
+Each recipe is a class in the file of its name; ``train.recipe`` names it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar, assert_never
 
 import torch
 from torch import Tensor
@@ -15,29 +16,67 @@ from torch import Tensor
 from fedsense_core.config import Config
 from fedsense_core.data.batches.augment import Augmentation
 from fedsense_core.data.batches.batch import Batch, drop_band_subset
-from fedsense_core.models import PretrainingModel
-from fedsense_core.ssl.alignment import cross_distillation, representation_distance
-from fedsense_core.ssl.byol import byol_loss
+from fedsense_core.models.pretraining import PretrainingModel
+from fedsense_core.registry import implementation
 from fedsense_core.ssl.federated import FederatedSigreg
-from fedsense_core.ssl.lejepa import lejepa_loss
-from fedsense_core.ssl.mae import mae_loss
-from fedsense_core.ssl.simclr import simclr_loss
-from fedsense_core.ssl.step import Align, StepLoss
+from fedsense_core.ssl.step import StepLoss
+from fedsense_core.ssl.views import Views, contrastive_policy
+
+Align = Callable[[PretrainingModel, PretrainingModel | None, Views], Tensor]
+"""From the model that learns, its anchor and the views to the alignment loss; zero without an
+anchor."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A self-supervised loss with its augmentation."""
+class Recipe(ABC):
+    """A self-supervised loss with its augmentation.
 
-    policy: Augmentation
-    """How views are made."""
-    loss: Callable[..., StepLoss]
-    """Called with (model, anchor, x_BCHW, policy, generator), and with ``teacher`` where
-    ``taught``."""
-    band_subset: float = 0.0
-    """Probability that the models see only a random subset of a batch's bands."""
-    taught: bool = False
-    """Whether the loss learns from a teacher."""
+    Its loss must have the same value when it is computed twice from the same state of the
+    generator: local training takes a second gradient of a step so (``guidance.kind = "sam"``).
+    """
+
+    name: ClassVar[str]
+    """As ``train.recipe`` has it."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether the loss learns from a moving average of the model."""
+    needs_predictor: ClassVar[bool] = False
+    """Whether the model has a second head, which predicts projections."""
+    masks: ClassVar[bool] = False
+    """Whether parts of the image are hidden: the model has a decoder that predicts them, and no
+    projector learns."""
+    contrasts_two_views: ClassVar[bool] = False
+    """Whether exactly two views of a chip are compared, as ``alignment.kind = "cross"`` does."""
+    has_sigreg: ClassVar[bool] = False
+    """Whether embeddings are made Gaussian, which ``train.federated_sigreg`` asks of those of all
+    clients together."""
+    fewest_chips: ClassVar[int] = 2
+    """Smallest batch that has a loss: alone, a chip has nothing to be contrasted with."""
+    alignment_weight: ClassVar[float] = 0.5
+    """μ where ``alignment.weight`` is ``auto``."""
+
+    def __init__(self, config: Config, federated: FederatedSigreg | None = None) -> None:
+        self.settings = config.train
+        self.policy = self.augmentation(config)
+        self.band_subset = config.train.band_subset if config.conditioned else 0.0
+        """Probability that the models see only a random subset of a batch's bands."""
+        self.align = _alignment(config)
+        self.federated = federated
+        """What is known of other clients' embeddings, where they are shared."""
+
+    @staticmethod
+    def augmentation(config: Config) -> Augmentation:
+        """Return how views are made."""
+        return contrastive_policy(config)
+
+    @abstractmethod
+    def loss(
+        self,
+        model: PretrainingModel,
+        anchor: PretrainingModel | None,
+        x_BCHW: Tensor,
+        generator: torch.Generator,
+        teacher: PretrainingModel | None,
+    ) -> StepLoss:
+        """Return the losses of chips; ``teacher`` is None only where `needs_teacher` is false."""
 
     def __call__(
         self,
@@ -49,76 +88,43 @@ class Recipe:
     ) -> StepLoss:
         """Return the losses of one batch of standardised chips; ``anchor`` None skips alignment.
 
-        A bare tensor (B, C, H, W) does for models of fixed bands, and for one that was told its
-        bands by `read_bands`. A teacher is ignored by recipes without one; raises ValueError where
+        A bare tensor (B, C, H, W) does for models of fixed bands, and for one whose bands
+        `read_bands` has set. A teacher is ignored by recipes without one; raises ValueError where
         the recipe needs one and gets none.
         """
-        if self.taught and teacher is None:
+        if self.needs_teacher and teacher is None:
             raise ValueError(
-                "train.recipe = 'byol' learns from a teacher, but was given none: keep a MovingTeacher of the model, "
-                "and pass its model as recipe(..., teacher=...)"
+                f"train.recipe = {self.name!r} learns from a teacher, but was given none: keep a MovingTeacher of the "
+                "model, and pass its model as recipe(..., teacher=...)"
             )
         if isinstance(batch, Tensor):
-            pixels = batch
-        else:
-            shown = drop_band_subset(batch, self.band_subset, generator) if self.band_subset else batch
-            for part in (model, anchor, teacher):
-                if part is not None:
-                    part.read_bands(shown.bands)
-            pixels = shown.pixels
-        extra = {"teacher": teacher} if self.taught else {}
-        return self.loss(model, anchor, pixels, self.policy, generator, **extra)
+            return self.loss(model, anchor, batch, generator, teacher)
+        shown = drop_band_subset(batch, self.band_subset, generator) if self.band_subset else batch
+        for part in (model, anchor, teacher):
+            if part is not None:
+                part.read_bands(shown.bands)
+        return self.loss(model, anchor, shown.pixels, generator, teacher)
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """Return the recipe of a name. Raises LookupError where there is none."""
+    return implementation("fedsense_core.ssl", name, Recipe)
 
 
 def build_recipe(config: Config, federated: FederatedSigreg | None = None) -> Recipe:
-    """Return the recipe that the configuration names; ``federated`` is what lejepa knows of other
-    clients."""
-    subset = config.train.band_subset if config.conditioned else 0.0
-    recipe, align = config.train.recipe, _alignment(config)
-    if recipe == "mae":
-        return Recipe(geometric_policy(config), mae_loss, subset)
-    policy = contrastive_policy(config)
-    if recipe == "byol":
-        return Recipe(policy, partial(byol_loss, align=align), subset, taught=True)
-    if recipe == "lejepa":
-        return Recipe(policy, partial(lejepa_loss, settings=config.train, align=align, federated=federated), subset)
-    return Recipe(policy, partial(simclr_loss, temperature=config.train.temperature, align=align), subset)
+    """Return the recipe that the configuration names; ``federated`` is what is known of other
+    clients' embeddings."""
+    return recipe_class(config.train.recipe)(config, federated)
 
 
 def _alignment(config: Config) -> Align:
-    if config.alignment.kind == "representation":
-        return representation_distance
-    return partial(cross_distillation, temperature=config.train.temperature)
+    # Here, because FedX builds on the loss of SimCLR, and that recipe on this file.
+    from fedsense_core.ssl.alignment import cross_distillation, representation_distance
 
-
-def contrastive_policy(config: Config) -> Augmentation:
-    """Return crops with all other changes; those of brightness and colour ``data.jitter`` times as
-    strong as usual."""
-    usual, strength = Augmentation(config.data.view_size, config.data.min_scale), config.data.jitter
-    return replace(
-        usual,
-        image_gain=min(1.0, usual.image_gain * strength),  # below 0 the image would be its own negative
-        band_gain=min(1.0, usual.band_gain * strength),
-        image_offset=usual.image_offset * strength,
-        band_offset=usual.band_offset * strength,
-        grey=min(1.0, usual.grey * strength),
-        blur=config.data.blur,
-        noise=config.data.noise,
-        drop_bands=config.data.drop_bands,
-    )
-
-
-def geometric_policy(config: Config) -> Augmentation:
-    """Return crops, flips and turns alone: what is predicted must be the imagery as it is."""
-    return Augmentation(
-        config.data.view_size,
-        config.data.min_scale,
-        image_gain=0.0,
-        band_gain=0.0,
-        image_offset=0.0,
-        band_offset=0.0,
-        grey=0.0,
-    )
-
-
-__all__ = ["Recipe", "StepLoss", "build_recipe"]
+    match config.alignment.kind:
+        case "representation":
+            return representation_distance
+        case "cross":
+            return partial(cross_distillation, temperature=config.train.temperature)
+        case unknown:
+            assert_never(unknown)

@@ -1,4 +1,4 @@
-"""SIGReg of LeJEPA (arXiv 2511.08544): how far embeddings are from N(0, I), seen along random
+"""SIGReg of LeJEPA (arXiv 2511.08544): how far embeddings are from N(0, I), along random
 directions.
 
 Along each direction it is the statistic of Epps and Pulley: the squared distance of two
@@ -18,13 +18,14 @@ KNOTS = 17
 REACH = 3.0
 """The characteristic functions are compared from -3 to 3; both are even in what is summed, so [0,
 3] is enough."""
+COUNT_BYTES = 8
 ROUNDING = 1e-3
 """Relative error by which sums in float32 may exceed their number of samples."""
 
 
 @dataclass(frozen=True)
 class SigregStatistics:
-    """All that SIGReg knows of its samples: sums, so that those of several places add up to those
+    """All that SIGReg needs of its samples: sums, so that those of several clients add up to those
     of all samples."""
 
     cosines_MT: Tensor
@@ -42,15 +43,15 @@ class SigregStatistics:
     def to_bytes(self) -> bytes:
         """Return the count as 8 bytes, then both sums as float32, little-endian: 8 + 8 M T
         bytes."""
-        return self.count.to_bytes(8, "little") + pack_parts(self.cosines_MT, self.sines_MT)
+        return self.count.to_bytes(COUNT_BYTES, "little") + pack_parts(self.cosines_MT, self.sines_MT)
 
     @classmethod
     def from_bytes(cls, data: bytes, directions: int) -> SigregStatistics:
         """Read what `to_bytes` wrote, whoever sent it. Raises ValueError for what no embeddings
         could give."""
-        count = int.from_bytes(data[:8], "little")
+        count = int.from_bytes(data[:COUNT_BYTES], "little")
         # Every sample adds a number from -1 to 1.
-        parts = unpack_parts(data[8:], directions, count * (1 + ROUNDING), "sums of embeddings")
+        parts = unpack_parts(data[COUNT_BYTES:], directions, count * (1 + ROUNDING), "sums of embeddings")
         if count < 1:
             raise ValueError("sums of embeddings are of no sample")
         return cls(*parts, count)
@@ -62,10 +63,15 @@ def pack_parts(cosines_MT: Tensor, sines_MT: Tensor) -> bytes:
     return parts.astype("<f4").tobytes()
 
 
+def parts_bytes(directions: int) -> int:
+    """Return the length of what `pack_parts` writes."""
+    return 8 * directions * KNOTS
+
+
 def unpack_parts(data: bytes, directions: int, largest: float, what: str) -> tuple[Tensor, Tensor]:
     """Read what `pack_parts` wrote, whoever sent it. Raises ValueError for another length and for
     larger numbers."""
-    wanted = 8 * directions * KNOTS
+    wanted = parts_bytes(directions)
     if len(data) != wanted:
         raise ValueError(f"{what} have {len(data)} bytes of numbers, expected {wanted}")
     parts = np.frombuffer(data, "<f4").reshape(2, directions, KNOTS).astype(np.float32)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel
-from fedsense_core.ssl.step import Align, StepLoss, look, precise
+from fedsense_core.models.pretraining import PretrainingModel
+from fedsense_core.ssl.recipe import Recipe
+from fedsense_core.ssl.step import StepLoss, precise
+from fedsense_core.ssl.views import projected_views
 
 
 def nt_xent(a_BD: Tensor, b_BD: Tensor, temperature: float) -> Tensor:
@@ -22,17 +23,21 @@ def nt_xent(a_BD: Tensor, b_BD: Tensor, temperature: float) -> Tensor:
         return F.cross_entropy(logits, partner)
 
 
-def simclr_loss(
-    model: PretrainingModel,
-    anchor: PretrainingModel | None,
-    x_BCHW: Tensor,
-    policy: Augmentation,
-    generator: torch.Generator,
-    *,
-    temperature: float,
-    align: Align,
-) -> StepLoss:
-    """Return the contrastive loss of two views, and their alignment."""
-    views = look(model, x_BCHW, policy, generator)
-    first, second = views.projected
-    return StepLoss(nt_xent(first, second, temperature), align(model, anchor, views))
+class Simclr(Recipe):
+    """NT-Xent of the projections of two views."""
+
+    name = "simclr"
+    contrasts_two_views = True
+
+    def loss(
+        self,
+        model: PretrainingModel,
+        anchor: PretrainingModel | None,
+        x_BCHW: Tensor,
+        generator: torch.Generator,
+        teacher: PretrainingModel | None,
+    ) -> StepLoss:
+        """Return the contrastive loss of two views, and their alignment."""
+        views = projected_views(model, x_BCHW, self.policy, generator)
+        first, second = views.projected
+        return StepLoss(nt_xent(first, second, self.settings.temperature), self.align(model, anchor, views))

@@ -1,5 +1,5 @@
-"""The teacher of BYOL (arXiv 2006.07733): a moving average of the model that it teaches, never
-trained itself."""
+"""The teacher of BYOL (arXiv 2006.07733): an exponential moving average (EMA) of the model
+that learns from it, never trained itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from copy import deepcopy
 
 import torch
 
-from fedsense_core.models import PretrainingModel
+from fedsense_core.models.pretraining import PretrainingModel
 
 
 class MovingTeacher:
-    """A frozen copy of a model; `follow` moves it towards the model after every step.
+    """A frozen copy of a model; `ema_update` moves it towards the model after every step.
 
     It lives with the client and never travels. Where guidance shifts the model, whoever makes the
     teacher shifts it too.
@@ -22,7 +22,7 @@ class MovingTeacher:
         self.decay = decay
 
     @torch.no_grad()
-    def follow(self, model: PretrainingModel) -> None:
+    def ema_update(self, model: PretrainingModel) -> None:
         """Set ξ to decay ξ + (1 - decay) θ, parameter by parameter (section 3.1 of the paper)."""
         for own, other in zip(self.model.parameters(), model.parameters(), strict=True):
             own.mul_(self.decay).add_(other, alpha=1 - self.decay)

@@ -7,17 +7,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from federation import Federation, same_bits, tiny
+from recipes import GivenLoss
 from torch import Tensor, nn
 
 from client_app import drift, training
 from client_app.drift import GlobalMomentum, Proximal
 from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, resolve
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.ssl import Recipe, StepLoss
 from fedsense_core.tensors import TensorTable
 
 STEPS = 3
@@ -36,8 +35,8 @@ def features(model: PretrainingModel, x: Tensor) -> Tensor:
     return model.embed(x).square().mean()
 
 
-def loss(model: PretrainingModel, anchor: object, x: Tensor, policy: object, generator: object) -> StepLoss:
-    return StepLoss(features(model, x), x.new_zeros(()))
+def loss(model: PretrainingModel, x: Tensor, generator: object) -> Tensor:
+    return features(model, x)
 
 
 def data() -> list[Tensor]:
@@ -46,14 +45,14 @@ def data() -> list[Tensor]:
 
 
 def run(
-    config: Config, momentum: Tensor | None = None, server_round: int = 2, loss: Callable[..., StepLoss] = loss
+    config: Config, momentum: Tensor | None = None, server_round: int = 2, loss: Callable[..., Tensor] = loss
 ) -> Outcome:
     model = build_model(config).double()
     table = TensorTable.of(model)
     weights = table.read(model)
     replica = Replica(server_round, weights, torch.zeros_like(weights) if momentum is None else momentum)
     start = Start(server_round, replica, torch.zeros(len(table)), 0, (server_round - 1) * STEPS)
-    return train_locally(config, model, table, Recipe(Augmentation(16), loss), iter(data()), start)
+    return train_locally(config, model, table, GivenLoss(config, loss), iter(data()), start)
 
 
 def test_proximal_gradient_worked_by_hand() -> None:
@@ -70,9 +69,9 @@ def test_proximal_term_equals_that_of_the_paper_through_the_graph() -> None:
     config = tiny(**SGD)
     begin = [p.detach().clone() for p in build_model(config).double().parameters()]
 
-    def with_term(model: PretrainingModel, anchor: object, x: Tensor, policy: object, generator: object) -> StepLoss:
+    def with_term(model: PretrainingModel, x: Tensor, generator: object) -> Tensor:
         away = [(p - at).square().sum() for p, at in zip(model.parameters(), begin, strict=True)]
-        return StepLoss(features(model, x) + 0.5 * weight * torch.stack(away).sum(), x.new_zeros(()))
+        return features(model, x) + 0.5 * weight * torch.stack(away).sum()
 
     expected, found = run(config, loss=with_term), run(tiny(**SGD, train__proximal=weight))
     plain = run(config)
@@ -90,7 +89,7 @@ def test_parameters_that_stay_local_are_not_pulled() -> None:
     with torch.no_grad():
         model.projector[0].weight.add_(1.0)  # type: ignore[index, union-attr, operator]
     before = model.projector[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
-    train_locally(config, model, table, Recipe(Augmentation(16), loss), iter(data()), start)
+    train_locally(config, model, table, GivenLoss(config, loss), iter(data()), start)
     assert torch.equal(model.projector[0].weight, before)  # type: ignore[index, arg-type]
 
 

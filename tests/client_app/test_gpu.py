@@ -13,11 +13,11 @@ import pytest
 import torch
 from federation import Federation, tiny
 
-from client_app.personalisation import OwnModels
+from client_app.personalisation import PersonalModels
 from client_app.training import Start, train_locally
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -29,10 +29,10 @@ def train_on(device: str, precision: str, **changes: Any) -> tuple[float, torch.
     table = TensorTable.of(model)
     weights = table.read(model)
     momentum = 1e-3 * torch.randn(table.numel, generator=torch.Generator().manual_seed(1)) * bool(changes)
-    own = OwnModels(weights + momentum) if changes else OwnModels()
+    own = PersonalModels(weights + momentum) if changes else PersonalModels()
     radii = torch.full((len(table),), 0.05 * bool(changes))
     start = Start(
-        1 + bool(changes), Replica(1, weights, momentum), radii, seed=0, steps_done=8 * bool(changes), own=own
+        1 + bool(changes), Replica(1, weights, momentum), radii, seed=0, steps_done=8 * bool(changes), personal=own
     )
     generator = torch.Generator().manual_seed(0)
     data = [torch.randn(32, 3, 16, 16, generator=generator) for _ in range(8)]
@@ -50,7 +50,7 @@ def test_fp32_round_on_cuda_agrees_with_the_cpu() -> None:
 @pytest.mark.parametrize("optimiser", ["sgd", "muon"])
 def test_every_part_of_a_step_runs_on_cuda_as_on_the_cpu(kind: str, optimiser: str) -> None:
     changes = {"train__recipe": "byol", "train__optimiser": optimiser, "train__proximal": 0.1}
-    changes |= {"train__global_momentum": 0.5, "retention__kind": "average"}
+    changes |= {"train__global_momentum": 0.5, "personalisation__kind": "average"}
     changes |= {"guidance__kind": kind, "guidance__scale": "absolute"}
     (cpu_loss, cpu_delta), (gpu_loss, gpu_delta) = (train_on(device, "fp32", **changes) for device in ("cpu", "cuda"))
     assert gpu_loss == pytest.approx(cpu_loss, rel=1e-2)

@@ -1,4 +1,4 @@
-"""The shift identity (DESIGN, section 4) and the controls."""
+"""The shift identity (docs/method.md, section 4) and the controls."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from copy import deepcopy
 import pytest
 import torch
 from federation import TINY, tiny
+from recipes import GivenLoss
 from torch import Tensor
 
-from client_app.guidance import Ascent, global_direction, shift
+from client_app.guidance.direction import global_direction
+from client_app.guidance.guidance import Guidance
+from client_app.guidance.shift import shift
 from client_app.optimiser import inner_optimiser
 from client_app.training import Start, train_locally
 from fedsense_core.config import Config, GuidanceSection, resolve
-from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.schedule import learning_rate
-from fedsense_core.ssl import Recipe, StepLoss, build_recipe
+from fedsense_core.ssl.recipe import Recipe, build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.radius import radii, ramp
 
@@ -214,15 +216,15 @@ class Quadratic(torch.nn.Module):
         return 0.5 * (torch.tensor([1.0, 2.0], dtype=torch.float64) * self.w**2).sum()
 
 
-def ascent_of(model: Quadratic, **settings: object) -> Ascent:
+def guidance_of(model: Quadratic, **settings: object) -> Guidance:
     table = TensorTable.of(model)
     direction = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    return Ascent(GuidanceSection(**settings), list(model.named_parameters()), table, torch.tensor([0.5]), direction)  # type: ignore[arg-type]
+    return Guidance.of(GuidanceSection(**settings), table, torch.tensor([0.5]), direction)  # type: ignore[arg-type]
 
 
 def test_sam_takes_the_gradient_at_the_top_of_the_ball_worked_by_hand() -> None:
     model = Quadratic()
-    ascent_of(model, kind="sam").backward(model.loss, 0)
+    guidance_of(model, kind="sam").backward(model.loss, dict(model.named_parameters()), 0)
     gradient = torch.tensor([3.0, 8.0], dtype=torch.float64)
     at = torch.tensor([3.0, 4.0], dtype=torch.float64) + 0.5 * gradient / gradient.norm()
     assert torch.allclose(model.w.grad, torch.tensor([1.0, 2.0], dtype=torch.float64) * at)  # type: ignore[arg-type]
@@ -231,7 +233,7 @@ def test_sam_takes_the_gradient_at_the_top_of_the_ball_worked_by_hand() -> None:
 
 def test_mixed_ascends_along_the_mean_of_local_and_global_directions() -> None:
     model = Quadratic()
-    ascent_of(model, kind="mixed", mix=0.5).backward(model.loss, 0)
+    guidance_of(model, kind="mixed", mix=0.5).backward(model.loss, dict(model.named_parameters()), 0)
     unit = torch.tensor([3.0, 8.0], dtype=torch.float64)
     unit = 0.5 * unit / unit.norm() + torch.tensor([0.0, 0.5], dtype=torch.float64)
     at = torch.tensor([3.0, 4.0], dtype=torch.float64) + 0.5 * unit / unit.norm()
@@ -258,7 +260,7 @@ def two_tensors_after(local: tuple[str, ...] = (), **settings: object) -> TwoTen
     table = TensorTable.of(model, local)
     guidance = GuidanceSection(scale="absolute", **settings)  # type: ignore[arg-type]
     direction, radii_L = torch.tensor([0.0, -1.0][: len(table)]).double(), torch.full((len(table),), 0.5)
-    Ascent(guidance, list(model.named_parameters()), table, radii_L, direction).backward(model.loss, 0)
+    Guidance.of(guidance, table, radii_L, direction).backward(model.loss, dict(model.named_parameters()), 0)
     return model
 
 
@@ -284,7 +286,7 @@ def test_sam_every_k_ascends_on_every_kth_step_only() -> None:
     plain, top = torch.tensor([3.0, 8.0], dtype=torch.float64), []
     for step in range(4):
         model = Quadratic()
-        ascent_of(model, kind="sam-every-k", every=2).backward(model.loss, step)
+        guidance_of(model, kind="sam-every-k", every=2).backward(model.loss, dict(model.named_parameters()), step)
         top.append(not torch.allclose(model.w.grad, plain))  # type: ignore[arg-type]
     assert top == [True, False, True, False]
 
@@ -294,11 +296,11 @@ def test_second_look_of_sam_sees_the_same_views() -> None:
     table = TensorTable.of(model := build_model(config))
     seen: list[Tensor] = []
 
-    def spy(model: PretrainingModel, anchor: object, x: Tensor, policy: Augmentation, g: torch.Generator) -> StepLoss:
+    def spy(model: PretrainingModel, x: Tensor, g: torch.Generator) -> Tensor:
         seen.append(torch.rand(3, generator=g))
-        return StepLoss(model.embed(x).square().mean(), x.new_zeros(()))
+        return model.embed(x).square().mean()
 
-    recipe = Recipe(Augmentation(16), spy)
+    recipe = GivenLoss(config, spy)
     train_locally(
         config, model, table, recipe, itertools.cycle(batches(torch.float32)), start_of(model, table, torch.float32)
     )

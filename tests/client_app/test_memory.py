@@ -10,30 +10,29 @@ import pytest
 import torch
 from federation import tiny
 
-from client_app import round as work
-from client_app.identity import Place
+from client_app import round as client_round
+from client_app.identity import Identity
 from client_app.memory import ClientMemory, Slot
-from client_app.round import Worker
+from client_app.round import ClientRound
 from client_app.training import Outcome
-from client_app.uplink.feedback import Uplink
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.config import Config
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
-from fedsense_core.protocol.frame import FrameKind, unpack
+from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainTask
 from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Expected
+from server_app.round import Expected
 
 DROPPED = "its residual of round 3 was dropped: it missed 17 versions of the model"
 
 
 def slot(number: int, fill: float = 0.0) -> Slot:
     a, b, c, d, e = torch.full((5, 5), fill)
-    return Slot(number, Replica(number, a, b), c, {"exp_avg/w": d}, {"head": e})
+    return Slot(number, Replica(number, a, b), {"feedback.residual": c}, {"exp_avg/w": d}, {"head": e})
 
 
 def test_acknowledged_slot_comes_back_whole(tmp_path: Path) -> None:
@@ -55,7 +54,7 @@ def test_pending_slot_is_rolled_back_unless_acknowledged(tmp_path: Path) -> None
     assert memory.rounds() == [1]
 
 
-def test_nothing_acknowledged_means_nothing_held(tmp_path: Path) -> None:
+def test_nothing_acknowledged_means_nothing_committed(tmp_path: Path) -> None:
     memory = ClientMemory(tmp_path, 1)
     memory.keep(slot(1))
     assert memory.recall(0) is None
@@ -97,8 +96,8 @@ class FakeTraining:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place("alpha", (), tmp_path)  # no imagery: training is replaced, and asks for no batch
+def identity(tmp_path: Path) -> Identity:
+    return Identity("alpha", (), tmp_path)  # no imagery: training is replaced, and asks for no batch
 
 
 def task_of(
@@ -108,7 +107,7 @@ def task_of(
     return TrainTask(1, number, replica.version, acknowledged, source_digest(), config.digest, radii, gammas, frames)
 
 
-def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bool, torch.Tensor, Worker]]:
+def conversation(config: Config, identity: Identity, rounds: int) -> Iterator[tuple[bool, torch.Tensor, ClientRound]]:
     """Play the server: every third reply is lost or refused, and the next task says so. Yields Δ̂
     as it decodes it."""
     table = TensorTable.of(build_model(config))
@@ -122,22 +121,21 @@ def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bo
         replica = server.advance(weights)
         frames = server.frames_for(held or None)
         # Whatever the server's estimate is, nothing may be lost: any coefficients do.
-        gammas = rng.random(len(table), np.float32) * config.predictor_in_use
+        gammas = rng.random(len(table), np.float32) * config.prediction_in_use
         task = task_of(config, number, replica, acknowledged, frames, gammas)
-        worker = work.Worker(config, place, task)
-        reply = worker.run()
+        client = ClientRound(config, identity, task)
+        reply = client.run()
         assert reply.status == "trained", reply.reason
         assert reply.note == ""
         assert reply.frame is not None
         _, payload = unpack(reply.frame)
         predicted = prediction(torch.from_numpy(gammas), replica.momentum, table)
-        codec = get_codec("eden", 1)
-        expected = Expected(stream, number, replica, replica.digest(), FrameKind.UPDATE, codec, predicted)
-        decoded = expected.decode(place.name, payload)
+        expected = Expected(config, stream, number, replica, replica.digest(), predicted)
+        decoded = expected.uplink(identity.name).receive(payload)
         counts = bool(rng.random() > 1 / 3)
         if counts:
             acknowledged, held = number, replica.version
-        yield counts, decoded, worker
+        yield counts, decoded, client
 
 
 @pytest.mark.parametrize("predictor", [True, False], ids=["predictor", "plain"])
@@ -145,17 +143,17 @@ def conversation(config: Config, place: Place, rounds: int) -> Iterator[tuple[bo
     ("dtype", "tolerance"), [(torch.float32, 1e-5), pytest.param(torch.float64, 1e-12, marks=pytest.mark.slow)]
 )
 def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
-    place: Place, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:
-    """Σ Δ̂ + e = Σ Δ over acknowledged rounds (DESIGN, section 3)."""
-    config = tiny(uplink__predictor=predictor)
+    """Σ Δ̂ + e = Σ Δ over acknowledged rounds (docs/method.md, section 3)."""
+    config = tiny(uplink__prediction=predictor)
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, dtype)
-    monkeypatch.setattr(work, "train_locally", fake)
+    monkeypatch.setattr(client_round, "train_locally", fake)
     sent, meant = torch.zeros(table.numel, dtype=torch.float64), torch.zeros(table.numel, dtype=torch.float64)
     last = lost = 0
-    for number, (counts, decoded, worker) in enumerate(conversation(config, place, 200), start=1):
-        memory = worker.memory
+    for number, (counts, decoded, client) in enumerate(conversation(config, identity, 200), start=1):
+        memory = client.memory
         if counts:
             sent, meant, last = sent + decoded.double(), meant + fake.last.double(), number
         else:
@@ -168,100 +166,89 @@ def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     assert (sent + committed.residual.double() - meant).norm() <= tolerance * meant.norm()
 
 
-def test_without_feedback_nothing_is_carried_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_feedback_nothing_is_carried_over(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(**{"uplink__feedback": False})
     fake = FakeTraining(TensorTable.of(build_model(config)).numel, torch.float32)
-    monkeypatch.setattr(work, "train_locally", fake)
-    *_, (_, _, worker) = conversation(config, place, 2)
-    assert all(slot.residual is None for n in worker.memory.rounds() if (slot := worker.memory._load(n)))
+    monkeypatch.setattr(client_round, "train_locally", fake)
+    *_, (_, _, client) = conversation(config, identity, 2)
+    assert all(slot.residual is None for n in client.memory.rounds() if (slot := client.memory._load(n)))
 
 
-def test_below_half_participation_updates_are_coded_without_bias_and_nothing_is_owed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_below_half_participation_updates_are_coded_without_bias_and_nothing_is_carried_over(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(federation__participation=0.4)
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, torch.float32)
-    monkeypatch.setattr(work, "train_locally", fake)
-    *_, (_, decoded, worker) = conversation(config, place, 1)
-    codec, seed = get_codec("eden", 1), Stream(1, 0, table, 0.9).update_seed(1, place.name)
+    monkeypatch.setattr(client_round, "train_locally", fake)
+    *_, (_, decoded, client) = conversation(config, identity, 1)
+    codec, seed = get_codec("eden", 1), Stream(1, 0, table, 0.9).update_seed(1, identity.name)
     assert torch.equal(decoded, codec.decode(codec.encode(fake.last, table, seed, unbiased=True), table, seed))
-    assert [slot.residual for n in worker.memory.rounds() if (slot := worker.memory._load(n))] == [None]
+    assert [slot.residual for n in client.memory.rounds() if (slot := client.memory._load(n))] == [None]
 
 
-def test_client_that_missed_too_much_drops_what_it_owed_and_says_so(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_client_that_missed_too_much_drops_its_residual_and_says_so(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(downlink__codec="bf16")
     table = TensorTable.of(build_model(config))
     fake = FakeTraining(table.numel, torch.float32)
-    monkeypatch.setattr(work, "train_locally", fake)
+    monkeypatch.setattr(client_round, "train_locally", fake)
     server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("bf16", 16))
     zeros = np.zeros(len(table), np.float32)
     for number, missed in ((1, 0), (3, 1), (20, 16)):
-        before = work.ClientMemory(place.state_dir, 1).rounds()
+        before = ClientMemory(identity.state_dir, 1).rounds()
         for _ in range(missed + 1):
             replica = server.advance(torch.randn(table.numel, generator=fake.generator))
         acknowledged = before[-1] if before else 0
         frames = server.frames_for(acknowledged or None)
-        reply = Worker(config, place, task_of(config, number, replica, acknowledged, frames, zeros)).run()
+        reply = ClientRound(config, identity, task_of(config, number, replica, acknowledged, frames, zeros)).run()
         assert reply.status == "trained"
-        slot = ClientMemory(place.state_dir, 1)._load(number)
+        slot = ClientMemory(identity.state_dir, 1)._load(number)
         assert slot is not None
         assert slot.replica.digest() == replica.digest()
         assert reply.frame is not None
-        seed = Stream(1, 0, table, 0.9).update_seed(number, place.name)
+        seed = Stream(1, 0, table, 0.9).update_seed(number, identity.name)
         decoded = get_codec("eden", 1).decode(unpack(reply.frame)[1], table, seed)
         assert slot.residual is not None
-        owes_this_round_alone = torch.equal(slot.residual, fake.last - decoded)
-        assert owes_this_round_alone == (number in (1, 20))
+        only_this_round = torch.equal(slot.residual, fake.last - decoded)
+        assert only_this_round == (number in (1, 20))
         assert reply.note == (DROPPED if number == 20 else "")
 
 
 def test_residual_of_another_length_is_dropped_and_the_reply_says_so(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny()
     table = TensorTable.of(build_model(config))
-    monkeypatch.setattr(work, "train_locally", FakeTraining(table.numel, torch.float32))
+    monkeypatch.setattr(client_round, "train_locally", FakeTraining(table.numel, torch.float32))
     server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("eden", 4))
     replica = server.advance(torch.zeros(table.numel))
-    ClientMemory(place.state_dir, 1).keep(Slot(1, replica, residual=torch.ones(3)))
+    ClientMemory(identity.state_dir, 1).keep(Slot(1, replica, uplink={"feedback.residual": torch.ones(3)}))
     task = task_of(config, 2, replica, 1, server.frames_for(1), np.zeros(len(table), np.float32))
-    assert Worker(config, place, task).run().note.startswith("its residual of round 1 was dropped: 3 numbers, not ")
+    assert (
+        ClientRound(config, identity, task)
+        .run()
+        .note.startswith("its residual of round 1 was dropped: 3 numbers, not ")
+    )
 
 
-def test_client_whose_state_is_gone_but_needs_no_base_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_whose_state_is_gone_but_needs_no_base_says_so(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny()
     table = TensorTable.of(build_model(config))
-    monkeypatch.setattr(work, "train_locally", FakeTraining(table.numel, torch.float32))
+    monkeypatch.setattr(client_round, "train_locally", FakeTraining(table.numel, torch.float32))
     server = Broadcaster(Stream(1, 0, table, 0.9), get_codec("eden", 4))
     replica = server.advance(torch.zeros(table.numel))
     task = task_of(config, 3, replica, 2, server.frames_for(None), np.zeros(len(table), np.float32))
-    note = Worker(config, place, task).run().note
-    assert note == "its state of round 2 is gone and, with it, what its codec still owed"
+    note = ClientRound(config, identity, task).run().note
+    assert note == "its state of round 2 is gone and, with it, its error-feedback residual"
 
 
 def test_reasons_name_files_but_not_where_an_institution_keeps_them() -> None:
     text = "SiteError: /srv/data/secret project/x.tif and '/home/a b/site.toml': 3/4 of (m/s) at https://x.org/a/b"
-    cut = work.without_folders(text)
+    cut = client_round.without_folders(text)
     assert "srv" not in cut
     assert "x.tif" in cut
     assert "3/4 of (m/s)" in cut
-
-
-def test_feedback_brings_a_sum_nearer_and_every_single_update_farther() -> None:
-    """So clients that only teach carry no residual: nobody sums what they send."""
-    table = TensorTable.from_shapes({"a": (4, 1024)})
-    delta = torch.randn(table.numel, generator=torch.Generator().manual_seed(0))
-    errors: dict[bool, tuple[float, float]] = {}
-    for feedback in (False, True):
-        owed, total, last = None, torch.zeros(table.numel), delta
-        for seed in range(12):
-            uplink = Uplink(get_codec("eden", 1), table, seed, feedback)
-            payload, owed = uplink.send(delta, owed, None)
-            last = uplink.codec.decode(payload, table, seed)
-            total += last
-        errors[feedback] = float((total - 12 * delta).norm()), float((last - delta).norm())
-    assert errors[True][0] < 0.8 * errors[False][0]
-    assert errors[True][1] > 1.2 * errors[False][1]

@@ -14,7 +14,7 @@ from client_app.memory import ClientMemory, Slot
 from client_app.muon import Muon, orthogonalised
 from client_app.optimiser import hidden_matrices, inner_optimiser
 from fedsense_core.config import TrainSection
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
 
 

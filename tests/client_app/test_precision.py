@@ -12,9 +12,9 @@ from torch import nn
 
 from client_app.training import Start, train_locally
 from fedsense_core.device import full_float32
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 
 

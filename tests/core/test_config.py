@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from fedsense_core.config import FREE_KEYS, flower_defaults, known_keys, resolve
 from fedsense_core.config.presets import PRESETS
+from fedsense_core.config.resolve import RENAMED
 from fedsense_core.errors import ConfigError
 
 
@@ -57,6 +62,18 @@ def test_wrong_key_or_value_names_the_nearest_right_one(wrong: dict[str, object]
         resolve(wrong, {})
 
 
+@pytest.mark.parametrize(("old", "new"), list(RENAMED.items()))
+def test_old_names_are_refused_with_the_new_one_named(old: str, new: str) -> None:
+    section, field = old.split(".")
+    message = rf"{re.escape(old)} is now {re.escape(new)}"
+    with pytest.raises(ConfigError, match=message):
+        resolve({old: 1}, {})
+    with pytest.raises(ConfigError, match=message):
+        resolve({}, {section: {field: 1}})  # as flower.toml has it
+    assert old not in known_keys()
+    assert new in known_keys()
+
+
 @pytest.mark.parametrize("kind", ["none", "self"])
 def test_without_aggregation_public_imagery_must_teach(kind: str) -> None:
     with pytest.raises(ConfigError, match=rf"aggregation\.kind = 'none'.*distillation\.kind = '{kind}'.*'ensemble'"):
@@ -96,6 +113,12 @@ def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:
     assert resolve({"train.learning_rate": 0.1}, {}).digest != base.digest
 
 
+@pytest.mark.parametrize("first", ["fedsense_core.config", "fedsense_core.ssl.settings"])
+def test_settings_are_read_without_torch_whatever_is_imported_first(first: str) -> None:
+    code = f"import sys, {first}; from fedsense_core.config import Config; Config(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_every_setting_has_a_sentence() -> None:
     config = type(resolve({}, {}))
     for name, field in config.model_fields.items():
@@ -108,23 +131,23 @@ def test_every_setting_has_a_sentence() -> None:
     ("changes", "in_use"),
     [
         ({}, False),
-        ({"uplink.predictor": True}, True),
+        ({"uplink.prediction": True}, True),
         ({"preset": "fedsense-plus"}, True),
-        ({"preset": "fedsense-plus", "uplink.predictor": False}, False),
+        ({"preset": "fedsense-plus", "uplink.prediction": False}, False),
         ({"preset": "fedsense-plus", "uplink.codec": "none"}, False),
         ({"preset": "fedsense-fp32"}, False),
         ({"preset": "fedavg"}, False),
-        ({"preset": "fedavg", "uplink.predictor": True}, False),
+        ({"preset": "fedavg", "uplink.prediction": True}, False),
     ],
 )
-def test_predictor_is_used_only_where_a_codec_loses_something(changes: dict[str, object], in_use: bool) -> None:
-    assert resolve(changes, {}).predictor_in_use == in_use
+def test_prediction_is_used_only_where_a_codec_loses_something(changes: dict[str, object], in_use: bool) -> None:
+    assert resolve(changes, {}).prediction_in_use == in_use
 
 
-def test_momentum_travels_only_where_guidance_or_predictor_look_at_it() -> None:
+def test_momentum_travels_only_where_guidance_or_prediction_look_at_it() -> None:
     unguided = {"preset": "fedsense-plus", "guidance.kind": "none", "guidance.momentum": 0.8}
     assert resolve(unguided, {}).momentum_in_use == 0.8
-    assert resolve(unguided | {"uplink.predictor": False}, {}).momentum_in_use is None
+    assert resolve(unguided | {"uplink.prediction": False}, {}).momentum_in_use is None
     assert resolve({"preset": "fedsense-fp32"}, {}).momentum_in_use == 0.9
     assert resolve({"preset": "fedavg"}, {}).momentum_in_use is None
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fedsense_core
-from fedsense_core.encoder import export_encoder, load_encoder, standardise
+from fedsense_core.data.standardise import standardise
+from fedsense_core.encoder import export_encoder, load_encoder
 from fedsense_core.errors import CheckpointError
 
 VIT = {"img_size": 64, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -139,7 +140,7 @@ def test_new_export_replaces_the_old_one_as_a_whole(exported):
 
 
 @pytest.mark.parametrize(
-    ("model_args", "told"),
+    ("model_args", "message"),
     [
         ({**SMALL_RESNET, "norm_layer": "batchnorm"}, "timm"),
         ({**SMALL_RESNET, "norm_layer": nn.BatchNorm2d}, 'norm_layer = "groupnorm"'),
@@ -148,9 +149,9 @@ def test_new_export_replaces_the_old_one_as_a_whole(exported):
     ],
     ids=["other-norm", "not-json", "unknown-argument", "other-shape"],
 )
-def test_export_that_timm_would_not_load_back_is_refused_and_keeps_the_old_one(exported, model_args, told):
+def test_export_that_timm_would_not_load_back_is_refused_and_keeps_the_old_one(exported, model_args, message):
     before = load_encoder(exported)(chips(3))
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         export(build("resnet18", SMALL_RESNET, 3), exported, "resnet18", model_args, 3)
     assert torch.equal(load_encoder(exported)(chips(3)), before)
     assert [path.name for path in exported.parent.iterdir()] == ["encoder"]
@@ -208,3 +209,15 @@ def test_damaged_or_foreign_configuration_says_what_to_do(exported, text):
 def test_standardise_uses_each_bands_statistics_and_clamps():
     x = torch.tensor([[[[10.0]], [[-100.0]]]])
     assert standardise(x, torch.tensor([4.0, 0.0]), torch.tensor([3.0, 1.0])).flatten().tolist() == [2.0, -6.0]
+
+
+def test_loading_an_encoder_imports_neither_raster_readers_nor_federation_nor_plots(tmp_path: Path) -> None:
+    """A user of an exported encoder needs torch and timm alone."""
+    folder = export(build("resnet18", SMALL_RESNET, 3), tmp_path / "encoder", "resnet18", SMALL_RESNET, 3)
+    program = (
+        "import sys; from fedsense_core import load_encoder; load_encoder(sys.argv[1])\n"
+        "heavy = {'rasterio', 'flwr', 'ray', 'matplotlib', 'sklearn', 'rich', 'typer', 'jinja2'}\n"
+        "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fedsense_core.run_folder import RunFolder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-TIMES = ("seconds", "client_seconds")
+TIMES = ("seconds", "server_memory", "clients")
 
 
 @pytest.mark.parametrize("preset", ["fedsense", "fedavg"])

@@ -10,16 +10,19 @@ from federation import tiny
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import Rejected
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Stream
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
-from server_app.admission import Accepted, Admission, Expected
-from server_app.aggregation.mean import spread_of, weighted_mean
+from server_app.admission import Admission
+from server_app.aggregation.rule import weighted_mean
+from server_app.drift import drift_of
+from server_app.round import Accepted, Expected, Round
+from server_app.transport import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +33,13 @@ def _identity() -> None:
 def judged(tmp_path: Path, prediction: float, most: float = 1_000.0) -> tuple[Accepted | Rejected, torch.Tensor]:
     """Admit one small update over a large prediction; return the verdict and the update that was
     meant."""
-    config = tiny(admission__first_round_max_norm=most)
+    config = tiny(admission__first_round_max_norm=most, uplink__codec="none")
     table = TensorTable.of(build_model(config))
     generator = torch.Generator().manual_seed(0)
     predicted = prediction * torch.nn.functional.normalize(torch.randn(table.numel, generator=generator), dim=0)
     stream, codec = Stream(1, 0, table, 0.9), get_codec("none", 32)
     replica = Replica(3, torch.zeros(table.numel), torch.ones(table.numel))
-    expected = Expected(stream, 3, replica, replica.digest(), FrameKind.UPDATE, codec, predicted)
+    expected = Expected(config, stream, 3, replica, replica.digest(), predicted)
     rest = 1e-3 * torch.randn(table.numel, generator=generator)
     payload = codec.encode(rest, table, 0)
     header = FrameHeader(
@@ -53,7 +56,8 @@ def judged(tmp_path: Path, prediction: float, most: float = 1_000.0) -> tuple[Ac
     )
     reply = TrainReply("alpha", "trained", metrics={"num-examples": 8}, frame=pack(header, payload))
     message = Message(reply.to_records(), 5, "train")
-    return Admission(config, tmp_path).admit(message, "alpha", expected, set()), predicted + rest
+    round = Round(3, expected, torch.zeros(len(table)), torch.zeros(len(table)))
+    return Admission(config, tmp_path).admit(Answer(5, message), "alpha", round), predicted + rest
 
 
 def test_norm_mean_spread_and_teachers_are_of_the_whole_update(tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_norm_mean_spread_and_teachers_are_of_the_whole_update(tmp_path: Path) -
     assert accepted.norm == pytest.approx(float(meant.norm()), rel=1e-5)
     assert torch.equal(accepted.update(), meant)
     assert torch.equal(weighted_mean([accepted]), meant)
-    drift, cosine = spread_of([accepted], meant)
+    drift, cosine = drift_of([accepted], meant)
     assert drift == {"alpha": 0.0}
     assert cosine["alpha"] == pytest.approx(1.0)
 

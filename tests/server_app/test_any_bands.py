@@ -16,14 +16,15 @@ from flwr.app import Message
 
 from fedsense_core import load_encoder
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site, open_chips
-from fedsense_core.data.chips.sensor_statistics import SensorStatistics
+from fedsense_core.data.chips.sensor_statistics import SensorStatistics, SharedStatistics
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.models import build_model
-from fedsense_core.protocol.messages import Hello
+from fedsense_core.models.pretraining import build_model
+from fedsense_core.protocol.messages import Handshake
+from fedsense_core.protocol.side_channels import side_channels
 from fedsense_core.tensors import TensorTable
-from server_app.clients import Roster
-from server_app.cohort import Gathering
+from server_app.clients import Clients
+from server_app.cohort import Cohort
 from server_app.transport import Answer
 
 SENSORS = {"alpha": ("aerial-rgb", 3), "beta": ("sentinel1-grd", 2), "gamma": ("landsat8-l1", 7)}
@@ -130,12 +131,16 @@ def test_site_that_shares_no_more_or_may_not_train_is_no_part_of_the_export(tmp_
     assert set(state.statistics) == set(SITES)
     for only, left in (("", {"alpha", "gamma"}), ("gamma", {"gamma"})):
         config = resolve({**run.run_config, "federation.only": only})
-        gathering = Gathering(config, state.run_id, Roster(), dict(state.statistics))
+        channels = side_channels(config)
+        channels[0].load_state_dict(state.state["sensor-statistics"])
+        cohort = Cohort(config, state.run_id, Clients(), channels)
         for node, site in enumerate(SITES):
             shown = state.statistics[site] if site != "beta" else SensorStatistics()
-            hello = Hello(site, 9, code=source_digest(), statistics=shown)
-            gathering._enter(Answer(node, Message(hello.to_records(), 1, "query")))
-        assert set(gathering.statistics) == left
+            shared = {"sensor-statistics": shown.to_bytes()}
+            handshake = Handshake(site, 9, code=source_digest(), attachments=shared)
+            cohort._enter(Answer(node, Message(handshake.to_records(), 1, "query")))
+        assert isinstance(channels[0], SharedStatistics)
+        assert set(channels[0].by_site) == left
 
 
 def test_site_with_nothing_usable_keeps_nobody_from_the_report(tmp_path: Path) -> None:

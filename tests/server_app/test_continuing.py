@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from federation import SITES, Federation, same_bits
@@ -12,7 +13,7 @@ from flwr.app import Message
 
 from fedsense_core.atomic_io import only_one
 from fedsense_core.errors import CheckpointError, FedSenseError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.tensors import TensorTable
 
 Make = Callable[..., Federation]
@@ -50,9 +51,18 @@ def test_killed_run_continues_to_the_same_bits(federation: Make, changes: dict[s
     again.run()
     assert same_bits(again.state().weights, whole.state().weights)
     assert [line["round"] for line in again.lines()] == [1, 2, 3, 4]
-    timing = ("seconds", "client_seconds")
+    timing = ("seconds", "server_memory", "clients")
     for a, b in zip(again.lines(), whole.lines(), strict=True):
+        assert measured(a) == measured(b)
         assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
+
+
+def measured(line: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return what clients measured of their training, without seconds and memory."""
+    return {
+        site: {name: value for name, value in metrics.items() if not name.endswith(("-seconds", "-bytes"))}
+        for site, metrics in line["clients"].items()
+    }
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(federation: Make) -> None:
@@ -105,7 +115,7 @@ def test_client_that_lost_its_state_sits_out_a_round_and_gets_a_snapshot(federat
     lines = fed.lines()
     assert [one["node"] for one in lines[1]["rejected"]] == ["beta"]
     assert "needs a snapshot" in lines[1]["rejected"][0]["reason"]
-    lost = "its state is gone and, with it, what its codec still owed; it continues from a snapshot"
+    lost = "its state is gone and, with it, its error-feedback residual; it continues from a snapshot"
     assert [line["notes"] for line in lines] == [[], [{"site": "beta", "note": lost}], [], []]
     assert lines[2]["accepted"] == list(SITES)
     table = TensorTable.of(build_model(fed.config))

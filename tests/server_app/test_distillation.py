@@ -12,16 +12,26 @@ import torch.nn.functional as F
 from federation import MASKED_VIT, tiny
 
 from fedsense_core.config import OuterSection
-from fedsense_core.data import Batch, shipped_card
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.errors import SiteError
-from fedsense_core.models import PretrainingModel, build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
-from server_app.distillation.distiller import Distiller, Teacher, similarities, similarity_loss
-from server_app.outer_optimiser import OuterOptimiser
+from server_app.distillation.distiller import Distiller
+from server_app.distillation.objective import Student, Teacher
+from server_app.distillation.similarity import Similarity, similarities, similarity_loss
+from server_app.outer_optimiser.optimiser import OuterOptimiser
 
 RGB_BANDS = tuple(shipped_card("rgb", "test").bands)
+
+
+def target_of(one: Distiller, teachers: list[Teacher], rows: torch.Tensor) -> torch.Tensor:
+    """Return what the teachers make of some public chips (B, B)."""
+    step, _ = one._step(Student(build_model(one.config), None, None), teachers, rows, 0)
+    assert isinstance(one.objective, Similarity)
+    return one.objective.target(step)
 
 
 def features(seed: int, n: int = 12) -> torch.Tensor:
@@ -40,7 +50,7 @@ def test_target_and_loss_by_hand() -> None:
     first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     one, _, _ = distiller(distillation__teacher_temperature=1.0)
-    target = one._target([Teacher(1.0, first), Teacher(3.0, second)], torch.arange(3))
+    target = target_of(one, [Teacher(1.0, first), Teacher(3.0, second)], torch.arange(3))
     near, far = math.e / (math.e + 1), 1 / (math.e + 1)  # a chip like it at similarity 1, another at 0
     assert target[0].tolist() == pytest.approx([0, near / 4 + 3 * far / 4, far / 4 + 3 * near / 4])
     assert target[1].tolist() == pytest.approx([near / 4 + 3 / 8, 0, far / 4 + 3 / 8])
@@ -94,14 +104,14 @@ def distiller(**changes: object) -> tuple[Distiller, PretrainingModel, TensorTab
 
 
 def structure_gap(one: Distiller, model: PretrainingModel, teacher: Teacher) -> float:
-    student = one.look(model, 1.0).features.float()
+    student = one.teacher(model, 1.0).features.float()
     target = similarities(teacher.features.float(), 0.07).softmax(dim=1)
     return float(similarity_loss(student, target, 0.1))
 
 
 def test_distillation_brings_the_student_nearer_to_its_teachers() -> None:
     one, model, table = distiller()
-    teacher = one.look(build_model(tiny(run__seed=9)), 1.0)
+    teacher = one.teacher(build_model(tiny(run__seed=9)), 1.0)
     before = structure_gap(one, model, teacher)
     weights, _ = one.distil(model, table, [teacher], 1)
     table.write(weights, model)
@@ -110,18 +120,18 @@ def test_distillation_brings_the_student_nearer_to_its_teachers() -> None:
 
 def test_heavier_teacher_counts_for_more() -> None:
     one, _, _ = distiller()
-    a, b = (one.look(build_model(tiny(run__seed=s)), 1.0) for s in (7, 8))
+    a, b = (one.teacher(build_model(tiny(run__seed=s)), 1.0) for s in (7, 8))
     rows = torch.arange(10)
-    alone = one._target([a], rows)
-    mixed = one._target([Teacher(0.75, a.features), Teacher(0.25, b.features)], rows)
-    assert torch.allclose(mixed, 0.75 * alone + 0.25 * one._target([b], rows), atol=1e-6)
+    alone = target_of(one, [a], rows)
+    mixed = target_of(one, [Teacher(0.75, a.features), Teacher(0.25, b.features)], rows)
+    assert torch.allclose(mixed, 0.75 * alone + 0.25 * target_of(one, [b], rows), atol=1e-6)
 
 
 def test_distillation_leaves_the_projector_alone_and_its_control_does_not() -> None:
     for kind, moved in (("similarity", False), ("public-ssl", True)):
         one, model, table = distiller(distillation__kind=kind)
         before = table.unflatten(table.read(model))
-        teachers = [one.look(build_model(tiny(run__seed=9)), 1.0)] if kind == "similarity" else []
+        teachers = [one.teacher(build_model(tiny(run__seed=9)), 1.0)] if kind == "similarity" else []
         after = table.unflatten(one.distil(model, table, teachers, 1)[0])
         changed = [n for n in before if n.startswith("projector.") and not torch.equal(before[n], after[n])]
         assert bool(changed) == moved
@@ -137,7 +147,7 @@ def test_chips_that_are_alone_of_their_kind_stop_nothing(kind: str, changes: dic
     one, model = Distiller(config, public, build_recipe(config), torch.device("cpu")), build_model(config)
     table = TensorTable.of(model)
     before = table.read(model)
-    weights, loss = one.distil(model, table, [one.look(build_model(config), 1.0)], 1)
+    weights, loss = one.distil(model, table, [one.teacher(build_model(config), 1.0)], 1)
     assert weights.isfinite().all()
     # Alone, a chip has no negatives, but cells to hide.
     learns = kind == "similarity" or bool(changes)
@@ -153,7 +163,7 @@ def test_one_public_chip_is_refused_before_it_spoils_the_weights() -> None:
 def test_nesterov_equals_torchs_sgd_on_the_negative_mean_update(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     parameter = torch.nn.Parameter(torch.randn(9, generator=generator))
-    ours, weights = OuterOptimiser(OuterSection(kind="nesterov")), parameter.detach().clone()
+    ours, weights = OuterOptimiser.of(OuterSection(kind="nesterov")), parameter.detach().clone()
     theirs = torch.optim.SGD([parameter], lr=0.7, momentum=0.9, nesterov=True)
     for _ in range(5):
         update = torch.randn(9, generator=generator)

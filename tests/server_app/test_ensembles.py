@@ -12,19 +12,17 @@ import torch
 from federation import MASKED_VIT, TINY, Federation, tiny
 from torch import Tensor
 
-from fedsense_core.data import Batch, shipped_card
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.ssl import StepLoss, build_recipe
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.sites.sensors import shipped_card
+from fedsense_core.models.pretraining import PretrainingModel, build_model
+from fedsense_core.ssl.recipe import build_recipe
+from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
-from server_app.distillation.distiller import (
-    Distiller,
-    attention,
-    contrast,
-    ensemble_target,
-    integrated,
-    row_divergence,
-)
+from server_app.distillation.distiller import Distiller
+from server_app.distillation.ensemble import ensemble_target
+from server_app.distillation.multi_teacher import attention, contrast, integrated
+from server_app.distillation.similarity import row_divergence
 
 CPU = torch.device("cpu")
 ENSEMBLE: dict[str, Any] = {"distillation__kind": "ensemble", "distillation__public_weight": 0.0}
@@ -94,10 +92,10 @@ def test_no_gradient_passes_through_the_attention() -> None:
 
 def test_student_finds_the_joint_features_of_its_teachers() -> None:
     one, model, table = made(public(), **MULTI, **LONG)
-    teachers = [one.look(stranger(seed), 0.5) for seed in (7, 8)]
+    teachers = [one.teacher(stranger(seed), 0.5) for seed in (7, 8)]
 
     def gap() -> float:
-        z, joint = one.look(model, 1.0).features.float(), one._stack(teachers, torch.arange(one.count))
+        z, joint = one.teacher(model, 1.0).features.float(), torch.stack([t.features for t in teachers]).float()
         return float(contrast(z, integrated(attention(z, joint, 0.07), joint), 0.1))
 
     before = gap()
@@ -110,7 +108,7 @@ def test_student_learns_the_ensemble_of_its_teachers() -> None:
     losses = []
     for steps in (2, 25):  # the first two steps are the same
         one, model, table = made(public(), **ENSEMBLE, **LONG | {"distillation__steps": steps})
-        teachers = [one.look(stranger(seed), 0.5) for seed in (7, 8)]
+        teachers = [one.teacher(stranger(seed), 0.5) for seed in (7, 8)]
         losses.append(one.distil(model, table, teachers, 1)[1])
     assert losses[1] < 0.85 * losses[0]
 
@@ -120,7 +118,7 @@ def test_student_learns_the_ensemble_of_its_teachers() -> None:
 def test_heads_are_distilled_where_the_recipe_trains_them(kind: dict[str, Any], recipe: dict[str, Any]) -> None:
     one, model, table = made(public(), **kind, **recipe)
     before = table.unflatten(table.read(model))
-    after = table.unflatten(one.distil(model, table, [one.look(stranger(7, **recipe), 1.0)], 1)[0])
+    after = table.unflatten(one.distil(model, table, [one.teacher(stranger(7, **recipe), 1.0)], 1)[0])
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == ({"encoder"} if recipe else {"encoder", "projector"})
 
@@ -133,7 +131,7 @@ def test_every_recipe_goes_with_every_teaching_of_any_bands(kind: dict[str, Any]
     batches = [*public("rgb", "sentinel1-grd", count=4), *public("landsat8-l1", count=1)]
     one, model, table = made(batches, **changes)
     before = table.read(model)
-    teachers = [one.look(stranger(seed, **changes), 0.5) for seed in (7, 8)]
+    teachers = [one.teacher(stranger(seed, **changes), 0.5) for seed in (7, 8)]
     weights, loss = one.distil(model, table, teachers, 1)
     assert weights.isfinite().all()
     assert math.isfinite(loss)
@@ -148,7 +146,7 @@ def test_what_does_not_travel_is_not_trained_on_the_server(kind: dict[str, Any],
     model = build_model(config)
     table = TensorTable.of(model, config.model.local_parameters)
     one = Distiller(config, public(), build_recipe(config), CPU)
-    start, teachers = table.read(model), [one.look(stranger(7, **BYOL), 1.0)]
+    start, teachers = table.read(model), [one.teacher(stranger(7, **BYOL), 1.0)]
     first, _ = one.distil(model, table, teachers, 1)
     table.write(start, model)
     again, _ = one.distil(model, table, teachers, 1)
@@ -194,7 +192,7 @@ def test_byol_on_public_imagery_has_a_teacher_that_follows_every_step(kind: dict
     config = tiny(**kind, **BYOL, **LONG, train__teacher_decay=0.9)
     spy, model = Spy(), build_model(config)
     one, table = Distiller(config, public(), spy, CPU), TensorTable.of(model)  # type: ignore[arg-type]
-    one.distil(model, table, [one.look(stranger(7, **BYOL), 1.0)], 1)
+    one.distil(model, table, [one.teacher(stranger(7, **BYOL), 1.0)], 1)
     assert len(spy.pairs) == 25
     assert torch.equal(*spy.pairs[0])
     for (_, old), (student, teacher) in zip(spy.pairs, spy.pairs[1:], strict=False):

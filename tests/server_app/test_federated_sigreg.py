@@ -10,7 +10,7 @@ from federation import SITES, Federation, same_bits
 from flwr.app import Message
 
 from fedsense_core.protocol.messages import TrainReply, TrainTask
-from fedsense_core.ssl.federated import Offset
+from fedsense_core.ssl.federated import OFFSET, SUMS, Offset
 from fedsense_core.ssl.sigreg import SigregStatistics
 
 Make = Callable[..., Federation]
@@ -33,7 +33,10 @@ def test_each_site_gets_how_far_all_were_from_it_in_the_round_before(federation:
         assert reply is not None
         content = TrainTask.from_records(task.content)
         answer = TrainReply.from_message(reply)
-        asked[content.round, answer.site], sent[content.round, answer.site] = content.offset, answer.sums
+        asked[content.round, answer.site], sent[content.round, answer.site] = (
+            content.attachments.get(OFFSET, b""),
+            answer.attachments[SUMS],
+        )
         return reply
 
     fed = federation(changes=SHARED | share)
@@ -76,10 +79,10 @@ def test_sums_that_cannot_be_leave_the_reply_out(
 ) -> None:
     def hostile(task: Message, reply: Message | None) -> Message | None:
         assert reply is not None
-        record = reply.content.config_records["reply"]
-        sums = record["sums"]
+        record = reply.content.config_records["attachments"]
+        sums = record[SUMS]
         assert isinstance(sums, bytes)
-        record["sums"] = spoil(sums)
+        record[SUMS] = spoil(sums)
         return reply
 
     fed = federation("hostile", changes=SHARED | {"run.rounds": 2})
@@ -99,7 +102,7 @@ def test_sums_of_a_round_below_the_quorum_are_forgotten(federation: Make) -> Non
     asked: list[bytes] = []
 
     def note(task: Message, reply: Message | None) -> Message | None:
-        asked.append(TrainTask.from_records(task.content).offset)
+        asked.append(TrainTask.from_records(task.content).attachments.get(OFFSET, b""))
         return reply
 
     fed.grid.faults = {(2, fed.node("beta")): lambda task, reply: None, (3, fed.node("alpha")): note}

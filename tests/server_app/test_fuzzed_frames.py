@@ -18,10 +18,10 @@ from judging import LONGEST_REASON, Court, courts, trial, usual_seconds
 from large_frames import RESET
 from mutations import MUTATIONS, Mutated, mutate, other_arrays
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.protocol.frame import FrameKind, unpack
-from server_app.admission import Accepted
+from server_app.round import Accepted
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 10_000

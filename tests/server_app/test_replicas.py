@@ -10,16 +10,15 @@ import pytest
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
+from client_app import round as client_round
 from client_app.memory import ClientMemory
-from client_app.uplink import feedback
-from fedsense_core.codecs import get_codec
-from fedsense_core.models import build_model
+from fedsense_core.codecs.codec import get_codec
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import unbundle
 from fedsense_core.protocol.frame import HEADER_BYTES, FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, TrainTask
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
-from server_app.checkpoints import Checkpoints
 
 Make = Callable[..., Federation]
 SNAPSHOT = {"downlink.codec": "bf16"}
@@ -68,10 +67,8 @@ def test_replicas_of_all_clients_and_the_server_are_equal_after_every_round(fede
 
     fed.grid.faults = {(number, fed.node(site)): listen for number in held for site in SITES}
     fed.run()
-    checkpoints = Checkpoints(fed.folder.checkpoints, fed.config.digest)
     for number, digests in held.items():
-        server = checkpoints._load(checkpoints._path(number)).replica
-        assert server is not None
+        server = fed.state(number).replica
         assert server.version == number
         assert digests == {server.digest()}
     assert all(replica_of(fed, site, 4).digest() == server.digest() for site in SITES)
@@ -85,7 +82,7 @@ def test_client_that_missed_rounds_replays_their_frames_in_order_and_holds_the_s
     assert [frame.kind for frame in frames] == [FrameKind.DELTA] * (missed + 1)
     assert [frame.base_version for frame in frames] == list(range(1, missed + 2))
     digests = {replica_of(fed, site, missed + 2).digest() for site in SITES}
-    assert digests == {fed.state().replica.digest()}  # type: ignore[union-attr]
+    assert digests == {fed.state().replica.digest()}
     assert all(not line["notes"] for line in fed.lines())  # what it owes still fits
 
 
@@ -97,13 +94,13 @@ def test_snapshot_is_sent_where_it_is_smaller_and_a_stale_residual_is_dropped_an
     missed: int,
     kinds: list[FrameKind],
 ) -> None:
-    monkeypatch.setattr(feedback, "MAX_MISSED", 3)
+    monkeypatch.setattr(client_round, "MAX_MISSED", 3)
     with logged(caplog):
         fed, frames, _ = missing(federation, missed, **SNAPSHOT)
     assert [frame.kind for frame in frames] == kinds
     assert sum(frame.payload_bytes for frame in frames) <= 8 * TensorTable.of(build_model(fed.config)).numel
     digests = {replica_of(fed, site, missed + 2).digest() for site in SITES}
-    assert digests == {fed.state().replica.digest()}  # type: ignore[union-attr]
+    assert digests == {fed.state().replica.digest()}
     dropped = "its residual of round 1 was dropped: it missed 4 versions of the model"
     told = [{"site": "gamma", "note": dropped}] if missed == 3 else []
     assert fed.lines()[-1]["notes"] == told
@@ -118,7 +115,7 @@ def test_one_lost_reply_costs_no_residual_even_where_a_snapshot_follows(federati
 
 
 def test_guidance_and_predictor_follow_from_the_one_stream_and_eight_bytes_a_tensor(federation: Make) -> None:
-    fed = federation(changes={"uplink.predictor": True})
+    fed = federation(changes={"uplink.prediction": True})
     tasks: list[Message] = []
 
     def listen(task: Message, reply: Message | None) -> Message | None:
@@ -145,7 +142,7 @@ def test_guidance_and_predictor_follow_from_the_one_stream_and_eight_bytes_a_ten
 
 
 def test_coefficients_of_a_round_are_the_shares_of_the_mean_change_in_the_round_before(federation: Make) -> None:
-    fed = federation(changes={"uplink.predictor": True, "distillation.kind": "none", "run.keep_checkpoints": 9})
+    fed = federation(changes={"uplink.prediction": True, "distillation.kind": "none", "run.keep_checkpoints": 9})
     tasks: dict[int, TrainTask] = {}
 
     def listen(task: Message, reply: Message | None) -> Message | None:
@@ -154,14 +151,12 @@ def test_coefficients_of_a_round_are_the_shares_of_the_mean_change_in_the_round_
 
     fed.grid.faults = {(number, fed.node("alpha")): listen for number in range(1, 5)}
     fed.run()
-    checkpoints = Checkpoints(fed.folder.checkpoints, fed.config.digest)
-    states = [checkpoints._load(checkpoints._path(number)) for number in range(5)]
+    states = [fed.state(number) for number in range(5)]
     table = TensorTable.of(build_model(fed.config))
     assert not tasks[1].gammas.any()
     assert not tasks[2].gammas.any()
     for number in (3, 4):
         before, last = states[number - 2], states[number - 1]
-        assert last.replica is not None
         changes = 0.9 ** np.arange(number - 2) * 0.1
         mean_change = last.replica.momentum / changes.sum()
         update = last.weights - before.weights

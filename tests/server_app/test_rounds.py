@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from client_app.memory import ClientMemory
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import FedSenseError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.tensors import TensorTable
@@ -73,12 +73,12 @@ def test_below_the_quorum_nothing_moves_and_nothing_is_lost(federation: Make) ->
     assert lines[2]["accepted"] == list(SITES)
     assert lines[2]["momentum_norm"] == lines[1]["momentum_norm"]
     # The stream did not advance, so round 3 sends no frame to clients that took part in round 2.
-    assert fed.state().replica.version == 2  # type: ignore[union-attr]
+    assert fed.state().replica.version == 2
 
 
 def test_below_the_quorum_the_predictor_stays_as_it_is(federation: Make) -> None:
     silent = {(3, node): (lambda task, reply: None) for node in (100, 101)}
-    changes = {"uplink.predictor": True, "federation.quorum": 2, "federation.deadline_s": 0.3}
+    changes = {"uplink.prediction": True, "federation.quorum": 2, "federation.deadline_s": 0.3}
     fed = federation(changes=changes, faults=silent)
     fed.run()
     lines = fed.lines()

@@ -146,7 +146,7 @@ def _chosen(n: int, probability: float, generator: torch.Generator) -> Tensor:
 def _change_some(
     view: Tensor, probability: float, change: Callable[[Tensor], Tensor], generator: torch.Generator
 ) -> None:
-    """Put the changed images in the place of those chosen at random; the others cost nothing."""
+    """Replace images chosen at random by changed ones; the others cost nothing."""
     rows = _chosen(len(view), probability, generator).nonzero()[:, 0].to(view.device)
     if len(rows):
         view[rows] = change(view[rows])

@@ -37,23 +37,23 @@ def drop_band_subset(batch: Batch, probability: float, generator: torch.Generato
     """
     if len(batch.bands) < 2 or float(torch.rand((), generator=generator)) >= probability:
         return batch
-    kept = torch.zeros(len(batch.bands), dtype=torch.bool)
-    while not kept.any():
-        kept = torch.rand(len(batch.bands), generator=generator) < 0.5
-    places = kept.nonzero().flatten()
-    return Batch(batch.pixels[:, places.to(batch.pixels.device)], tuple(batch.bands[i] for i in places.tolist()))
+    chosen = torch.zeros(len(batch.bands), dtype=torch.bool)
+    while not chosen.any():
+        chosen = torch.rand(len(batch.bands), generator=generator) < 0.5
+    channels = chosen.nonzero().flatten()
+    return Batch(batch.pixels[:, channels.to(batch.pixels.device)], tuple(batch.bands[i] for i in channels.tolist()))
 
 
 def epoch_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield index batches (batch_size,) int64 without end: each run of n indices holds every chip
     once.
 
-    A batch that spans two epochs takes no chip twice unless n < batch_size. The iterator's place in
-    the epoch is not in ``generator``: seed one per round to make rounds repeatable. Raises
-    ValueError for n or batch_size below 1.
+    A batch that spans two epochs takes no chip twice unless n < batch_size. ``generator`` does not
+    hold how far the epoch is: seed one per round to make rounds repeatable. Raises ValueError for n
+    or batch_size below 1.
     """
     if n < 1 or batch_size < 1:
-        raise ValueError(f"epoch_batches needs at least one chip and one place, not n={n}, batch_size={batch_size}")
+        raise ValueError(f"epoch_batches needs chips and a batch of at least one, not n={n}, batch_size={batch_size}")
     return _endless(n, batch_size, generator)
 
 

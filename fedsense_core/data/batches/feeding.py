@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fedsense_core.data.batches.batch import Batch, epoch_batches
-from fedsense_core.data.batches.prefetch import ahead
+from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.chips import Chips
 
-AHEAD = 2
+PREFETCHED_BATCHES = 2
 """Batches that are gathered before they are asked for: one would wait whenever one took long."""
 
 Draw = tuple[Chips, Tensor]
@@ -57,7 +57,7 @@ class Feed(Iterator[Batch]):
         """Seconds for which the model waited for its batches: gathering, copying to the device,
         standardising."""
         self._device = device
-        self._gathered = ahead(_gathered(draws, device), AHEAD)
+        self._gathered = prefetch(_gathered(draws, device), PREFETCHED_BATCHES)
 
     def __next__(self) -> Batch:
         """Return the next batch on the device."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Generator[T], depth: int) -> Generator[T]:
+def prefetch(items: Generator[T], depth: int) -> Generator[T]:
     """Yield the items of a generator that runs in a thread of its own, at most ``depth`` items
     ahead, in its order.
 
@@ -33,7 +33,7 @@ def ahead(items: Generator[T], depth: int) -> Generator[T]:
         items.close()
         ready.put(end)
 
-    thread = Thread(target=run, name="fedsense-ahead", daemon=True)
+    thread = Thread(target=run, name="fedsense-prefetch", daemon=True)
     thread.start()
     try:
         while (entry := ready.get()) is not None:

@@ -1,1 +1,1 @@
-"""Chips, where they are kept, and their statistics."""
+"""Chips: how they are made, stored and standardised, and their statistics."""

@@ -1,31 +1,36 @@
-"""Chips cut once and kept: what was cut before is read from the disk, and only what is new or
-changed is cut.
+"""The chip store: each source's chips on disk, where only what is new or changed is chipped again.
 
-Layout: `<cache_dir>/<site>-<source, bands and size>/` holds segments (see `segments`), which never
-change, and `index.json`, which says what lies where. The index is put in place last and whole, so
-what it refers to is complete. One process at a time changes a folder; others wait for it and find
-its work.
+Layout: `<cache>/<site>-<source, bands and size>/` holds segments, which never change, and
+`index.json`, which says what lies where. The index is put in place last and whole, so what it
+refers to is complete. One process at a time changes a folder; others wait for it and find its work.
+
+A segment is four files of one name: `.npy`, the chips; `.places.npy`, where each was cut;
+`.masks.npy`, the valid pixels of chips that have others too; `.statistics.json`, the statistics of
+all valid pixels together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import os
+import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from fedsense_core.atomic_io import write_whole
-from fedsense_core.data.chips.chipping import Taken, cut
-from fedsense_core.data.chips.ingest import Held, Order
-from fedsense_core.data.chips.segments import FileWriter, Rows, load_segment, statistics_of
-from fedsense_core.data.chips.sources import digest
+from fedsense_core.atomic_io import sync, write_whole
+from fedsense_core.data.chips.chipping import LOCATION, ChipArrays, ChipRecord, ChipSource, Progress, chip, digest
 from fedsense_core.data.chips.statistics import Statistics, merged
-from fedsense_core.data.raster.rasters import Skipped
+from fedsense_core.data.raster.scenes import ChipSpec
+from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.errors import SiteError
 
 INDEX = "index.json"
@@ -33,67 +38,103 @@ LOCK = ".lock"
 INDEX_FORMAT: Literal[1] = 1
 """Raise it when the meaning of the files changes: another index counts as none."""
 SEGMENT_BYTES = 2 << 30
-"""What is cut is put in place whenever a segment has so much: a crash costs no more."""
+"""Chips are put in place whenever a segment has so much: a crash costs no more."""
 MOST_SMALL = 8
 """More segments than this of less than half that size are joined."""
+NPY_HEADER_BYTES = 128
+"""Room for the `.npy` header, which can only be written when the number of chips is known."""
+FLUSH_BYTES = 64 << 20
+"""After so much the disk begins to take what was written: else all of it waits for the end."""
+UNFINISHED = "writing-"
+"""How the names of files begin that nobody refers to yet."""
+STATISTICS = ".statistics.json"
 
 
 class Index(BaseModel):
     """What `index.json` says."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
     format: Literal[1]
-    subjects: dict[str, Taken]
-    """By key."""
+    records: dict[str, ChipRecord] = Field(alias="subjects")
+    """By the key of the chip source; the file's own word stays, so that stores of old are read."""
     total_of: str
     """Digest of the records that are used."""
     total: dict[str, Any]
     """Their statistics together."""
 
 
-def hold_on_disk(order: Order, folder: Path) -> Held:
-    """Return the chips in ``folder``, cutting what is new or changed since they were put there.
+@dataclass(frozen=True)
+class IngestRequest:
+    """Which chips are wanted of one source of a site."""
 
-    Raises SiteError as `cutting.cut` does, and when the folder cannot be written.
+    sources: Sequence[ChipSource]
+    spec: ChipSpec
+    room: int
+    """Most chips."""
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """The chips of one source of a site."""
+
+    segments: Mapping[str, ChipArrays]
+    used: Sequence[ChipRecord]
+    """In the order of the chip sources."""
+    names: Sequence[str]
+    """What the chip sources of ``used`` are called."""
+    statistics: Statistics
+    skipped: Sequence[Skipped]
+
+    @property
+    def count(self) -> int:
+        """Number of chips."""
+        return sum(record.count for record in self.used)
+
+
+def ingest(request: IngestRequest, folder: Path) -> IngestResult:
+    """Return the chips in ``folder``, chipping what is new or changed since they were put there.
+
+    Raises SiteError as `chipping.chip` does, and when the folder cannot be written.
     """
-    keys = [subject.key for subject in order.subjects]
-    held = Shelf(folder, order, keys).held()
-    if held is not None:
-        return held
+    keys = [source.key for source in request.sources]
+    result = ChipStore(folder, request, keys).result()
+    if result is not None:
+        return result
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            shelf = Shelf(folder, order, keys)
-            shelf.fill()
-            held = shelf.held()
+            store = ChipStore(folder, request, keys)
+            store.fill()
+            result = store.result()
     except OSError as error:
         raise SiteError(
             f"{folder}: the chip cache cannot be written ({error.strerror}). "
             "Give a cache folder with write permission and free space."
         ) from error
-    if held is None:
+    if result is None:
         raise SiteError(f"{folder}: the chip cache changed while it was read. Delete the folder and try again.")
-    return held
+    return result
 
 
-class Shelf:
+class ChipStore:
     """The contents of one folder, as far as they are intact and still wanted."""
 
-    def __init__(self, folder: Path, order: Order, keys: Sequence[str]) -> None:
+    def __init__(self, folder: Path, request: IngestRequest, keys: Sequence[str]) -> None:
         self._folder = folder
-        self._order = order
+        self._request = request
         self._keys = keys
-        self._segments: dict[str, Rows] = {}
-        self._records: dict[str, Taken] = {}
+        self._segments: dict[str, ChipArrays] = {}
+        self._records: dict[str, ChipRecord] = {}
         self._total: tuple[str, dict[str, Any]] = ("", {})
-        self._writers: dict[str, FileWriter] = {}
+        self._writers: dict[str, SegmentWriter] = {}
         self._load()
 
-    def held(self) -> Held | None:
-        """Return the chips, or None where some are still to be cut."""
-        plan, skipped, missing = self._plan()
-        used = tuple(plan.values())
+    def result(self) -> IngestResult | None:
+        """Return the chips, or None where some are still missing."""
+        sources, (plan, skipped, missing) = self._request.sources, self._plan()
+        used = list(plan.values())
         if missing or self._total[0] != _digest_of(used):
             return None
         try:
@@ -101,21 +142,19 @@ class Shelf:
         except ValueError:
             return None
         segments = {record.segment: self._segments[record.segment] for record in used}
-        names = tuple(self._order.subjects[number].name for number in plan)
-        return Held(segments, used, names, statistics, tuple(skipped))
+        return IngestResult(segments, used, [sources[number].name for number in plan], statistics, skipped)
 
     def fill(self) -> None:
-        """Cut what is missing, join what is scattered, and remove what is no longer wanted. Only
-        for one at a time."""
+        """Chip what is missing, join what is scattered, remove the rest. One process at a time."""
         try:
-            # What is cut may leave less room for what follows: that is then cut again.
+            # New chips may leave less room for later sources, which are then chipped again.
             while missing := self._plan()[2]:
-                self._cut(missing)
+                self._chip(missing)
             self._join()
         finally:
             for writer in self._writers.values():
                 writer.discard()
-        used = tuple(self._plan()[0].values())
+        used = list(self._plan()[0].values())
         self._total = (_digest_of(used), self._statistics(used).to_json())
         self._commit()
         self._sweep()
@@ -126,64 +165,78 @@ class Shelf:
         except (OSError, ValueError):
             return
         self._total = (index.total_of, index.total)
-        wanted = {key: index.subjects[key] for key in self._keys if key in index.subjects}
+        wanted = {key: index.records[key] for key in self._keys if key in index.records}
         for name in {record.segment for record in wanted.values() if not record.reason}:
             with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
-                rows, size = load_segment(self._folder, name), self._order.request.size
-                if rows.chips.shape[1:] == (len(self._order.request.bands), size, size):
-                    self._segments[name] = rows
+                arrays, size = load_segment(self._folder, name), self._request.spec.size
+                if arrays.chips.shape[1:] == (len(self._request.spec.bands), size, size):
+                    self._segments[name] = arrays
         self._records = {key: record for key, record in wanted.items() if record.reason or self._is_intact(record)}
 
-    def _is_intact(self, record: Taken) -> bool:
-        rows = self._segments.get(record.segment)
-        return rows is not None and record.start >= 0 < record.count <= len(rows) - record.start
+    def _is_intact(self, record: ChipRecord) -> bool:
+        arrays = self._segments.get(record.segment)
+        return arrays is not None and record.start >= 0 < record.count <= len(arrays) - record.start
 
-    def _plan(self) -> tuple[dict[int, Taken], list[Skipped], list[int]]:
-        """Return what is used, by its number, what is left out, and the numbers of the subjects
-        still to be cut."""
-        used: dict[int, Taken] = {}
+    def _plan(self) -> tuple[dict[int, ChipRecord], list[Skipped], list[int]]:
+        """Return the records in use by number of source, what is skipped, and which sources are
+        still to be chipped."""
+        used: dict[int, ChipRecord] = {}
         skipped: list[Skipped] = []
         missing: list[int] = []
-        room = self._order.room
-        for number, key in enumerate(self._keys):
+        room, most = self._request.room, self._request.spec.limits.max_chips
+        for number, (source, key) in enumerate(zip(self._request.sources, self._keys, strict=True)):
             record = self._records.get(key)
             if room < 1:
-                skipped.append(Skipped(self._order.subjects[number].name, self._order.too_many()))
+                skipped.append(Skipped(source.name, f"comes after the {most} chips that a site may have"))
             elif record is None or not record.fits(room):
                 missing.append(number)
             elif record.reason:
-                skipped.append(Skipped(self._order.subjects[number].name, record.reason))
+                skipped.append(Skipped(source.name, record.reason))
             else:
                 used[number] = record
                 room -= record.count
         return used, skipped, missing
 
-    def _cut(self, missing: Sequence[int]) -> None:
-        """Cut these subjects, in their order."""
-        room = _Room(self._order.room, self._keys, self._records)
-        subjects = [self._order.subjects[number] for number in missing]
+    def _chip(self, missing: Sequence[int]) -> None:
+        """Chip these sources, in their order."""
+        sources = [self._request.sources[number] for number in missing]
         done, chips = len(self._keys) - len(missing), sum(record.count for record in self._records.values())
-        for i, taken in cut(subjects, self._order.request, self._writer_of, lambda i: room.before(missing[i])):
-            self._records[self._keys[missing[i]]] = taken
-            chips += taken.count
-            self._order.report(done + i + 1, chips)
+        for i, record in chip(sources, self._request.spec, self._writer_of, self._room_for(missing)):
+            self._records[self._keys[missing[i]]] = record
+            chips += record.count
+            if self._request.progress is not None:
+                self._request.progress(done + i + 1, len(self._keys), chips)
             if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
                 self._commit()
-        self._store()
+        self._put_in_place()
 
-    def _writer_of(self, dtype: str) -> FileWriter:
+    def _room_for(self, missing: Sequence[int]) -> Callable[[int], int]:
+        """Return what says how many chips are left for each missing source, asked for in order,
+        after those before it."""
+        left, counted = self._request.room, 0
+
+        def room(i: int) -> int:
+            nonlocal left, counted
+            for key in self._keys[counted : missing[i]]:
+                record = self._records.get(key)
+                left -= record.count if record is not None and record.fits(left) else 0
+            counted = missing[i]
+            return left
+
+        return room
+
+    def _writer_of(self, dtype: str) -> SegmentWriter:
         if dtype not in self._writers:
-            self._writers[dtype] = FileWriter(self._folder, dtype, len(self._order.request.bands))
+            self._writers[dtype] = SegmentWriter(self._folder, dtype, len(self._request.spec.bands))
         return self._writers[dtype]
 
     def _commit(self) -> None:
         """Put what was written in place, then the index that refers to it."""
-        self._store()
-        total_of, total = self._total
-        index = Index(format=INDEX_FORMAT, total_of=total_of, total=total, subjects=self._records)
-        write_whole(self._folder / INDEX, index.model_dump_json().encode())
+        self._put_in_place()
+        index = Index(format=INDEX_FORMAT, records=self._records, total_of=self._total[0], total=self._total[1])
+        write_whole(self._folder / INDEX, index.model_dump_json(by_alias=True).encode())
 
-    def _store(self) -> None:
+    def _put_in_place(self) -> None:
         """Put segments in place; only the index makes them count."""
         for dtype, writer in list(self._writers.items()):
             writer.finish()
@@ -197,30 +250,30 @@ class Shelf:
         for record in self._records.values():
             live[record.segment] += record.count
         segments = {name: self._segments[name] for name in live if name}
-        chosen = {name for name, rows in segments.items() if 2 * live[name] < len(rows)}
-        small = {name for name, rows in segments.items() if 2 * rows.chips.nbytes < SEGMENT_BYTES}
+        chosen = {name for name, arrays in segments.items() if 2 * live[name] < len(arrays)}
+        small = {name for name, arrays in segments.items() if 2 * arrays.chips.nbytes < SEGMENT_BYTES}
         if len(small) > MOST_SMALL:
             chosen |= small
         for key, record in self._records.items():
             if record.segment in chosen:
                 self._records[key] = self._copied(record)
-        self._store()
+        self._put_in_place()
 
-    def _copied(self, record: Taken) -> Taken:
-        rows = self._segments[record.segment]
-        writer = self._writer_of(str(rows.chips.dtype))
+    def _copied(self, record: ChipRecord) -> ChipRecord:
+        arrays = self._segments[record.segment]
+        writer = self._writer_of(str(arrays.chips.dtype))
         start = writer.count
-        for piece in rows.pieces(record.start, record.start + record.count):
+        for piece in arrays.pieces(record.start, record.start + record.count):
             writer.append(piece)
             writer.statistics = writer.statistics.merge(piece.statistics())
         return replace(record, segment=writer.name, start=start)
 
-    def _statistics(self, used: Sequence[Taken]) -> Statistics:
+    def _statistics(self, used: Sequence[ChipRecord]) -> Statistics:
         stretches: dict[str, list[tuple[int, int]]] = {}
         for record in used:
             stretches.setdefault(record.segment, []).append((record.start, record.count))
         parts = [statistics_of(self._folder, name, self._segments[name], those) for name, those in stretches.items()]
-        return merged([Statistics.empty(len(self._order.request.bands)), *parts])
+        return merged([Statistics.empty(len(self._request.spec.bands)), *parts])
 
     def _sweep(self) -> None:
         """Remove what the index does not refer to: segments of old, and what a crash left."""
@@ -232,27 +285,8 @@ class Shelf:
                     path.unlink()
 
 
-class _Room:
-    """How many chips are left for a subject, given what the ones before it have."""
-
-    def __init__(self, room: int, keys: Sequence[str], records: Mapping[str, Taken]) -> None:
-        self._left = room
-        self._keys = keys
-        self._records = records
-        self._at = 0
-
-    def before(self, number: int) -> int:
-        """Return the room for the subject of this number; numbers must rise."""
-        while self._at < number:
-            record = self._records.get(self._keys[self._at])
-            if record is not None and record.fits(self._left):
-                self._left -= record.count
-            self._at += 1
-        return self._left
-
-
-def _digest_of(used: Sequence[Taken]) -> str:
-    return digest([[record.segment, record.start, record.count] for record in used])
+def _digest_of(used: Sequence[ChipRecord]) -> str:
+    return digest([[one.segment, one.start, one.count] for one in used])
 
 
 @contextlib.contextmanager
@@ -261,3 +295,106 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / LOCK).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+class SegmentWriter:
+    """Writes chips behind a header that is filled in last, under a name that does not count yet."""
+
+    def __init__(self, folder: Path, dtype: str, bands: int) -> None:
+        self.count = 0
+        self.dtype = dtype
+        self.name = f"{dtype}-{secrets.token_hex(8)}"
+        self.statistics = Statistics.empty(bands)
+        self._folder = folder
+        self._path = folder / f"{UNFINISHED}{self.name}"
+        self._file = self._path.open("wb")
+        self._file.seek(NPY_HEADER_BYTES)
+        self._written: list[ChipArrays] = []
+        """Without pixels."""
+        self._shape: tuple[int, ...] = ()
+        self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fedsense-flush")
+        self._flushed = self._flusher.submit(os.fdatasync, self._file.fileno())
+        self._flush_at = FLUSH_BYTES
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the chips so far."""
+        return self._file.tell() - NPY_HEADER_BYTES
+
+    def append(self, arrays: ChipArrays) -> None:
+        """Add chips at the end."""
+        self._shape = arrays.chips.shape[1:]
+        self._file.write(np.ascontiguousarray(arrays.chips).data)
+        self._written.append(ChipArrays(np.empty((len(arrays), 0)), arrays.locations, arrays.masks))
+        self.count += len(arrays)
+        if self.bytes >= self._flush_at and self._flushed.done():
+            self._flushed.result()  # raises what the disk said
+            self._flush_at = self.bytes + FLUSH_BYTES
+            self._flushed = self._flusher.submit(os.fdatasync, self._file.fileno())
+
+    def truncate(self, count: int) -> None:
+        """Keep only the first ``count`` chips."""
+        self._file.seek(NPY_HEADER_BYTES + count * (self.bytes // max(1, self.count)))
+        self._file.truncate()
+        self._written = [_joined(self._written).part(0, count)] if count else []
+        self.count = count
+
+    def finish(self) -> None:
+        """Put the segment in place, whole and on the disk. An empty one vanishes."""
+        if not self.count:
+            self.discard()
+            return
+        shape, descr = (self.count, *self._shape), np.dtype(self.dtype).str
+        fields = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        magic = np.lib.format.magic(1, 0)
+        room = NPY_HEADER_BYTES - len(magic) - 2
+        self._flusher.shutdown()
+        self._flushed.result()
+        self._file.seek(0)
+        self._file.write(magic + room.to_bytes(2, "little") + fields.encode().ljust(room - 1) + b"\n")
+        self._file.close()
+        written = _joined(self._written)
+        for array, suffix in ((written.locations, "places"), (written.masks, "masks")):
+            path = self._folder / f"{self.name}.{suffix}.npy"
+            np.save(path, array, allow_pickle=False)
+            sync(path)
+        write_whole(self._folder / f"{self.name}{STATISTICS}", json.dumps(self.statistics.to_json()).encode())
+        sync(self._path)
+        self._path.replace(self._folder / f"{self.name}.npy")
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._flusher.shutdown()
+        with contextlib.suppress(OSError):  # a full disk says so once more, of what is still to be written
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def load_segment(folder: Path, name: str) -> ChipArrays:
+    """Map a segment's chips. Raises OSError or ValueError where a file is missing or damaged."""
+    # As a plain array: numpy's own class of maps is slow to index.
+    chips = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    locations, masks = (np.load(folder / f"{name}.{kind}.npy", allow_pickle=False) for kind in ("places", "masks"))
+    if chips.ndim != 4 or locations.dtype != LOCATION or locations.shape != (len(chips),):
+        raise ValueError(f"{folder / name}: {locations.shape} locations of chips {chips.shape}")
+    shape = (np.count_nonzero(locations["valid"] < 1), -(-chips.shape[2] * chips.shape[3] // 8))
+    if masks.dtype != np.uint8 or masks.shape != shape:
+        raise ValueError(f"{folder / name}: masks of shape {masks.shape} instead of {shape}")
+    return ChipArrays(chips, locations, masks)
+
+
+def statistics_of(folder: Path, name: str, arrays: ChipArrays, stretches: list[tuple[int, int]]) -> Statistics:
+    """Return the statistics of some stretches (start, count) of a segment: as written down where
+    that is of just these chips, else counted again."""
+    if sum(count for _, count in stretches) == len(arrays):
+        try:
+            found = Statistics.from_json(json.loads((folder / f"{name}{STATISTICS}").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            found = None
+        if found is not None and found.bands == arrays.chips.shape[1]:
+            return found
+    return merged([piece.statistics() for start, count in stretches for piece in arrays.pieces(start, start + count)])
+
+
+def _joined(parts: list[ChipArrays]) -> ChipArrays:
+    return ChipArrays(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("chips", "locations", "masks")))

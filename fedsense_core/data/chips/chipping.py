@@ -1,68 +1,92 @@
-"""From scenes to chips: scene by scene, each wholly or not at all.
+"""From a source's scenes and images to chips: each wholly or not at all.
 
-Shapes: n chips, C bands, S chip size, h x w block of neighbouring chips.
+Shapes: n chips, k of which have invalid pixels, C bands, S chip size, h x w window of pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from fedsense_core.data.batches.prefetch import ahead
-from fedsense_core.data.chips.segments import PLACE, Rows
+from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
-from fedsense_core.data.raster.scenes import Block, Request
+from fedsense_core.data.raster.rasters import Units, Unreadable, as_stored, both, measured
+from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, read_scene
+from fedsense_core.data.sites.schema import Images, Scene, Source
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
-BLOCKS_AHEAD = 2
-"""Blocks that wait between reading and judging: enough that neither waits for the other's slow
+READING_FORMAT = 2
+"""Part of every key: raise it when the same files give other chips."""
+PREFETCHED_WINDOWS = 2
+"""Windows that wait between reading and judging: enough that neither waits for the other's slow
 ones."""
+PIECE = 256
+"""Chips that are looked at at once, when those of a segment are copied or counted."""
+LOCATION = np.dtype([("row", "<i4"), ("col", "<i4"), ("valid", "<f4")])
+"""Of one chip: pixel row and column of its upper left corner in its scene, and the valid fraction
+of its pixels."""
 
-
-class Subject(Protocol):
-    """What is cut as a whole: a scene, or an image of a dataset."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
-
-    @property
-    def key(self) -> str:
-        """What identifies it, its present state and how it is to be read."""
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield its chips. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
-
-
-class Writer(Protocol):
-    """Where chips of one type go."""
-
-    name: str
-    """Of the segment that it writes."""
-    count: int
-    """How many chips it holds."""
-    statistics: Statistics
-    """Of the chips that are to stay."""
-
-    def append(self, rows: Rows) -> None:
-        """Add chips at the end."""
-
-    def truncate(self, count: int) -> None:
-        """Keep only the first ``count`` chips."""
+Progress = Callable[[int, int, int], None]
+"""Called with the scenes done, the scenes in all, and the chips so far."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one subject gave: chips in a row in one segment; or a reason why it was left out."""
+class ChipArrays:
+    """Chips, with where they come from and which of their pixels are valid."""
+
+    chips: Array
+    """(n, C, S, S)"""
+    locations: Array
+    """(n,) of type `LOCATION`."""
+    masks: Array
+    """(k, S S / 8) uint8: packed bits, 1 where valid, of each chip whose valid fraction is below
+    1."""
+
+    @classmethod
+    def of(cls, chips: Array, locations: Array, valid: Bools | None) -> ChipArrays:
+        """Join chips, locations, and which pixels (n, S, S) are valid; None for all."""
+        size = chips.shape[2] * chips.shape[3]
+        if valid is None:
+            return cls(chips, locations, np.empty((0, -(-size // 8)), np.uint8))
+        partial = locations["valid"] < 1
+        return cls(chips, locations, np.packbits(valid[partial].reshape(-1, size), axis=1))
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+    def part(self, start: int, stop: int) -> ChipArrays:
+        """Return the chips from ``start`` up to ``stop``."""
+        first, last = (int(np.count_nonzero(self.locations["valid"][:end] < 1)) for end in (start, stop))
+        return ChipArrays(self.chips[start:stop], self.locations[start:stop], self.masks[first:last])
+
+    def pieces(self, start: int, stop: int) -> list[ChipArrays]:
+        """Return the same in pieces that are small enough to look at."""
+        return [self.part(first, min(first + PIECE, stop)) for first in range(start, stop, PIECE)]
+
+    def statistics(self) -> Statistics:
+        """Return the statistics of the valid pixels."""
+        valid = np.ones((len(self), *self.chips.shape[2:]), dtype=bool)
+        size = valid[0].size if len(valid) else 0
+        bits = np.unpackbits(self.masks, axis=1, count=size).astype(bool)
+        valid[self.locations["valid"] < 1] = bits.reshape(-1, *self.chips.shape[2:])
+        return Statistics.of(self.chips, valid)
+
+
+@dataclass(frozen=True)
+class ChipRecord:
+    """What one chip source gave: chips in a row in one segment; or a reason why it was left out."""
 
     reason: str = ""
     segment: str = ""
@@ -72,45 +96,157 @@ class Taken:
     """False if there was no room for all its chips."""
 
     def fits(self, room: int) -> bool:
-        """Tell whether cutting the subject with so much room would give just these chips."""
+        """Tell whether chipping the source with so much room would give just these chips."""
         return self.count <= room if self.whole else self.count == room
 
 
-def cut(
-    subjects: Sequence[Subject],
-    request: Request,
-    writer_of: Callable[[str], Writer],
-    room_for: Callable[[int], int],
-) -> Iterator[tuple[int, Taken]]:
-    """Yield what each subject gave, in order, its chips being written to ``writer_of`` their type.
+class ChipSource(Protocol):
+    """What is chipped as a whole: a scene, or an image of a dataset."""
 
-    ``room_for`` says how many chips a subject may have; where that is none, cutting ends.
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def key(self) -> str:
+        """What identifies it, its present state and how it is to be read."""
+
+    def windows(self) -> Iterator[PixelWindow]:
+        """Yield its pixels. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
+
+
+class ChipWriter(Protocol):
+    """A segment to which chips of one type are written."""
+
+    name: str
+    """Of the segment."""
+    count: int
+    """How many chips it holds."""
+    statistics: Statistics
+    """Of the chips that are to stay; whoever writes them adds theirs."""
+
+    def append(self, arrays: ChipArrays) -> None:
+        """Add chips at the end."""
+
+    def truncate(self, count: int) -> None:
+        """Keep only the first ``count`` chips."""
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """A scene of a source."""
+
+    scene: Scene
+    source: Source
+    spec: ChipSpec
+
+    @property
+    def name(self) -> str:
+        """Path of the file after which the scene is named."""
+        return str(self.scene.path)
+
+    @property
+    def key(self) -> str:
+        """Digest of the state of its files and of everything that decides what chips they give."""
+        source, files = self.source, files_needed(self.scene, self.source, self.spec.bands)
+        return digest(
+            _reading(source, self.spec),
+            [[str(layer.path), layer.bands] for layer in self.scene.layers],
+            [_state(path) for path in files],
+            [(source.digests or {}).get(path, "unlisted") for path in files] if source.digests is not None else None,
+            asdict(source.mask) if source.mask and self.scene.mask else None,
+            source.gsd_range_m,
+            source.baseline_offset,
+        )
+
+    def windows(self) -> Iterator[PixelWindow]:
+        """Yield its pixels."""
+        return read_scene(self.scene, self.source, self.spec)
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image of a dataset."""
+
+    images: Images
+    number: int
+    source: Source
+    spec: ChipSpec
+
+    @property
+    def name(self) -> str:
+        """The dataset's own name of it."""
+        return self.images.name(self.number)
+
+    @property
+    def key(self) -> str:
+        """Digest of the dataset's own key and of everything that decides what chips it gives."""
+        return digest(_reading(self.source, self.spec), self.images.key(self.number))
+
+    def windows(self) -> Iterator[PixelWindow]:
+        """Yield the whole image as one window."""
+        card, size = self.source.card, self.spec.size
+        values, valid = self.images.read(self.number)
+        height, width = values.shape[1:]
+        if min(height, width) < size:
+            raise Unreadable(f"is {width} x {height} pixels, smaller than one chip of {size}")
+        needed = height * width * len(self.spec.bands) * (values.dtype.itemsize + 1)
+        if needed > self.spec.limits.max_window_bytes:
+            raise Unreadable(f"has {width} x {height} pixels, more than {self.spec.limits.max_window_bytes} bytes")
+        chosen = np.ascontiguousarray(values[list(card.positions(self.spec.bands, self.source.sensor))])
+        missing = as_stored(card.nodata, str(values.dtype))
+        nodata = [() if missing is None else (missing,)] * len(chosen)
+        units = Units((1.0,) * len(chosen), (0.0,) * len(chosen), False, card)
+        yield PixelWindow(*units.convert(chosen, both(valid, measured(chosen, nodata))), 0, 0)
+
+
+def chip_sources(source: Source, spec: ChipSpec, images: Images | None) -> list[ChipSource]:
+    """Return a source's scenes, or the images of its dataset."""
+    if images is not None:
+        return [ImageSource(images, number, source, spec) for number in range(len(images))]
+    return [SceneSource(scene, source, spec) for scene in source.scenes]
+
+
+def digest(*parts: Any) -> str:
+    """Return a short digest of plain values."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def chip(
+    sources: Sequence[ChipSource],
+    spec: ChipSpec,
+    writer_of: Callable[[str], ChipWriter],
+    room_for: Callable[[int], int],
+) -> Iterator[tuple[int, ChipRecord]]:
+    """Yield what each source gave, in order, its chips being written to ``writer_of`` their type.
+
+    ``room_for`` says how many chips a source may have; where that is none, chipping ends.
     Raises SiteError when a file contradicts its sensor card.
     """
-    with closing(ahead(_read(subjects), BLOCKS_AHEAD)) as events:
-        cutting: _Cutting | None = None
+    with closing(prefetch(_read(sources), PREFETCHED_WINDOWS)) as events:
+        chipping: _Chipping | None = None
         for number, event in events:
-            if cutting is None:
+            if chipping is None:
                 room = room_for(number)
                 if room < 1:
                     return
-                cutting = _Cutting(request, writer_of, room)
-            if isinstance(event, Block):
-                cutting.add(event)
-                if cutting.whole:
+                chipping = _Chipping(spec, writer_of, room)
+            if isinstance(event, PixelWindow):
+                chipping.add(event)
+                if chipping.whole:
                     continue
-                yield number, cutting.taken()
+                yield number, chipping.record()
                 return
-            yield number, cutting.undone(str(event)) if event else cutting.taken()
-            cutting = None
+            yield number, chipping.undone(str(event)) if event else chipping.record()
+            chipping = None
 
 
-def _read(subjects: Sequence[Subject]) -> Generator[tuple[int, Block | Unreadable | None]]:
-    """Yield each subject's blocks and, at its end, None or what was wrong with it."""
-    for number, subject in enumerate(subjects):
+def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | None]]:
+    """Yield each source's windows and, at its end, None or what was wrong with it."""
+    for number, source in enumerate(sources):
         try:
-            for block in subject.blocks():
-                yield number, block
+            for window in source.windows():
+                yield number, window
         except Unreadable as reason:
             yield number, reason
         except OSError as error:
@@ -119,27 +255,27 @@ def _read(subjects: Sequence[Subject]) -> Generator[tuple[int, Block | Unreadabl
             yield number, None
 
 
-class _Cutting:
-    """The cutting of one subject."""
+class _Chipping:
+    """The chipping of one source."""
 
-    def __init__(self, request: Request, writer_of: Callable[[str], Writer], room: int) -> None:
+    def __init__(self, spec: ChipSpec, writer_of: Callable[[str], ChipWriter], room: int) -> None:
         self.whole = True
-        self._request = request
+        self._spec = spec
         self._writer_of = writer_of
-        self._writer: Writer | None = None
+        self._writer: ChipWriter | None = None
         self._start = 0
         self._room = room
-        self._statistics = Statistics.empty(len(request.bands))
+        self._statistics = Statistics.empty(len(spec.bands))
 
-    def add(self, block: Block) -> None:
-        """Judge a block's chips and write the usable ones, as many as there is room for."""
-        for part in _parts(block, self._request):
+    def add(self, window: PixelWindow) -> None:
+        """Judge a window's chips and write the usable ones, as many as there is room for."""
+        for part in _parts(window, self._spec):
             self._add(part)
             if not self.whole:
                 return
 
-    def _add(self, block: Block) -> None:
-        chips, valid, places = usable_chips(block, self._request)
+    def _add(self, window: PixelWindow) -> None:
+        chips, valid, locations = usable_chips(window, self._spec)
         if self._writer is None and len(chips):
             self._writer = self._writer_of(str(chips.dtype))
             self._start = self._writer.count
@@ -148,77 +284,93 @@ class _Cutting:
         left = self._room - (self._writer.count - self._start)
         if len(chips) > left:
             self.whole = False
-            chips, valid, places = chips[:left], None if valid is None else valid[:left], places[:left]
-        self._statistics = self._statistics.merge(_statistics(block, chips, valid, self._request))
-        self._writer.append(Rows.of(chips if valid is None else filled(chips, valid), places, valid))
+            chips, valid, locations = chips[:left], None if valid is None else valid[:left], locations[:left]
+        self._statistics = self._statistics.merge(_statistics(window, chips, valid, self._spec))
+        self._writer.append(ChipArrays.of(chips if valid is None else filled(chips, valid), locations, valid))
 
-    def taken(self) -> Taken:
+    def record(self) -> ChipRecord:
         """Return what there is."""
         if self._writer is None:
-            return Taken(f"has no chip with {self._request.limits.min_valid:.0%} valid pixels")
+            return ChipRecord(f"has no chip with {self._spec.limits.min_valid:.0%} valid pixels")
         self._writer.statistics = self._writer.statistics.merge(self._statistics)
-        return Taken("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
+        return ChipRecord("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
 
-    def undone(self, reason: str) -> Taken:
+    def undone(self, reason: str) -> ChipRecord:
         """Take back what was written."""
         if self._writer is not None:
             self._writer.truncate(self._start)
         # A file's name need not be text, but what is written down must be.
-        return Taken(reason.encode("utf-8", "backslashreplace").decode())
+        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode())
 
 
-def usable_chips(block: Block, request: Request) -> tuple[Array, Bools | None, Array]:
+def usable_chips(window: PixelWindow, spec: ChipSpec) -> tuple[Array, Bools | None, Array]:
     """Return chips (n, C, S, S) with enough valid pixels, which pixels those are (n, S, S) or None,
-    and places (n,)."""
-    size, stride = request.size, request.stride
-    grid = sliding_window_view(block.values, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    and locations (n,)."""
+    size, stride = spec.size, spec.stride
+    grid = sliding_window_view(window.values, (size, size), axis=(1, 2))[:, ::stride, ::stride]
     grid = grid.transpose(1, 2, 0, 3, 4)
     down, across = grid.shape[:2]
-    if block.valid is None:
+    if window.valid is None:
         rows, columns = (index.ravel() for index in np.indices((down, across)))
         chips = np.ascontiguousarray(grid).reshape(-1, *grid.shape[2:])
         valid, fraction = None, np.ones(len(chips))
     else:
-        windows = sliding_window_view(block.valid, (size, size))[::stride, ::stride]
-        fractions = np.count_nonzero(windows, axis=(2, 3)) / (size * size)
-        rows, columns = np.nonzero(fractions >= request.limits.min_valid)
-        chips, valid, fraction = grid[rows, columns], windows[rows, columns], fractions[rows, columns]
-    places = np.empty(len(chips), PLACE)
-    places["row"], places["col"] = rows * stride + block.row, columns * stride + block.col
-    places["valid"] = fraction
-    return chips, valid, places
+        masks = sliding_window_view(window.valid, (size, size))[::stride, ::stride]
+        fractions = np.count_nonzero(masks, axis=(2, 3)) / (size * size)
+        rows, columns = np.nonzero(fractions >= spec.limits.min_valid)
+        chips, valid, fraction = grid[rows, columns], masks[rows, columns], fractions[rows, columns]
+    locations = np.empty(len(chips), LOCATION)
+    locations["row"], locations["col"] = rows * stride + window.row, columns * stride + window.col
+    locations["valid"] = fraction
+    return chips, valid, locations
 
 
-def _parts(block: Block, request: Request) -> Iterator[Block]:
-    """Yield a block's chips in their order, so many at once as the limit allows: overlap repeats
+def _parts(window: PixelWindow, spec: ChipSpec) -> Iterator[PixelWindow]:
+    """Yield a window's chips in their order, so many at once as the limit allows: overlap repeats
     their pixels."""
-    size, stride = request.size, request.stride
-    bands, height, width = block.values.shape
+    size, stride = spec.size, spec.stride
+    bands, height, width = window.values.shape
     down, across = ((length - size) // stride + 1 for length in (height, width))
-    chips = max(1, request.limits.max_window_bytes // (bands * size * size * block.values.itemsize))
+    chips = max(1, spec.limits.max_window_bytes // (bands * size * size * window.values.itemsize))
     columns = min(across, chips)
     rows = max(1, chips // across)
     for top in range(0, down * stride, rows * stride):
         for left in range(0, across * stride, columns * stride):
             # A slice ends with its array.
             here = np.s_[top : top + (rows - 1) * stride + size, left : left + (columns - 1) * stride + size]
-            valid = None if block.valid is None else block.valid[here]
-            yield Block(block.values[:, *here], valid, block.row + top, block.col + left)
+            valid = None if window.valid is None else window.valid[here]
+            yield PixelWindow(window.values[:, *here], valid, window.row + top, window.col + left)
 
 
 def filled(chips: Array, valid: Bools) -> Array:
     """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws
     no edge."""
-    for chip in np.flatnonzero(~valid.all(axis=(1, 2))):
-        for band in chips[chip]:
-            mean = band[valid[chip]].mean(dtype=np.float64)
-            band[~valid[chip]] = mean if band.dtype.kind == "f" else round(mean)
+    for i in np.flatnonzero(~valid.all(axis=(1, 2))):
+        for band in chips[i]:
+            mean = band[valid[i]].mean(dtype=np.float64)
+            band[~valid[i]] = mean if band.dtype.kind == "f" else round(mean)
     return chips
 
 
-def _statistics(block: Block, chips: Array, valid: Bools | None, request: Request) -> Statistics:
+def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: ChipSpec) -> Statistics:
     if valid is not None:
         return Statistics.of(chips, valid)
-    # Chips that tile the block hold the same pixels, and there each band lies in one piece.
-    pixels = block.values[None] if chips.size == block.values.size and request.stride == request.size else chips
+    # Chips that tile the window hold the same pixels, and there each band lies in one piece.
+    pixels = window.values[None] if chips.size == window.values.size and spec.stride == spec.size else chips
     return Statistics.of(pixels, np.ones((len(pixels), *pixels.shape[2:]), dtype=bool))
+
+
+def _state(path: Path) -> list[Any]:
+    """Return size, time of change and readability of a file; one that has vanished is found missing
+    by its reader."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [str(path)]
+    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+
+
+def _reading(source: Source, spec: ChipSpec) -> list[Any]:
+    # How many chips a site may have does not change those of a scene.
+    limits = spec.limits.model_dump(exclude={"max_chips"})
+    return [READING_FORMAT, source.card.model_dump(), spec.bands, spec.size, spec.stride, limits]

@@ -14,15 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsense_core.data.chips.statistics import Statistics, merged
-from fedsense_core.data.raster.rasters import Skipped, common_dtype
+from fedsense_core.data.chips.statistics import Statistics
+from fedsense_core.data.raster.scenes import common_dtype
+from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.data.sites.sensors import Band
+from fedsense_core.data.standardise import standardise
 
 Array = NDArray[Any]
-
-CLAMP = 6.0
-"""Standardised values beyond six deviations are glint, clouds or faults; they would rule a
-batch."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +32,8 @@ class Chips:
     cached."""
     segment: NDArray[np.int64]
     """(n,) in which of the segments each chip lies."""
-    place: NDArray[np.int64]
+    position: NDArray[np.int64]
     """(n,) at which position of its segment."""
-    mean: Tensor
-    """(C,) float32, over all valid pixels: in stored units if the sources share scale and offset,
-    else physical.
-
-    For the record only: `standardise` goes by ``origin_mean`` and ``origin_std``.
-    """
-    std: Tensor
-    """(C,) float32, like ``mean``."""
     statistics: tuple[Statistics, ...]
     """Of each source's valid pixels, in stored units."""
     sensor: tuple[str, ...]
@@ -73,50 +63,13 @@ class Chips:
     valid: NDArray[np.float32]
     """(n,) fraction of the chip's pixels that held a measurement in every band."""
 
-    @classmethod
-    def of(cls, values: Array, bands: Sequence[str], name: str = "chips", spectrum: Sequence[Band] = ()) -> Chips:
-        """Wrap an array (n, C, S, S) whose pixels are all valid."""
-        statistics = Statistics.of(values, np.ones((len(values), *values.shape[2:]), dtype=bool))
-        mean, std = as_tensor(statistics.mean), as_tensor(statistics.std)
-        zeros = np.zeros(len(values), dtype=np.int64)
-        return cls(
-            segments=(values,),
-            segment=zeros,
-            place=np.arange(len(values)),
-            mean=mean,
-            std=std,
-            statistics=(statistics,),
-            sensor=("custom",),
-            scene_paths=(name,),
-            skipped=(),
-            bands=tuple(bands),
-            spectrum=tuple(spectrum),
-            name=name,
-            origin=torch.zeros(len(values), dtype=torch.int64),
-            origin_mean=mean[None],
-            origin_std=std[None],
-            scene=zeros,
-            row=zeros,
-            col=zeros,
-            valid=np.ones(len(values), dtype=np.float32),
-        )
-
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.position)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The narrowest type that holds what is stored, in every segment."""
         return common_dtype([segment.dtype for segment in self.segments])
-
-    @property
-    def values(self) -> Array:
-        """Every chip (n, C, S, S) as stored: a view of the only segment, or a copy that takes as
-        much memory."""
-        (first, *others) = self.segments
-        if not others and len(first) == len(self) and np.array_equal(self.place, np.arange(len(self))):
-            return first
-        return np.asarray(self.read(np.arange(len(self))).numpy())
 
     def read(self, indices: Sequence[int] | Array | Tensor, out: Tensor | None = None) -> Tensor:
         """Return chips (B, C, S, S) as stored, copied once; into ``out`` if given, which must be of
@@ -125,16 +78,16 @@ class Chips:
         Raises IndexError for a position outside, TypeError for a mask of booleans.
         """
         index = _positions(indices)
-        rows, parts = self.place[index], self.segment[index]
+        positions, segments = self.position[index], self.segment[index]
         if out is None:
             out = torch.from_numpy(np.empty((len(index), *self.segments[0].shape[1:]), self.dtype))
         target = out.numpy()
         if len(self.segments) == 1:
-            # "clip" copies without a detour through a buffer; `rows` are known to be inside.
-            np.take(self.segments[0], rows, axis=0, out=target, mode="clip")
+            # "clip" copies without a detour through a buffer; positions are known to be inside.
+            np.take(self.segments[0], positions, axis=0, out=target, mode="clip")
         else:
-            for chip, part, row in zip(target, parts.tolist(), rows.tolist(), strict=True):
-                np.copyto(chip, self.segments[part][row])
+            for chip, segment, position in zip(target, segments.tolist(), positions.tolist(), strict=True):
+                np.copyto(chip, self.segments[segment][position])
         return out
 
     def standardise(self, raw: Tensor, indices: Sequence[int] | Array | Tensor) -> Tensor:
@@ -144,8 +97,7 @@ class Chips:
         ``indices`` (B,) says which chips they are. Clamped to ±6.
         """
         origin = self.origin[torch.as_tensor(indices, dtype=torch.int64)]
-        mean, std = (table[origin].to(raw.device)[:, :, None, None] for table in (self.origin_mean, self.origin_std))
-        return raw.to(torch.float32, copy=True).sub_(mean).div_(std).clamp_(-CLAMP, CLAMP)
+        return standardise(raw, self.origin_mean[origin], self.origin_std[origin])
 
     def batch(self, indices: Sequence[int] | Array | Tensor) -> Tensor:
         """Return (B, C, S, S) float32 chips, standardised by their own source and clamped to ±6."""
@@ -158,7 +110,7 @@ class Chips:
         return replace(
             self,
             segment=self.segment[index],
-            place=self.place[index],
+            position=self.position[index],
             origin=self.origin[torch.from_numpy(index)],
             scene=self.scene[index],
             row=self.row[index],
@@ -172,9 +124,8 @@ def joined(sets: Sequence[Chips], name: str) -> Chips:
     source.
 
     A batch may then hold chips of all of them: small subsets would repeat theirs. No pixel is
-    copied. ``mean`` and ``std`` are of the numbers as stored.
+    copied.
     """
-    total = merged([one for chips in sets for one in chips.statistics])
     segments, origins, scenes = (
         np.cumsum([0, *map(len, tables)])[:-1].tolist()
         for tables in (
@@ -186,9 +137,7 @@ def joined(sets: Sequence[Chips], name: str) -> Chips:
     return Chips(
         segments=tuple(one for chips in sets for one in chips.segments),
         segment=np.concatenate([chips.segment + first for chips, first in zip(sets, segments, strict=True)]),
-        place=np.concatenate([chips.place for chips in sets]),
-        mean=as_tensor(total.mean),
-        std=as_tensor(total.std),
+        position=np.concatenate([chips.position for chips in sets]),
         statistics=tuple(one for chips in sets for one in chips.statistics),
         sensor=tuple(one for chips in sets for one in chips.sensor),
         scene_paths=tuple(path for chips in sets for path in chips.scene_paths),

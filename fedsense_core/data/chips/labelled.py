@@ -11,7 +11,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 import numpy as np
 import torch
@@ -20,13 +20,15 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsense_core.data.chips.chipping import filled, usable_chips
-from fedsense_core.data.chips.chips import CLAMP, Chips
+from fedsense_core.data.chips.chips import as_tensor
+from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.rasters import Unreadable
-from fedsense_core.data.raster.scenes import Request, read_scene
+from fedsense_core.data.raster.scenes import ChipSpec, read_scene
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Scene, Source
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.data.sites.site_file import SensorChoice, read_strict_toml
+from fedsense_core.data.standardise import standardise
 from fedsense_core.errors import SiteError
 
 COLUMNS = ("file", "row", "col", "class", "split", "group")
@@ -93,10 +95,10 @@ class _Row:
 
 
 def load_labelled(
-    folder: Path, bands: Sequence[str] | Literal["all"], standardise: Literal["set", "chip"] | None = None
+    folder: Path, bands: Sequence[str] | Literal["all"], by: Literal["set", "chip"] | None = None
 ) -> LabelledSet:
-    """Read a labelled folder with the named bands or ``all`` of its card's; ``standardise``
-    overrides the folder's own.
+    """Read a labelled folder with the named bands or ``all`` of its card's; ``by`` overrides the
+    folder's own ``standardise``.
 
     Raises SiteError naming the file, the line and the remedy.
     """
@@ -110,35 +112,40 @@ def load_labelled(
     spectrum = tuple(card.bands[i] for i in card.positions(bands, where))
     sensor = head.sensor if isinstance(head.sensor, str) else "custom"
     # A label stands for its chip, whatever is missing of it.
-    request = Request(bands, head.chip_size, head.chip_size, ReadLimits(min_valid=1e-9))
+    spec = ChipSpec(bands, head.chip_size, head.chip_size, ReadLimits(min_valid=1e-9))
     source = Source(sensor, card, (), baseline_offset=card.baseline_offset)
-    chips = _read_chips(folder, table, source, request)
+    chips = _read_chips(folder, table, source, spec)
     in_train = np.array([row.split == "train" for row in table])
     if in_train.all() or not in_train.any():
         raise SiteError(f"{folder / 'labels.csv'}: needs rows of both splits, 'train' and 'test'.")
-    scale = Chips.of(chips[in_train], bands)
+    valid = np.ones((int(in_train.sum()), *chips.shape[2:]), dtype=bool)
+    statistics = Statistics.of(chips[in_train], valid)
     train, test = (
-        _split(chips, [i for i, keep in enumerate(part) if keep], table, classes, scale)
-        for part in (in_train, ~in_train)
+        _split(chips, np.flatnonzero(part).tolist(), table, classes, statistics) for part in (in_train, ~in_train)
     )
-    if (standardise or head.standardise) == "chip":
-        train, test = _by_chip(train), _by_chip(test)
+    match by or head.standardise:
+        case "set":
+            pass
+        case "chip":
+            train, test = _by_chip(train), _by_chip(test)
+        case unknown:
+            assert_never(unknown)
     return LabelledSet(head.name, classes, bands, train, test, spectrum, sensor, head.note)
 
 
 def _by_chip(split: LabelledSplit) -> LabelledSplit:
     """Return the split with every chip and band at mean 0 and deviation 1; a flat band becomes
     0."""
-    x = split.values - split.values.mean((2, 3), keepdim=True)
-    x = x / x.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-3)
-    return replace(split, values=x.clamp_(-CLAMP, CLAMP))
+    mean = split.values.mean((2, 3))
+    std = (split.values - mean[..., None, None]).square().mean((2, 3)).sqrt().clamp_min(1e-3)
+    return replace(split, values=standardise(split.values, mean, std))
 
 
 def _split(
-    chips: NDArray[Any], rows: Sequence[int], table: Sequence[_Row], classes: Sequence[str], scale: Chips
+    chips: NDArray[Any], rows: Sequence[int], table: Sequence[_Row], classes: Sequence[str], statistics: Statistics
 ) -> LabelledSplit:
-    x = torch.from_numpy(chips[rows].astype(np.float32))
-    x = ((x - scale.mean[:, None, None]) / scale.std[:, None, None]).clamp_(-CLAMP, CLAMP)
+    mean, std = as_tensor(statistics.mean), as_tensor(statistics.std)
+    x = standardise(torch.from_numpy(chips[rows].astype(np.float32)), mean, std)
     labels = torch.tensor([classes.index(table[i].label) for i in rows])
     return LabelledSplit(x, labels, torch.tensor([table[i].group for i in rows]))
 
@@ -167,15 +174,15 @@ def _row(fields: dict[str, str], where: str) -> _Row:
     return _Row(fields["file"], numbers[0], numbers[1], fields["class"], fields["split"], numbers[2])
 
 
-def _read_chips(folder: Path, table: Sequence[_Row], source: Source, request: Request) -> NDArray[Any]:
+def _read_chips(folder: Path, table: Sequence[_Row], source: Source, spec: ChipSpec) -> NDArray[Any]:
     """Return the chips of ``table``, in its order (n, C, S, S). Unlike imagery, a labelled file
     must not be missing."""
-    mosaics = {name: _read_mosaic(folder, name, source, request) for name in sorted({row.file for row in table})}
+    mosaics = {name: _read_mosaic(folder, name, source, spec) for name in sorted({row.file for row in table})}
     chips = []
     for row in table:
         mosaic = mosaics[row.file]
         if (row.row, row.col) not in mosaic:
-            rows, columns = (max(place[axis] for place in mosaic) + 1 if mosaic else 0 for axis in (0, 1))
+            rows, columns = (max(cell[axis] for cell in mosaic) + 1 if mosaic else 0 for axis in (0, 1))
             raise SiteError(
                 f"{folder / row.file}: has {rows} x {columns} chips with valid pixels, "
                 f"labels.csv names row {row.row}, column {row.col}."
@@ -184,7 +191,7 @@ def _read_chips(folder: Path, table: Sequence[_Row], source: Source, request: Re
     return np.stack(chips)
 
 
-def _read_mosaic(folder: Path, name: str, source: Source, request: Request) -> dict[tuple[int, int], NDArray[Any]]:
+def _read_mosaic(folder: Path, name: str, source: Source, spec: ChipSpec) -> dict[tuple[int, int], NDArray[Any]]:
     """Return a mosaic's chips (C, S, S) by row and column; one without any measurement is not
     there."""
     path = (folder / name).resolve()
@@ -193,10 +200,10 @@ def _read_mosaic(folder: Path, name: str, source: Source, request: Request) -> d
     scene = Scene((Layer(path, tuple(range(len(source.card.bands)))),))
     found = {}
     try:
-        for block in read_scene(scene, source, request):
-            chips, valid, places = usable_chips(block, request)
-            for chip, place in zip(chips if valid is None else filled(chips, valid), places, strict=True):
-                found[int(place["row"]) // request.size, int(place["col"]) // request.size] = chip
+        for window in read_scene(scene, source, spec):
+            chips, valid, locations = usable_chips(window, spec)
+            for chip, location in zip(chips if valid is None else filled(chips, valid), locations, strict=True):
+                found[int(location["row"]) // spec.size, int(location["col"]) // spec.size] = chip
     except Unreadable as reason:
         raise SiteError(f"{path}: {reason}.") from reason
     return found

@@ -1,7 +1,7 @@
 """What the imagery of each sensor is like, band by band: merged over institutions that agree, and
-kept with the model.
+exported with the model.
 
-A sensor's bands are kept apart, because institutions hold different ones of them.
+Each band has statistics of its own, because institutions hold different bands of a sensor.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
+from fedsense_core.config import Config
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.schema import Site, Source
 from fedsense_core.data.sites.sensors import shipped_card
+from fedsense_core.protocol.side_channels import SideChannel
+from fedsense_core.state import State, as_bytes, as_tensor
 
 MOST_BYTES = 64 << 20
 """Largest text of statistics that is read from another party."""
@@ -36,7 +40,7 @@ class SensorStatistics:
     def of(cls, sets: Iterable[Chips], sites: Iterable[Site] = ()) -> SensorStatistics:
         """Return the statistics of chips that were cut from ``sites``.
 
-        Left out are cards written in place, whose names do not mean the same to all, and sensors of
+        Left out are custom cards, whose names do not mean the same to all, and sensors of
         which a site holds files in other units than the card's: their numbers would be merged with
         counts.
         """
@@ -93,6 +97,46 @@ class SensorStatistics:
         return cls({str(name): _bands_of(str(name), bands) for name, bands in fields.items()})
 
 
+class SharedStatistics(SideChannel):
+    """Statistics that sites share with their handshake (``data.share_statistics``), by site: one
+    that comes again is not counted twice."""
+
+    name = "sensor-statistics"
+    carried_by = "handshake"
+    limit = MOST_BYTES
+
+    def __init__(self, config: Config) -> None:
+        self.by_site: dict[str, SensorStatistics] = {}
+
+    @property
+    def merged(self) -> SensorStatistics:
+        """Those of all sites together."""
+        return reduce(SensorStatistics.merge, self.by_site.values(), SensorStatistics())
+
+    def judge(self, attachment: bytes, examples: float) -> SensorStatistics:
+        """Read the statistics of a site, whoever sent them. Raises ValueError for anything else."""
+        return SensorStatistics.from_bytes(attachment)
+
+    def accept(self, judged: Mapping[str, SensorStatistics]) -> None:
+        """Take what a site says now; a site that says nothing any more is forgotten."""
+        for site, statistics in judged.items():
+            self.drop(site)
+            if statistics.sensors:
+                self.by_site[site] = statistics
+
+    def drop(self, site: str) -> None:
+        """Forget the statistics of a site."""
+        self.by_site.pop(site, None)
+
+    def state_dict(self) -> State:
+        """Return the statistics by site, each as bytes."""
+        return {site: as_tensor(statistics.to_bytes()) for site, statistics in self.by_site.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the statistics of a checkpoint."""
+        self.by_site = {site: SensorStatistics.from_bytes(as_bytes(tensor)) for site, tensor in state.items()}
+
+
 def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
     if sensor not in CARDS:
         raise ValueError(f"no sensor card has the name {sensor[:64]!r}")
@@ -100,7 +144,7 @@ def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
     unknown = [band for band in fields if band not in known]
     if unknown:
         raise ValueError(f"{sensor} has no band {unknown[0][:64]!r}")
-    # Before they are unpacked: of 64 bands each, those of one hello would take gigabytes.
+    # Before they are unpacked: of 64 bands each, those of one handshake would take gigabytes.
     if any(isinstance(one, dict) and (one.get("bands") != 1 or not one.get("count")) for one in fields.values()):
         raise ValueError(f"statistics of {sensor} must be of one band each, and of at least one pixel")
     return {band: Statistics.from_json(one) for band, one in fields.items()}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,18 +125,6 @@ class Statistics:
         sums = None if self.sums is None else tuple(a.merge(b) for a, b in pairs)
         return Statistics(self.count + other.count, first, counts, sums)
 
-    def scaled(self, scale: float, offset: float) -> Statistics:
-        """Return the statistics of ``scale`` times the pixels plus ``offset``, such as physical
-        units.
-
-        Exact sums are scaled exactly and rounded to their units, and the range to float32.
-        Percentiles are those of floats; if the pixels were floats before, each was first moved to
-        the middle of its bin, by at most 2^-9 of itself. Scale what is merged rather than merge
-        what is scaled: only then do equal pixels surely give equal bits. Raises ValueError when a
-        result is not a finite float32.
-        """
-        return self if (scale, offset) == (1, 0) or not self.count else self._as_floats(scale, offset)
-
     @property
     def mean(self) -> Float64s:
         """(C,) the exact mean, rounded to float64; 0 without pixels."""
@@ -211,10 +199,16 @@ class Statistics:
         times 64 MiB.
         """
         packed = _Packed.model_validate(fields)
-        allowed = INTEGER_BINS if packed.kind == "integer" else FLOAT_BINS
+        match packed.kind:
+            case "integer":
+                allowed, sums_needed = INTEGER_BINS, 0
+            case "float":
+                allowed, sums_needed = FLOAT_BINS, packed.bands
+            case unknown:
+                assert_never(unknown)
         if not (allowed.start <= packed.first and packed.first + packed.bins <= allowed.stop):
             raise ValueError(f"bins {packed.first} + {packed.bins} are outside {allowed.start} to {allowed.stop}")
-        if len(packed.sums) != (packed.bands if packed.kind == "float" else 0):
+        if len(packed.sums) != sums_needed:
             raise ValueError(f"{len(packed.sums)} sums for {packed.bands} bands of kind {packed.kind!r}")
         counts = _unpacked(packed)
         # In this order: without the bound on each, their sum could overflow.
@@ -240,18 +234,15 @@ class Statistics:
         total, squares = sum(n * x for x, n in pairs), sum(n * x * x for x, n in pairs)
         return BandSums(total << UNIT, squares << (2 * UNIT), float(pairs[0][0]), float(pairs[-1][0]))
 
-    def _as_floats(self, scale: float = 1.0, offset: float = 0.0) -> Statistics:
-        """Return the statistics of ``scale`` times the pixels plus ``offset`` in float32, of at
-        least one pixel."""
-        columns = np.arange(self.first, self.first + self.counts.shape[1])
-        values = columns.astype(np.float64) if self.sums is None else np.mean(float_edges(columns), axis=0)
+    def _as_floats(self) -> Statistics:
+        """Return the same pixels, at least one, in the bins of floats."""
+        if self.sums is not None:
+            return self
+        bins = float_bins(np.arange(self.first, self.first + self.counts.shape[1], dtype=np.float32))
         counts = np.zeros((self.bands, FLOAT_BINS.stop), np.int64)
-        sums = []
-        for band, row, into in zip(self.exact, self.counts, counts, strict=True):
-            sums.append(_scaled_sums(band, self.count, scale, offset))
-            moved = np.clip(values, band.low, band.high) * scale + offset
-            np.add.at(into, float_bins(moved.astype(np.float32)), row)
-        return _trimmed(self.count, 0, counts, tuple(sums))
+        for row, into in zip(self.counts, counts, strict=True):
+            np.add.at(into, bins, row)
+        return _trimmed(self.count, 0, counts, self.exact)
 
     def _at(self, ranks: Sequence[int], band: int) -> list[float]:
         """Return the pixels of these ranks, the first being 1."""
@@ -269,18 +260,6 @@ class Statistics:
     def _raise_if_empty(self) -> None:
         if not self.count:
             raise ValueError("there is no valid pixel, so no percentile, minimum or maximum")
-
-
-def _scaled_sums(band: BandSums, count: int, scale: float, offset: float) -> BandSums:
-    ends = sorted((band.low * scale + offset, band.high * scale + offset))
-    if not all(abs(x) <= _FLOAT_MAX for x in ends):
-        raise ValueError(f"pixels times {scale} plus {offset} lie between {ends[0]} and {ends[1]}: not float32")
-    a, b = Fraction(scale), Fraction(offset) * (1 << UNIT)
-    total = round(a * band.total + b * count)
-    squares = round(a * a * band.squares + 2 * a * b * band.total + b * b * count)
-    # Rounding must not make the variance negative.
-    squares = max(squares, -(-(total**2) // count))
-    return BandSums(total, squares, *(float(np.float32(x)) + 0.0 for x in ends))  # + 0: never -0
 
 
 def merged(parts: Sequence[Statistics]) -> Statistics:
@@ -310,8 +289,7 @@ class _PackedSums(BaseModel):
     high: Annotated[float, Field(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
 
     def checked(self, count: int) -> BandSums:
-        """Return the sums if some float32 pixels could have given them, to the rounding of
-        `_scaled_sums`."""
+        """Return the sums if some float32 pixels could have given them, but for a small margin."""
         band = BandSums(int(self.total, 16), int(self.squares, 16), self.low, self.high)
         margin = 1e-6 * max(abs(band.low), abs(band.high)) + 2.0**-UNIT
         largest = max(abs(band.low), abs(band.high)) + margin

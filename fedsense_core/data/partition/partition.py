@@ -8,7 +8,8 @@ b region blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,21 @@ def partition(archive: Archive, settings: PartitionSection, seed: int) -> tuple[
 
     Raises ConfigError, naming the settings to change, where a client would have fewer than 2 chips.
     """
-    if settings.kind == "sites":
-        return _parts(_by_site(archive), len(archive.sites))
     generator = np.random.default_rng(seed_of(seed, "partition", settings.kind))
-    return _parts(SPLITS[settings.kind](archive, settings, generator), settings.clients)
+    match settings.kind:
+        case "sites":
+            return _parts(_by_site(archive), len(archive.sites))
+        case "iid":
+            owner = _at_random(archive, settings, generator)
+        case "blocks":
+            owner = _by_block(archive, settings, generator)
+        case "sensor":
+            owner = _by_sensor(archive, settings, generator)
+        case "dirichlet":
+            owner = _by_mix(archive, settings, generator)
+        case unknown:
+            assert_never(unknown)
+    return _parts(owner, settings.clients)
 
 
 def client_sizes(n: int, clients: int, tail: float, whose: str = "the archive") -> Ints:
@@ -53,7 +65,7 @@ def client_sizes(n: int, clients: int, tail: float, whose: str = "the archive") 
     if n < MIN_CHIPS * clients:
         raise ConfigError(
             f"partition.clients: {whose} has {n} chips, too few for {clients} clients of at least {MIN_CHIPS}. "
-            "Lower partition.clients, or cut more chips (federation.sites, data.chip_size)"
+            "Lower partition.clients, or provide more chips (federation.sites, data.chip_size)"
         )
     sizes = apportion(n, np.arange(1, clients + 1, dtype=np.float64) ** -tail)
     if sizes[-1] < MIN_CHIPS:
@@ -116,22 +128,6 @@ def skew(parts: Sequence[Ints], labels: Ints) -> float:
     return float(np.abs(counts / counts.sum(axis=1, keepdims=True) - overall).sum(axis=1).mean() / 2)
 
 
-def describe(parts: Sequence[Ints], archive: Archive, block_pixels: int) -> list[dict[str, int | str]]:
-    """Return a row for each client: its number from 0, its chips, and the sensors, sites and blocks
-    they are of."""
-    blocks = archive.blocks(block_pixels)
-    return [
-        {
-            "client": client,
-            "chips": len(part),
-            "sensors": ", ".join(archive.sensors[i] for i in np.unique(archive.sensor[part])),
-            "sites": ", ".join(archive.sites[i] for i in np.unique(archive.site[part])),
-            "blocks": len(np.unique(blocks[part])),
-        }
-        for client, part in enumerate(parts)
-    ]
-
-
 def _by_site(archive: Archive) -> Ints:
     chips = np.bincount(archive.site, minlength=len(archive.sites))
     if chips.min() < MIN_CHIPS:
@@ -175,26 +171,20 @@ def _by_mix(archive: Archive, settings: PartitionSection, generator: np.random.G
     sizes = client_sizes(len(archive), settings.clients, settings.tail)
     label, available = np.unique(archive.label, return_inverse=True, return_counts=True)[1:]
     if len(available) < 2:
-        remedy = {
-            "label": "Keep scenes in folders named after their classes, or set it to 'cluster'",
-            "cluster": "All chips look the same: choose another partition.kind",
-        }
-        raise ConfigError(f"partition.by = {settings.by!r}: there is one class only. {remedy[settings.by]}")
+        match settings.by:
+            case "label":
+                remedy = "Sort scenes into folders named after their classes, or set it to 'cluster'"
+            case "cluster":
+                remedy = "All chips look the same: choose another partition.kind"
+            case unknown:
+                assert_never(unknown)
+        raise ConfigError(f"partition.by = {settings.by!r}: there is one class only. {remedy}")
     counts = class_counts(available, sizes, settings.alpha, generator)
     shuffled = generator.permutation(len(label))
     owner = np.empty(len(label), dtype=np.int64)
-    takers = np.tile(np.arange(len(sizes)), len(available))
-    owner[shuffled[np.argsort(label[shuffled], kind="stable")]] = np.repeat(takers, counts.T.ravel())
+    clients = np.tile(np.arange(len(sizes)), len(available))
+    owner[shuffled[np.argsort(label[shuffled], kind="stable")]] = np.repeat(clients, counts.T.ravel())
     return owner
-
-
-SPLITS: dict[str, Callable[[Archive, PartitionSection, np.random.Generator], Ints]] = {
-    "iid": _at_random,
-    "blocks": _by_block,
-    "sensor": _by_sensor,
-    "dirichlet": _by_mix,
-}
-"""The client of each chip, (n,), by ``partition.kind``."""
 
 
 def _in_runs(blocks: Ints, sizes: Ints, settings: PartitionSection, generator: np.random.Generator, whose: str) -> Ints:

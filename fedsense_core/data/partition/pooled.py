@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ FITTED = 20_000
 """Chips from which clusters are found; more change their centres by less than they differ between
 seeds."""
 RESTARTS = 4
-"""Starts of k-means, of which the tightest clusters are kept."""
+"""Starts of k-means, of which the tightest clusters are used."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,19 @@ class Archive:
         return _numbered(self.scene * len(self) + along)
 
 
-def survey(sets: Sequence[Chips], settings: PartitionSection, seed: int) -> Archive:
+def pool(sets: Sequence[Chips], settings: PartitionSection, seed: int) -> Archive:
     """Return the archive that the opened sites make together. Only a split by clusters has to read
     their pixels."""
-    archive = _survey(sets)
-    if settings.kind == "dirichlet" and settings.by == "cluster":
-        return replace(archive, label=clusters(appearance(sets), settings.clusters, seed))
-    return archive
+    archive = _by_scene(sets)
+    if settings.kind != "dirichlet":  # no other split looks at classes
+        return archive
+    match settings.by:
+        case "label":
+            return archive
+        case "cluster":
+            return replace(archive, label=clusters(appearance(sets), settings.clusters, seed))
+        case unknown:
+            assert_never(unknown)
 
 
 def appearance(sets: Sequence[Chips]) -> NDArray[np.float32]:
@@ -112,28 +118,28 @@ def clusters(features: NDArray[np.float32], count: int, seed: int) -> Ints:
 
 
 def hilbert(row: Ints, col: Ints) -> Ints:
-    """Return the place of each cell of a grid on Hilbert's curve: neighbours on the curve share a
-    side (Hilbert 1891).
+    """Return the position of each cell of a grid on Hilbert's curve: neighbours on the curve share
+    a side (Hilbert 1891).
 
     ``row`` and ``col`` are not negative and below 2^31.
     """
     row, col = row.copy(), col.copy()
-    place = np.zeros_like(row)
+    position = np.zeros_like(row)
     for bit in reversed(range(max(int(row.max(initial=0)), int(col.max(initial=0))).bit_length())):
         low, right = (row >> bit) & 1, (col >> bit) & 1
         # Quarters in the shape of a U: the first, the one below it, the one right of that, the one
         # above that.
-        place = 4 * place + (3 * right ^ low)
+        position = 4 * position + (3 * right ^ low)
         # In the upper two the curve is mirrored at a diagonal: at the falling one first, at the
         # rising one last.
         last, upper = (low == 0) & (right == 1), low == 0
         mask = (1 << bit) - 1
         row, col = np.where(last, mask - (row & mask), row & mask), np.where(last, mask - (col & mask), col & mask)
         row, col = np.where(upper, col, row), np.where(upper, row, col)
-    return place
+    return position
 
 
-def _survey(sets: Sequence[Chips]) -> Archive:
+def _by_scene(sets: Sequence[Chips]) -> Archive:
     sites = tuple(dict.fromkeys(chips.name for chips in sets))
     folders = [[Path(path).parent.name for path in chips.scene_paths] for chips in sets]
     scenes = [_ints(chips.scene) for chips in sets]
@@ -178,5 +184,5 @@ def _ints(values: object) -> Ints:
 
 
 def _numbered(values: Ints) -> Ints:
-    """Return (n,) the place of each value among the different values, in their order."""
+    """Return (n,) the rank of each value among the different values, in their order."""
     return np.unique(values, return_inverse=True)[1]

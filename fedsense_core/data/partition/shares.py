@@ -16,7 +16,7 @@ from fedsense_core.atomic_io import write_whole
 from fedsense_core.config import PartitionSection
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.partition.partition import partition
-from fedsense_core.data.partition.pooled import Ints, survey
+from fedsense_core.data.partition.pooled import Ints, pool
 
 
 def client_names(settings: PartitionSection) -> list[str]:
@@ -29,7 +29,7 @@ def share_of(
 ) -> tuple[Chips, ...]:
     """Return the chips of one client, as a subset of each of the sets of which it has some.
 
-    Which they are is kept in ``folder``, the client's own, because looking at every chip takes
+    Which they are is cached in ``folder``, the client's own, because looking at every chip takes
     longer than a round. Raises ConfigError as `partition` does.
     """
     mine = _positions(sets, settings, seed, client, folder)
@@ -42,16 +42,16 @@ def share_of(
 
 def _positions(sets: Sequence[Chips], settings: PartitionSection, seed: int, client: int, folder: Path) -> Ints:
     """Return where in all the sets together the client's chips are, in ascending order."""
-    held = [[chips.name, chips.bands, chips.scene_paths] for chips in sets]
-    key = hashlib.blake2b(json.dumps([settings.model_dump(), seed, held]).encode(), digest_size=8)
+    imagery = [[chips.name, chips.bands, chips.scene_paths] for chips in sets]
+    key = hashlib.blake2b(json.dumps([settings.model_dump(), seed, imagery]).encode(), digest_size=8)
     for chips in sets:  # where each chip lies, and, since clusters go by pixels, what they are like
         for values in (chips.scene, chips.row, chips.col, chips.origin_mean.numpy(), chips.origin_std.numpy()):
             key.update(values.tobytes())
     path = folder / f"share-{key.hexdigest()}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
-        kept: Ints = np.load(path, allow_pickle=False)
-        return kept
-    mine = partition(survey(sets, settings, seed), settings, seed)[client]
+        cached: Ints = np.load(path, allow_pickle=False)
+        return cached
+    mine = partition(pool(sets, settings, seed), settings, seed)[client]
     content = io.BytesIO()
     np.save(content, mine)
     folder.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def open_dataset(ref: DatasetRef, card: SensorCard, where: str) -> DatasetImages
     except TypeError as error:
         raise SiteError(
             f"{where}.dataset: {ref.target} has no length, so its images cannot be numbered. Datasets that are asked "
-            "by place and time, such as torchgeo's RasterDataset, do not fit: list their files under `paths`."
+            "by area and time, such as torchgeo's RasterDataset, do not fit: list their files under `paths`."
         ) from error
     if count == 0:
         raise SiteError(f"{where}.dataset: {ref.target} is empty. Correct `args`.")

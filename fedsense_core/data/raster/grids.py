@@ -1,10 +1,12 @@
-"""Where pixels lie, and how a coarser raster is brought onto a finer one's grid.
+"""Where the pixels of a raster lie, and how a coarser raster is resampled onto a finer one's grid.
+
+Only scenes of several files, and masks, need the resampling.
 
 Shapes: C bands, h x w pixels of the chips' grid, H x W pixels of the other raster that surround
 them.
 
-Positions are computed for each pixel from its place in the whole raster, so what is resampled does
-not depend on the windows in which it is read.
+Each pixel is mapped from its position in the whole raster, so the result does not depend on the
+windows in which it is read.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _MOST_STRETCHED = 1e6
 long."""
 
 
-class Apart(Exception):
+class GridMismatch(Exception):
     """Two rasters have no ground in common, or nothing says that they have."""
 
 
@@ -76,7 +78,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Placement:
+class GridMapping:
     """Where the pixels of ``target`` lie among those of ``other``."""
 
     target: Grid
@@ -86,26 +88,26 @@ class Placement:
     coordinates."""
 
     @classmethod
-    def of(cls, target: Grid, other: Grid) -> Placement:
+    def of(cls, target: Grid, other: Grid) -> GridMapping:
         """Lay one raster over another by their georeference or, without, by their sizes.
 
-        Raises Apart when they have no common ground, differ in shape without georeference, or in
-        coordinates that cannot be transformed.
+        Raises GridMismatch when they have no common ground, differ in shape without georeference,
+        or in coordinates that cannot be transformed.
         """
         if target.transform is None or other.transform is None:
             if target.width * other.height != target.height * other.width:
-                raise Apart(
+                raise GridMismatch(
                     f"{other.width} x {other.height} pixels, not of the same shape as the finest file's "
                     f"{target.width} x {target.height}, and no georeference says how they lie"
                 )
             return cls(target, other, np.diag([other.width / target.width, other.height / target.height, 1.0]))
         if target.crs is None or other.crs is None or target.crs == other.crs:
             direct = _inverse(other.transform) @ _matrix(target.transform)
-            placement = cls(target, other, direct)
+            mapping = cls(target, other, direct)
         else:
-            placement = cls(target, other, None)
-        placement._check_overlap()
-        return placement
+            mapping = cls(target, other, None)
+        mapping._check_overlap()
+        return mapping
 
     @property
     def is_identity(self) -> bool:
@@ -125,20 +127,20 @@ class Placement:
         """Return rows and columns of the window's pixel centres in the other raster: 0 is its first
         pixel's centre.
 
-        They broadcast to (h, w). Raises Apart where coordinates cannot be transformed.
+        They broadcast to (h, w). Raises GridMismatch where coordinates cannot be transformed.
         """
         rows = np.arange(window.row_off, window.row_off + window.height)[:, None] + 0.5
         columns = np.arange(window.col_off, window.col_off + window.width)[None, :] + 0.5
-        x, y = self._found(rows, columns)
+        x, y = self._positions_in_other(rows, columns)
         return np.round(y - 0.5, _DIGITS), np.round(x - 0.5, _DIGITS)
 
-    def _found(self, rows: Float64s, columns: Float64s) -> tuple[Float64s, Float64s]:
+    def _positions_in_other(self, rows: Float64s, columns: Float64s) -> tuple[Float64s, Float64s]:
         """Return the other raster's columns and rows of points of the target."""
         return self._reprojected(rows, columns) if self.direct is None else _applied(self.direct, columns, rows)
 
     def _reprojected(self, rows: Float64s, columns: Float64s) -> tuple[Float64s, Float64s]:
         if self.target.transform is None or self.other.transform is None:
-            raise Apart("no georeference")
+            raise GridMismatch("no georeference")
         x, y = _applied(_matrix(self.target.transform), columns, rows)
         shape = np.broadcast_shapes(x.shape, y.shape)
         flat = np.array([np.broadcast_to(values, shape).ravel() for values in (x, y)])
@@ -147,16 +149,18 @@ class Placement:
                 part = flat[:, start : start + _AT_ONCE]
                 part[:] = reproject_points(self.target.crs, self.other.crs, *part)
         except (RasterioError, CPLE_BaseError, ValueError) as error:
-            raise Apart(f"coordinates ({self.other.crs}) that cannot be transformed to the finest file's") from error
+            raise GridMismatch(
+                f"coordinates ({self.other.crs}) that cannot be transformed to the finest file's"
+            ) from error
         x, y = flat.reshape(2, *shape)
         return _applied(_inverse(self.other.transform), x, y)
 
     def _check_overlap(self) -> None:
-        """Raise Apart unless some of many points of the finest raster lie on the other."""
+        """Raise GridMismatch unless some of many points of the finest raster lie on the other."""
         points = (np.arange(_POINTS, dtype=np.float64) + 0.5) / _POINTS
-        x, y = self._found(points[:, None] * self.target.height, points[None, :] * self.target.width)
+        x, y = self._positions_in_other(points[:, None] * self.target.height, points[None, :] * self.target.width)
         if not ((x > 0) & (x < self.other.width) & (y > 0) & (y < self.other.height)).any():
-            raise Apart("no ground in common with the finest file, by their georeference")
+            raise GridMismatch("no ground in common with the finest file, by their georeference")
 
 
 def surrounding(rows: Float64s, columns: Float64s, other: Grid) -> Window | None:

@@ -1,6 +1,6 @@
-"""Reading files that nobody vouches for: look first, then read block by block, with caps on
-everything.
+"""From one file to pixels in its sensor card's units, and which of them are measurements.
 
+Nobody vouches for a file: its claims are checked against limits first, then its blocks are read.
 Shapes: C requested bands of one file, h x w window.
 """
 
@@ -22,10 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from fedsense_core.data.raster.grids import Grid
-from fedsense_core.data.raster.units import Units
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Source
-from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.sensors import BASELINE_WITH_OFFSET, SensorCard, sentinel2_baseline
 from fedsense_core.errors import SiteError
 
 Array = NDArray[Any]
@@ -36,17 +35,14 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 """What classes and flags may be."""
 DRIVERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""By suffix. Everything else has to be a GeoTIFF: formats that point at other files are never
-tried."""
+"""By suffix. All else has to be a GeoTIFF: formats that point at other files are never tried."""
 CHIP_TAG = "FEDSENSE_CHIP_SIZE"
-"""Tag of a file that is a mosaic of unrelated chips: larger chips must not be cut across the
-seams."""
+"""Tag of a mosaic of unrelated chips: larger chips must not be cut across the seams."""
 GDAL_OPTIONS: dict[str, Any] = {
     # Side files could point the reader at other files; a COG needs none.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
-    # Decoded blocks kept by GDAL, in bytes; its default is 5 % of the machine's memory, for each
-    # client.
+    # GDAL's cache of decoded blocks, in bytes; by default 5 % of the memory, for each client.
     "GDAL_CACHEMAX": 64 << 20,
     "GDAL_NUM_THREADS": 1,
     # Its shortcut for whole PNGs returns whatever was in memory where a file is cut off.
@@ -58,20 +54,82 @@ GDAL_OPTIONS: dict[str, Any] = {
 }
 MOST_PAGES = 64
 """Pages of a GeoTIFF that are looked at for its mask: more are overviews of overviews."""
+_DECIBELS = {"no": 0.0, "amplitude": 20.0, "power": 10.0}
 FAULTS = (RasterioError, CPLE_BaseError, UnicodeError, MemoryError)
 """What rasterio raises for a file that it cannot make sense of."""
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A scene that was left out, and why. Plain data: a bad file never ends a run."""
-
-    path: str
-    reason: str
-
-
 class Unreadable(Exception):
-    """A reason to skip one scene. Never leaves this package."""
+    """A reason to skip one scene. Never leaves `fedsense_core.data`."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """How stored numbers of C bands become the card's: times ``gain`` plus ``offset``, perhaps in
+    decibels."""
+
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+    not_below_zero: bool
+    """True for Sentinel-2's offset: counts stay counts."""
+    card: SensorCard
+
+    @classmethod
+    def of(cls, path: Path, file: Any, indexes: Sequence[int], source: Source) -> Units:
+        """Return what the bands with these 1-based ``indexes`` of an open file need.
+
+        What the file declares comes before what its name says, so that no offset is subtracted
+        twice.
+        """
+        card, ones = source.card, (1.0,) * len(indexes)
+        pairs = zip(map(float, file.scales), map(float, file.offsets), strict=True)
+        # A scale of 0, or none at all, says nothing: such a band is in the card's units, whichever
+        # others are read.
+        declared = [pair if pair[0] and all(map(math.isfinite, pair)) else (1.0, 0.0) for pair in pairs]
+        if any(pair != (1.0, 0.0) for pair in declared):
+            chosen = [declared[i - 1] for i in indexes]
+            steps = [pair if pair == (1.0, 0.0) else _to_card(*pair, card) for pair in chosen]
+            return cls(tuple(gain for gain, _ in steps), tuple(offset for _, offset in steps), False, card)
+        if source.baseline_offset and (sentinel2_baseline(path, file.tags()) or 0) >= BASELINE_WITH_OFFSET:
+            return cls(ones, (-source.baseline_offset,) * len(indexes), True, card)
+        return cls(ones, (0.0,) * len(indexes), False, card)
+
+    def dtype(self, stored: str) -> str:
+        """Return the type that `convert` makes of type ``stored``: integers stay integers where
+        every step is whole."""
+        most = 1 << 8 * np.dtype(stored).itemsize  # a step beyond the type's range would leave nothing of it
+        whole = set(self.gain) == {1.0} and all(step == int(step) and abs(step) < most for step in self.offset)
+        return stored if whole and self.card.decibels == "no" else "float32"
+
+    def convert(self, values: Array, valid: Bools | None) -> tuple[Array, Bools | None]:
+        """Return values (C, h, w) in the card's units, and where (h, w) they are valid; may change
+        ``values``.
+
+        Integers stop at the ends of their type. In decibels, what is not above 0 is no measurement.
+        """
+        if set(self.gain) == {1.0} and set(self.offset) == {0.0} and self.card.decibels == "no":
+            return values, valid
+        if self.dtype(str(values.dtype)) == values.dtype and values.dtype.kind != "f":
+            return self._shifted(values), valid
+        gain, offset = (np.array(step, np.float32)[:, None, None] for step in (self.gain, self.offset))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            out = values.astype(np.float32) * gain + offset
+            if self.not_below_zero:
+                np.maximum(out, 0, out=out)
+            if self.card.decibels != "no":
+                out = _DECIBELS[self.card.decibels] * np.log10(out * self.card.scale + self.card.offset)
+        finite = np.isfinite(out).all(axis=0)
+        return out.astype(np.float32, copy=False), finite if valid is None else valid & finite
+
+    def _shifted(self, values: Array) -> Array:
+        limits = np.iinfo(values.dtype)
+        least = max(0, limits.min) if self.not_below_zero else limits.min
+        for band, step in zip(values, map(int, self.offset), strict=True):
+            # First to where the step stays inside the type, then the step.
+            ends = (min(max(end - step, limits.min), limits.max) for end in (least, limits.max))
+            np.clip(band, *ends, out=band)
+            band += np.array(step).astype(values.dtype)  # of an unsigned type it wraps around to a subtraction
+        return values
 
 
 @dataclass(frozen=True)
@@ -85,7 +143,7 @@ class Raster:
     """1-based indexes of the requested bands, as GDAL counts."""
     block_shape: tuple[int, int]
     """Rows and columns of a block."""
-    held: Bools | None
+    present: Bools | None
     """(rows, columns) blocks that the file holds in every requested band; None if all are there or
     it has no blocks."""
     masked: bool
@@ -108,15 +166,9 @@ class Raster:
         """Type of the pixels in the file. A GeoTIFF has one for all its bands."""
         return str(self.file.dtypes[0])
 
-    @property
-    def block_bytes(self) -> int:
-        """Decoded bytes of a block; interleaved ones hold every band."""
-        rows, columns = self.block_shape
-        return rows * columns * np.dtype(self.dtype).itemsize * int(self.file.count)
-
     def is_absent(self, window: Window) -> bool:
         """Tell whether the file holds no block of ``window``."""
-        return self.held is not None and not self.held[self._blocks(window)].any()
+        return self.present is not None and not self.present[self._blocks(window)].any()
 
     def read(self, window: Window) -> tuple[Array, Bools | None]:
         """Return values (C, h, w) in the card's units and the pixels (h, w) valid in every band, or
@@ -130,19 +182,19 @@ class Raster:
             alpha: Array | None = self.file.read(self.file.count, window=window) if self.alpha else None
         except (*FAULTS, OSError) as error:
             raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
-        valid = self._held_pixels(window)
+        valid = self._present_pixels(window)
         for shown in (mask, alpha):
             valid = both(valid, None if shown is None else np.asarray(shown != 0))
         return self.units.convert(values, both(valid, measured(values, self.nodata)))
 
-    def _held_pixels(self, window: Window) -> Bools | None:
-        if self.held is None:
+    def _present_pixels(self, window: Window) -> Bools | None:
+        if self.present is None:
             return None
-        held = self.held[self._blocks(window)]
-        if held.all():
+        present = self.present[self._blocks(window)]
+        if present.all():
             return None
         rows, columns = self.block_shape
-        pixels = held.repeat(rows, axis=0).repeat(columns, axis=1)
+        pixels = present.repeat(rows, axis=0).repeat(columns, axis=1)
         top, left = window.row_off % rows, window.col_off % columns
         return pixels[top : top + window.height, left : left + window.width]
 
@@ -170,13 +222,6 @@ def measured(values: Array, nodata: Sequence[Sequence[Any]]) -> Bools | None:
             there = np.asarray(band != value)
             valid = valid if there.all() else both(valid, there)
     return valid
-
-
-def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
-    """Return the narrowest type of imagery that holds the values of all ``dtypes``: float32 where
-    no integer does."""
-    joint = np.result_type(*dtypes) if dtypes else np.dtype("float32")
-    return joint if joint.itemsize <= 2 else np.dtype("float32")
 
 
 def as_stored(nodata: float | None, dtype: str) -> Any:
@@ -215,8 +260,8 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
     indexes = tuple(layer.bands.index(band) + 1 for band in wanted)
     block_shape = check_claims(file, DTYPES, limits)
     _check_mask_pages(layer.path, file, limits)
-    held = _held_blocks(file, indexes, block_shape, limits)
-    _check_expansion(layer.path, file, held, limits)
+    present = _present_blocks(file, indexes, block_shape, limits)
+    _check_expansion(layer.path, file, present, limits)
     card = as_stored(source.card.nodata, file.dtypes[0])
     flags = [set(file.mask_flag_enums[i - 1]) for i in indexes]
     return Raster(
@@ -224,7 +269,7 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
         file=file,
         indexes=indexes,
         block_shape=block_shape,
-        held=held,
+        present=present,
         masked=any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags),
         alpha=has_alpha,
         nodata=tuple(_distinct(card, as_stored(file.nodatavals[i - 1], file.dtypes[0])) for i in indexes),
@@ -293,7 +338,7 @@ def _check_mask_pages(path: Path, file: Any, limits: ReadLimits) -> None:
                 )
 
 
-def _held_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], limits: ReadLimits) -> Bools | None:
+def _present_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], limits: ReadLimits) -> Bools | None:
     """Return which blocks (rows, columns) a TIFF holds in all of these bands; a block left out is
     no measurement."""
     if file.driver != "GTiff":
@@ -305,19 +350,19 @@ def _held_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], limi
             f"claims {down * across * len(bands)} blocks of {shape[1]} x {shape[0]} pixels, more than "
             f"{limits.max_blocks}; rewrite it with larger ones, such as `gdal_translate -co TILED=YES`"
         )
-    held = np.ones(down * across, dtype=bool)
+    present = np.ones(down * across, dtype=bool)
     for band in bands:
         found = (
             file.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) is not None
             for y in range(down)
             for x in range(across)
         )
-        held &= np.fromiter(found, dtype=bool, count=down * across)
-    return None if held.all() else held.reshape(down, across)
+        present &= np.fromiter(found, dtype=bool, count=down * across)
+    return None if present.all() else present.reshape(down, across)
 
 
-def _check_expansion(path: Path, file: Any, held: Bools | None, limits: ReadLimits) -> None:
-    share = 1.0 if held is None else float(held.mean())
+def _check_expansion(path: Path, file: Any, present: Bools | None, limits: ReadLimits) -> None:
+    share = 1.0 if present is None else float(present.mean())
     decoded = share * file.width * file.height * file.count * np.dtype(file.dtypes[0]).itemsize
     ratio = decoded / max(1, path.stat().st_size)
     if ratio > limits.max_expansion:
@@ -335,3 +380,15 @@ def _format(driver: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return the words of an error, or of its cause, without line breaks."""
     return " ".join(str(error.__cause__ or error).split())[:200]
+
+
+def _to_card(scale: float, offset: float, card: SensorCard) -> tuple[float, float]:
+    """Return gain and offset from a file's own units to the card's, without the noise of floating
+    point."""
+    unit = card.scale or 1.0
+    gain, step = scale / unit, (offset - card.offset) / unit
+    return (1.0 if math.isclose(gain, 1.0, rel_tol=1e-6) else gain, float(round(step)) if _near_whole(step) else step)
+
+
+def _near_whole(step: float) -> bool:
+    return abs(step - round(step)) <= 1e-6 * max(1.0, abs(step))

@@ -1,5 +1,6 @@
-"""Reading a scene: its files on one grid, with what masks and nodata leave of it, window by window.
+"""From a scene to windows of pixels: its files on one grid, with what masks and nodata leave.
 
+Windows are planned so that each block of a file is decoded once and memory is bounded.
 Shapes: C requested bands, h x w window.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fedsense_core.atomic_io import sha256
-from fedsense_core.data.raster.grids import Apart, Grid, Placement, bilinear, nearest, surrounding
+from fedsense_core.data.raster.grids import Grid, GridMapping, GridMismatch, bilinear, nearest, surrounding
 from fedsense_core.data.raster.rasters import (
     CHIP_TAG,
     FAULTS,
@@ -28,22 +30,23 @@ from fedsense_core.data.raster.rasters import (
     Unreadable,
     both,
     check_claims,
-    common_dtype,
     inspect,
     one_line,
     open_raster,
 )
-from fedsense_core.data.raster.windows import Axis, plan
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, MaskRule, Scene, Source
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
+READ_BYTES = 16 << 20
+"""Windows grow to about this size where blocks are small: each call to GDAL has a cost."""
+
 
 @dataclass(frozen=True)
-class Request:
-    """What is wanted of a site."""
+class ChipSpec:
+    """Which chips are wanted of a site."""
 
     bands: tuple[str, ...]
     size: int
@@ -54,9 +57,9 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Block:
-    """The pixels of some neighbouring chips; the first begins at the upper left corner, the others
-    each a stride on."""
+class PixelWindow:
+    """The pixels of some neighbouring chips: the first at the upper left corner, each other a
+    stride further."""
 
     values: Array
     """(C, h, w) in the card's units."""
@@ -73,18 +76,15 @@ class Mask:
 
     file: Any
     rule: MaskRule
-    placement: Placement
+    mapping: GridMapping
     limits: ReadLimits
 
     def valid(self, window: Window) -> Bools:
-        """Return which pixels (h, w) of the chips' grid the mask lets pass; outside it there are
-        none.
-
-        Raises Unreadable.
-        """
+        """Return which pixels (h, w) of the chips' grid the mask lets pass: none outside it. Raises
+        Unreadable."""
         shape = (window.height, window.width)
-        rows, columns = self.placement.positions(window)
-        part = _part(rows, columns, self.placement.other, np.dtype(self.file.dtypes[0]).itemsize, self.limits)
+        rows, columns = self.mapping.positions(window)
+        part = _window_around(rows, columns, self.mapping.other, np.dtype(self.file.dtypes[0]).itemsize, self.limits)
         if part is None:
             return np.zeros(shape, dtype=bool)
         try:
@@ -101,13 +101,13 @@ class Mask:
 
 @dataclass(frozen=True)
 class OpenLayer:
-    """An open file of a scene, and where it goes."""
+    """An open file of a scene."""
 
     raster: Raster
     channels: tuple[int, ...]
     """Which of the requested bands it holds, in its own order."""
-    placement: Placement | None
-    """Its place on the chips' grid; None where both are the same."""
+    mapping: GridMapping | None
+    """From the chips' grid to its own; None where both are the same."""
 
 
 @dataclass(frozen=True)
@@ -120,54 +120,61 @@ class OpenScene:
     reference: Raster
     """The file with the finest pixels, whose grid is the chips'."""
     mask: Mask | None
-    request: Request
+    spec: ChipSpec
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield all chips, in memory bounded by the limits. Raises Unreadable when a block cannot
-        be decoded."""
-        size, stride = self.request.size, self.request.stride
+    def windows(self) -> Iterator[PixelWindow]:
+        """Yield the pixels of all chips, in memory bounded by the limits. Raises Unreadable when a
+        block cannot be decoded."""
+        size, stride = self.spec.size, self.spec.stride
         grid = self.reference.grid
         down, across = (
             Axis(length, block, size, stride)
             for length, block in zip((grid.height, grid.width), self.reference.block_shape, strict=True)
         )
         itemsize = max(np.dtype(layer.raster.units.dtype(layer.raster.dtype)).itemsize for layer in self.layers)
-        held = self.reference.file.count * np.dtype(self.reference.dtype).itemsize  # by GDAL, of interleaved files
-        placements = [*(layer.placement for layer in self.layers), self.mask and self.mask.placement]
-        positions = max(placement.position_bytes if placement else 0 for placement in placements)
-        pixel_bytes = max(len(self.request.bands) * (itemsize + 1), held, positions)  # values and masks
-        for window in plan(down, across, pixel_bytes, self.request.limits.max_window_bytes):
+        decoded = self.reference.file.count * np.dtype(self.reference.dtype).itemsize  # by GDAL, of interleaved files
+        mappings = [*(layer.mapping for layer in self.layers), self.mask and self.mask.mapping]
+        positions = max(mapping.position_bytes if mapping else 0 for mapping in mappings)
+        pixel_bytes = max(len(self.spec.bands) * (itemsize + 1), decoded, positions)  # values and masks
+        for window in plan_windows(down, across, pixel_bytes, self.spec.limits.max_window_bytes):
             if not self.reference.is_absent(window):
                 yield self._read(window)
 
-    def _read(self, window: Window) -> Block:
-        parts = [self._layer(layer, window) for layer in self.layers]
+    def _read(self, window: Window) -> PixelWindow:
+        parts = [self._read_layer(layer, window) for layer in self.layers]
         valid = reduce(both, (valid for _, valid in parts))
         if self.mask is not None:
-            with _naming(Path(self.mask.file.name), self.path):
+            with _naming_file(Path(self.mask.file.name), self.path):
                 valid = both(valid, self.mask.valid(window))
         if len(parts) == 1:
             values = parts[0][0]
         else:
             dtype = common_dtype([values.dtype for values, _ in parts])
-            values = np.empty((len(self.request.bands), window.height, window.width), dtype)
+            values = np.empty((len(self.spec.bands), window.height, window.width), dtype)
             for layer, (part, _) in zip(self.layers, parts, strict=True):
                 values[list(layer.channels)] = part
-        return Block(values, valid, window.row_off, window.col_off)
+        return PixelWindow(values, valid, window.row_off, window.col_off)
 
-    def _layer(self, layer: OpenLayer, window: Window) -> tuple[Array, Bools | None]:
+    def _read_layer(self, layer: OpenLayer, window: Window) -> tuple[Array, Bools | None]:
         raster = layer.raster
-        with _naming(raster.path, self.path):
-            if layer.placement is None:
+        with _naming_file(raster.path, self.path):
+            if layer.mapping is None:
                 return raster.read(window)
-            rows, columns = layer.placement.positions(window)
+            rows, columns = layer.mapping.positions(window)
             bytes_each = len(raster.indexes) * (np.dtype(raster.dtype).itemsize + 1)
-            part = _part(rows, columns, layer.placement.other, bytes_each, self.request.limits)
+            part = _window_around(rows, columns, layer.mapping.other, bytes_each, self.spec.limits)
             if part is None:
                 shape = (len(raster.indexes), window.height, window.width)
                 return np.zeros(shape, raster.units.dtype(raster.dtype)), np.zeros(shape[1:], dtype=bool)
             values, valid = raster.read(part)
             return bilinear(values, valid, rows, columns, part)
+
+
+def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
+    """Return the narrowest type of imagery that holds the values of all ``dtypes``: float32 where
+    no integer does."""
+    joint = np.result_type(*dtypes) if dtypes else np.dtype("float32")
+    return joint if joint.itemsize <= 2 else np.dtype("float32")
 
 
 def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
@@ -177,66 +184,66 @@ def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Pa
     return (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
 
 
-def read_scene(scene: Scene, source: Source, request: Request) -> Iterator[Block]:
-    """Yield the chips of a scene. Opens its files, and closes them at the end.
+def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWindow]:
+    """Yield the pixels of a scene's chips. Opens its files, and closes them at the end.
 
     Raises Unreadable for a scene to skip, perhaps half-way, and SiteError when a file contradicts
     its sensor card.
     """
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
-        with _naming(scene.path, scene.path):
-            opened = _open(scene, source, request, stack)
-        yield from opened.blocks()
+        with _naming_file(scene.path, scene.path):
+            opened = _open(scene, source, spec, stack)
+        yield from opened.windows()
 
 
-def _open(scene: Scene, source: Source, request: Request, stack: ExitStack) -> OpenScene:
-    wanted = source.card.positions(request.bands, source.sensor)
-    for path in files_needed(scene, source, request.bands):
-        with _naming(path, scene.path):
+def _open(scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack) -> OpenScene:
+    wanted = source.card.positions(spec.bands, source.sensor)
+    for path in files_needed(scene, source, spec.bands):
+        with _naming_file(path, scene.path):
             _check_digest(path, source.digests)
-    held = _layers_needed(scene, wanted)
-    missing = [source.card.names[i] for i in wanted if all(i not in chosen for _, chosen in held)]
+    needed = _layers_needed(scene, wanted)
+    missing = [source.card.names[i] for i in wanted if all(i not in chosen for _, chosen in needed)]
     if missing:
         raise Unreadable(f"has no file with the band {missing[0]}; files listed for the scene: {len(scene.layers)}")
-    rasters = [_open_layer(layer, chosen, scene, source, request, stack) for layer, chosen in held]
-    known = all(raster.grid.transform is not None and raster.grid.crs is not None for raster in rasters)
-    reference = min(rasters, key=lambda raster: _fineness(raster.grid, known))
-    _check_reference(reference, source, request)
+    rasters = [_open_layer(layer, chosen, scene, source, spec, stack) for layer, chosen in needed]
+    georeferenced = all(raster.grid.transform is not None and raster.grid.crs is not None for raster in rasters)
+    reference = min(rasters, key=lambda raster: _fineness(raster.grid, georeferenced))
+    _check_reference(reference, source, spec)
     layers = []
-    for raster, (_, chosen) in zip(rasters, held, strict=True):
-        with _naming(raster.path, scene.path):
-            placement = Placement.of(reference.grid, raster.grid)
+    for raster, (_, chosen) in zip(rasters, needed, strict=True):
+        with _naming_file(raster.path, scene.path):
+            mapping = GridMapping.of(reference.grid, raster.grid)
         channels = tuple(wanted.index(band) for band in chosen)
-        layers.append(OpenLayer(raster, channels, None if placement.is_identity else placement))
-    mask = _open_mask(scene.mask, source.mask, scene, reference, request, stack) if source.mask and scene.mask else None
-    return OpenScene(scene.path, tuple(layers), reference, mask, request)
+        layers.append(OpenLayer(raster, channels, None if mapping.is_identity else mapping))
+    mask = _open_mask(scene.mask, source.mask, scene, reference, spec, stack) if source.mask and scene.mask else None
+    return OpenScene(scene.path, tuple(layers), reference, mask, spec)
 
 
 def _layers_needed(scene: Scene, wanted: Sequence[int]) -> list[tuple[Layer, tuple[int, ...]]]:
     """Return the layers that hold some of the wanted bands, and which, in the order in which they
     are wanted."""
-    held = [(layer, tuple(band for band in wanted if band in layer.bands)) for layer in scene.layers]
-    return [(layer, chosen) for layer, chosen in held if chosen]
+    chosen = [(layer, tuple(band for band in wanted if band in layer.bands)) for layer in scene.layers]
+    return [(layer, bands) for layer, bands in chosen if bands]
 
 
 def _open_layer(
-    layer: Layer, chosen: tuple[int, ...], scene: Scene, source: Source, request: Request, stack: ExitStack
+    layer: Layer, chosen: tuple[int, ...], scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack
 ) -> Raster:
-    with _naming(layer.path, scene.path):
+    with _naming_file(layer.path, scene.path):
         file = stack.enter_context(open_raster(layer.path))
-        return inspect(file, layer, chosen, source, request.limits)
+        return inspect(file, layer, chosen, source, spec.limits)
 
 
-def _open_mask(path: Path, rule: MaskRule, scene: Scene, reference: Raster, request: Request, stack: ExitStack) -> Mask:
-    with _naming(path, scene.path):
+def _open_mask(path: Path, rule: MaskRule, scene: Scene, reference: Raster, spec: ChipSpec, stack: ExitStack) -> Mask:
+    with _naming_file(path, scene.path):
         file = stack.enter_context(open_raster(path))
-        check_claims(file, MASK_DTYPES, request.limits)
-        return Mask(file, rule, Placement.of(reference.grid, Grid.of(file)), request.limits)
+        check_claims(file, MASK_DTYPES, spec.limits)
+        return Mask(file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
 
 
-def _check_reference(reference: Raster, source: Source, request: Request) -> None:
-    grid, size = reference.grid, request.size
+def _check_reference(reference: Raster, source: Source, spec: ChipSpec) -> None:
+    grid, size = reference.grid, spec.size
     tag = reference.file.tags().get(CHIP_TAG, "")
     if tag.isascii() and tag.isdecimal() and 0 < int(tag) <= 1 << 16 and int(tag) % size:
         raise Unreadable(f"is a mosaic of unrelated {tag}-pixel chips; ask for chips of {tag} or a divisor of it")
@@ -270,7 +277,7 @@ def _fineness(grid: Grid, georeferenced: bool) -> tuple[float, int]:
     return round(grid.gsd_m(0.0), 3) if georeferenced else 0.0, -grid.width * grid.height
 
 
-def _part(rows: Array, columns: Array, grid: Grid, pixel_bytes: int, limits: ReadLimits) -> Window | None:
+def _window_around(rows: Array, columns: Array, grid: Grid, pixel_bytes: int, limits: ReadLimits) -> Window | None:
     """Return the window of a file that some positions need, or None. Raises Unreadable when it is
     too large."""
     part = surrounding(rows, columns, grid)
@@ -286,13 +293,100 @@ def _part(rows: Array, columns: Array, grid: Grid, pixel_bytes: int, limits: Rea
 
 
 @contextmanager
-def _naming(path: Path, scene: Path) -> Iterator[None]:
+def _naming_file(path: Path, scene: Path) -> Iterator[None]:
     """Begin a reason with the file's name where the scene is named after another."""
     try:
         yield
-    except (Unreadable, Apart, *FAULTS) as error:
+    except (Unreadable, GridMismatch, *FAULTS) as error:
         if isinstance(error, FAULTS):
             reason = f"cannot be understood ({one_line(error)})"
         else:
             reason = str(error) if isinstance(error, Unreadable) else f"has {error}"
         raise Unreadable(reason if path == scene else f"{path.name} {reason}") from error
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One side of a raster: ``count`` chips of ``size`` pixels, each ``stride`` pixels after the
+    one before."""
+
+    length: int
+    block: int
+    size: int
+    stride: int
+
+    @property
+    def count(self) -> int:
+        """Number of whole chips."""
+        return max(0, (self.length - self.size) // self.stride + 1)
+
+    @property
+    def least(self) -> int:
+        """Fewest whole blocks, in pixels, in which a chip can begin and end."""
+        return self.block * ceil(max(self.size, self.stride) / self.block)
+
+    def extent(self, chips: int) -> int:
+        """Return the pixels that so many neighbouring chips span."""
+        return (chips - 1) * self.stride + self.size
+
+    def beginning_in(self, pixels: int) -> int:
+        """Return how many chips begin in so many pixels, at most."""
+        return min(self.count, ceil(pixels / self.stride))
+
+    def groups(self, pixels: int) -> Iterator[tuple[int, int]]:
+        """Yield first chip and number of chips of each stretch of ``pixels`` in which chips
+        begin."""
+        first = 0
+        for end in range(pixels, self.length + pixels, pixels):
+            stop = min(self.count, ceil(end / self.stride))
+            if stop > first:
+                yield first, stop - first
+            first = stop
+
+
+def plan_windows(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> Iterator[Window]:
+    """Yield windows that hold every chip once, of at most ``max_bytes`` unless a single chip has
+    more.
+
+    Windows are whole blocks, plus what their last chips reach over. They come in lanes of whole
+    blocks from top to bottom, so that a block which two windows share is still in GDAL's cache;
+    lanes that cut through blocks come row by row instead.
+    """
+    height, width = _fitted(down, across, pixel_bytes, max_bytes)
+    spans = {"rows": list(down.groups(height)), "columns": list(across.groups(width))}
+    by_lanes = width % across.block == 0
+    outer, inner = ("columns", "rows") if by_lanes else ("rows", "columns")
+    for one in spans[outer]:
+        for other in spans[inner]:
+            (row, rows), (column, columns) = (other, one) if by_lanes else (one, other)
+            yield Window(
+                column * across.stride, row * down.stride, across.extent(columns), down.extent(rows)
+            )  # fmt: skip
+
+
+def _fitted(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> tuple[int, int]:
+    """Return height and width, in pixels, of the stretches in which the chips of one window
+    begin."""
+
+    def fits(height: int, width: int, most: int) -> bool:
+        rows, columns = down.beginning_in(height), across.beginning_in(width)
+        return down.extent(rows) * across.extent(columns) * pixel_bytes <= most
+
+    height, width = down.least, across.least
+    if not fits(height, width, max_bytes):
+        return _shrunk(down, across, max_bytes // pixel_bytes)
+    most = min(max_bytes, READ_BYTES)
+    while width < across.length and fits(height, width + across.least, most):
+        width += across.least
+    while height < down.length and fits(height + down.least, width, most):
+        height += down.least
+    return height, width
+
+
+def _shrunk(down: Axis, across: Axis, pixels: int) -> tuple[int, int]:
+    """Return stretches that hold as many chips as fit into ``pixels``, first beside each other, at
+    least one."""
+    columns = max(1, min(across.beginning_in(across.least), (pixels // down.size - across.size) // across.stride + 1))
+    rows = (pixels // across.extent(columns) - down.size) // down.stride + 1
+    rows = max(1, min(down.beginning_in(down.least), rows))
+    return rows * down.stride, columns * across.stride

@@ -23,7 +23,7 @@ SHOWN = 8
 """Columns that a message names."""
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where it stands in its list (``line 3``), and its fields, which may hold further fields."""
+"""Its position in the list (``line 3``), and its fields, which may hold further fields."""
 
 
 def listed_files(path: Path, columns: Sequence[str], where: str) -> Iterator[list[Path | None]]:
@@ -36,16 +36,16 @@ def listed_files(path: Path, columns: Sequence[str], where: str) -> Iterator[lis
     for anything else than files of this machine.
     """
     seen: set[str] = set()
-    for place, fields in _rows(path, columns, where):
+    for position, fields in _rows(path, columns, where):
         texts = [_field(fields, column) for column in columns]
         if texts[0] is None:
             known = list(_leaves(fields))
             raise SiteError(
-                f"{where}: {path}, {place}: has no value in {columns[0]!r}.{nearest(columns[0], known)} "
+                f"{where}: {path}, {position}: has no value in {columns[0]!r}.{nearest(columns[0], known)} "
                 f"Set `column` to one of its fields: {_some(known)}."
             )
         seen.update(column for column, text in zip(columns, texts, strict=True) if text is not None)
-        yield [None if text is None else _local_file(text, path, f"{where}: {path}, {place}") for text in texts]
+        yield [None if text is None else _local_file(text, path, f"{where}: {path}, {position}") for text in texts]
     if not seen:
         raise SiteError(f"{where}: {path}: lists nothing.")
     never = [column for column in columns if column not in seen]

@@ -30,4 +30,4 @@ class ReadLimits(BaseModel):
     max_window_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     """Largest array read at once."""
     max_chips: Annotated[int, Field(ge=1)] = 200_000
-    """Chips kept of one site; the files after that are skipped and named."""
+    """Chips of one site; the files after that are skipped and named."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError, nearest
 
-PLACES = ("scene", "band")
+PLACEHOLDERS = ("scene", "band")
 """What may stand in braces."""
 _TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*)\}|.", re.DOTALL)
 _AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
@@ -34,13 +34,13 @@ class Pattern:
     glob: str
 
     def __post_init__(self) -> None:
-        for place in re.findall(r"\{(\w*)\}", self.glob):
-            if place not in PLACES:
+        for name in re.findall(r"\{(\w*)\}", self.glob):
+            if name not in PLACEHOLDERS:
                 raise ValueError(
-                    f"{self.glob!r} has an unknown placeholder {{{place}}}.{nearest(place, list(PLACES))} "
+                    f"{self.glob!r} has an unknown placeholder {{{name}}}.{nearest(name, list(PLACEHOLDERS))} "
                     "There are {scene} and {band}; a brace that is part of a name is written [{]"
                 )
-        if "band" in self.places and "scene" not in self.places:
+        if "band" in self.placeholders and "scene" not in self.placeholders:
             raise ValueError(f"{self.glob!r} has {{band}} but no {{scene}}, which says what files belong together")
         try:
             _expression(self.glob, "")
@@ -48,13 +48,13 @@ class Pattern:
             raise ValueError(f"{self.glob!r} is no glob ({error})") from error
 
     @property
-    def places(self) -> frozenset[str]:
+    def placeholders(self) -> frozenset[str]:
         """Names of the placeholders."""
-        return frozenset(place for place in PLACES if f"{{{place}}}" in self.glob)
+        return frozenset(name for name in PLACEHOLDERS if f"{{{name}}}" in self.glob)
 
     @property
     def plain(self) -> str:
-        """The glob with ``*`` in place of the placeholders."""
+        """The glob with ``*`` instead of the placeholders."""
         return re.sub(r"\{(?:scene|band)\}", "*", self.glob)
 
     def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
@@ -64,7 +64,7 @@ class Pattern:
         whatever its case, the longest label first; of the scenes that are then possible, the
         longest is taken.
         """
-        if "band" not in self.places:
+        if "band" not in self.placeholders:
             found = _expression(self.glob, "").fullmatch(path)
             return Match(found.groupdict().get("scene")) if found else None
         low = path.lower()
@@ -97,7 +97,7 @@ def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where:
     ``where``, for what is no glob of this machine's disk.
     """
     for root, file in _matches(folder, pattern.plain, where):
-        if not pattern.places:
+        if not pattern.placeholders:
             yield file.resolve(), Match()
             continue
         match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels)

@@ -34,7 +34,7 @@ class FileSet:
 
 
 @dataclass(frozen=True)
-class Holdings:
+class SourceFiles:
     """All files of one source."""
 
     folder: Path
@@ -50,36 +50,36 @@ class Holdings:
         return (*self.further, *([self.masks] if self.masks else []))
 
 
-def scenes_of_globs(held: Holdings) -> tuple[Scene, ...]:
+def scenes_of_globs(source: SourceFiles) -> tuple[Scene, ...]:
     """Return the scenes whose images fit the globs, in the order of their first files' paths.
 
     Files of ``further`` and ``masks`` join the scene of the same name, and are no images of their
     own. Raises SiteError for a glob without a match, for names that do not meet, and for two files
     of one band of a scene.
     """
-    masks = dict(_mask_files(held))
-    parts = [_layers(held, part) for part in held.further]
-    taken = {*masks.values(), *(layer.path for part in parts for layers in part.values() for layer in layers)}
-    images = _layers(held, held.images, taken)
-    _check_names_meet(held, images, [*parts, masks])
+    masks = dict(_mask_files(source))
+    parts = [_layers(source, part) for part in source.further]
+    joining = {*masks.values(), *(layer.path for part in parts for layers in part.values() for layer in layers)}
+    images = _layers(source, source.images, joining)
+    _check_names_meet(source, images, [*parts, masks])
     scenes = []
     for name, own in images.items():
         layers = [*own, *(layer for part in parts for layer in part.get(name, ()))]
-        scenes.append(_scene(f"scene {name!r}", held, layers, masks.get(name)))
+        scenes.append(_scene(f"scene {name!r}", source, layers, masks.get(name)))
     return tuple(sorted(scenes, key=lambda scene: scene.path))
 
 
-def scenes_of_lists(held: Holdings, lists: Sequence[str]) -> tuple[Scene, ...]:
+def scenes_of_lists(source: SourceFiles, lists: Sequence[str]) -> tuple[Scene, ...]:
     """Return the scenes that item lists name, in their order, each once. Raises SiteError as
     `listed_files` does."""
-    where = f"{held.images.where}.lists"
-    sets = (held.images, *held.further)
-    columns = [part.column for part in (held.images, *held.joining)]
+    where = f"{source.images.where}.lists"
+    sets = (source.images, *source.further)
+    columns = [part.column for part in (source.images, *source.joining)]
     scenes: dict[Scene, None] = {}
-    for path in sorted({path for glob in lists for path in _lists(held.folder, glob, where)}):
+    for path in sorted({path for glob in lists for path in _lists(source.folder, glob, where)}):
         for files in listed_files(path, columns, where):
             layers = [Layer(file, part.bands) for file, part in zip(files, sets, strict=False) if file]
-            scene = _scene(f"item {layers[0].path.name!r}", held, layers, files[-1] if held.masks else None)
+            scene = _scene(f"item {layers[0].path.name!r}", source, layers, files[-1] if source.masks else None)
             scenes[scene] = None
     return tuple(scenes)
 
@@ -101,51 +101,54 @@ def _lists(folder: Path, glob: str, where: str) -> list[Path]:
     return found
 
 
-def _layers(held: Holdings, part: FileSet, without: Collection[Path] = ()) -> dict[str, list[Layer]]:
+def _layers(source: SourceFiles, part: FileSet, without: Collection[Path] = ()) -> dict[str, list[Layer]]:
     """Return the layers of one set by scene; a file is its own scene where globs have no
     ``{scene}``."""
-    labels = band_labels(held.card, part.bands, part.where) if any("{band}" in glob for glob in part.globs) else {}
+    labels = band_labels(source.card, part.bands, part.where) if any("{band}" in glob for glob in part.globs) else {}
     layers = {
         path: (match.scene or str(path), Layer(path, part.bands if match.band is None else (match.band,)))
         for glob in part.globs
-        for path, match in find_files(held.folder, Pattern(glob), labels, f"{part.where}.paths")
+        for path, match in find_files(source.folder, Pattern(glob), labels, f"{part.where}.paths")
     }
     for path in without:
         layers.pop(path, None)
     if not layers:
-        raise SiteError(_no_match(held, part) + " Files that `also` or `mask` names do not count." * bool(without))
+        raise SiteError(_no_match(source, part) + " Files that `also` or `mask` names do not count." * bool(without))
     scenes: dict[str, list[Layer]] = {}
     for name, layer in sorted(layers.values(), key=lambda item: (item[1].bands, item[1].path)):
         scenes.setdefault(name, []).append(layer)
     return scenes
 
 
-def _mask_files(held: Holdings) -> Iterator[tuple[str, Path]]:
+def _mask_files(source: SourceFiles) -> Iterator[tuple[str, Path]]:
     """Yield the mask of each scene by the scene's name."""
-    if held.masks is None:
+    if source.masks is None:
         return
-    for name, layers in _layers(held, held.masks).items():
+    for name, layers in _layers(source, source.masks).items():
         if len(layers) > 1:
             raise SiteError(
-                f"{held.masks.where}.paths: scene {name!r} has two masks, {layers[0].path} and {layers[1].path}. "
+                f"{source.masks.where}.paths: scene {name!r} has two masks, {layers[0].path} and {layers[1].path}. "
                 "Make the globs disjoint."
             )
         yield name, layers[0].path
 
 
-def _scene(name: str, held: Holdings, layers: Sequence[Layer], mask: Path | None) -> Scene:
+def _scene(name: str, source: SourceFiles, layers: Sequence[Layer], mask: Path | None) -> Scene:
     band, most = Counter(band for layer in layers for band in layer.bands).most_common(1)[0]
     if most > 1:
         first, second, *_ = (layer.path for layer in layers if band in layer.bands)
         raise SiteError(
-            f"{held.images.where}: {name} has two files of band {held.card.bands[band].name!r}, {first} and {second}. "
+            f"{source.images.where}: {name} has two files of band {source.card.bands[band].name!r}, "
+            f"{first} and {second}. "
             "Let {scene} stand for all that tells scenes apart, or make the globs disjoint."
         )
     return Scene(tuple(layers), mask)
 
 
-def _check_names_meet(held: Holdings, images: Mapping[str, object], others: Sequence[Mapping[str, object]]) -> None:
-    for part, names in zip(held.joining, others, strict=False):
+def _check_names_meet(
+    source: SourceFiles, images: Mapping[str, object], others: Sequence[Mapping[str, object]]
+) -> None:
+    for part, names in zip(source.joining, others, strict=False):
         if not names.keys() & images.keys():
             raise SiteError(
                 f"{part.where}.paths: the scenes are {_some(list(names))}, those of the source's images are "
@@ -153,10 +156,10 @@ def _check_names_meet(held: Holdings, images: Mapping[str, object], others: Sequ
             )
 
 
-def _no_match(held: Holdings, part: FileSet) -> str:
-    tried = f"{part.where}.paths matches no file (tried {', '.join(map(repr, part.globs))} from {held.folder})"
+def _no_match(source: SourceFiles, part: FileSet) -> str:
+    tried = f"{part.where}.paths matches no file (tried {', '.join(map(repr, part.globs))} from {source.folder})"
     if any("{band}" in glob for glob in part.globs):
-        bands = [held.card.bands[i] for i in part.bands]
+        bands = [source.card.bands[i] for i in part.bands]
         names = ", ".join(f"{band.code} ({band.name})" if band.code else band.name for band in bands)
         return f"{tried} in which {{band}} is one of {names}. Correct the globs, or the sensor."
     return f"{tried}. Correct the globs."

@@ -7,6 +7,7 @@ the same ground, such as one file a band, or 10 m and 20 m bands apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,8 +91,8 @@ class Images(Protocol):
         gaps.
 
         Gaps that the values themselves show, as nodata or not-a-number, are the reader's to find in
-        the bands asked for. Raises rasters.Unreadable for an image to skip, SiteError for one that
-        contradicts the card.
+        the bands asked for. Raises `rasters.Unreadable` for an image to skip, SiteError for one
+        that contradicts the card.
         """
 
 
@@ -118,6 +119,20 @@ class Source:
     def files(self) -> tuple[Path, ...]:
         """Every file of every scene, masks too."""
         return tuple(file for scene in self.scenes for file in scene.files)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A scene that was left out, and why. Plain data: a bad file never ends a run."""
+
+    path: str
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason by which scenes are counted together: figures, and GDAL's words in brackets,
+        differ from file to file."""
+        return re.sub(r"\d+", "N", self.reason.split(" (")[0])
 
 
 @dataclass(frozen=True)

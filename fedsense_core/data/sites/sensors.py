@@ -3,9 +3,11 @@ name."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +18,9 @@ from fedsense_core.errors import SiteError, nearest
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Polarisation = Literal["VV", "VH", "HH", "HV"]
 """Of a radar band: sent and received, vertical or horizontal."""
+BASELINE_WITH_OFFSET = 4.0
+"""Processing baseline from which Sentinel-2's products carry an offset (January 2022)."""
+_BASELINE = re.compile(r"(?:^|_)N(\d\d)(\d\d)(?=_|\.|$)")
 
 
 def _is_plain(name: str) -> str:
@@ -85,7 +90,7 @@ class SensorCard(BaseModel):
     def _range_and_decibels_make_sense(self) -> SensorCard:
         if self.expected is not None and self.expected[0] >= self.expected[1]:
             raise ValueError(f"expected = {list(self.expected)} must be two numbers, the smaller one first")
-        if self.decibels != "no" and self.kind != "sar":
+        if self.decibels != "no" and not self.is_radar:
             raise ValueError(f"decibels = {self.decibels!r} is for radar; add kind = 'sar' or leave it out")
         return self
 
@@ -95,11 +100,22 @@ class SensorCard(BaseModel):
         twice = sorted({label for label in known if known.count(label) > 1})
         if twice:
             raise ValueError(f"band {twice[0]!r} appears twice")
-        wrong = [band.name for band in self.bands if (band.polarisation is not None) != (self.kind == "sar")]
+        wrong = [band.name for band in self.bands if (band.polarisation is not None) != self.is_radar]
         if wrong:
-            needed = "a polarisation" if self.kind == "sar" else "a wavelength_um"
+            needed = "a polarisation" if self.is_radar else "a wavelength_um"
             raise ValueError(f"band {wrong[0]!r} of a card of kind {self.kind!r} needs {needed}")
         return self
+
+    @property
+    def is_radar(self) -> bool:
+        """Whether bands are polarisations of a radar's echo, not wavelengths of light."""
+        match self.kind:
+            case "sar":
+                return True
+            case "optical":
+                return False
+            case unknown:
+                assert_never(unknown)
 
     @property
     def names(self) -> list[str]:
@@ -129,9 +145,9 @@ class SensorCard(BaseModel):
     def _position_or_raise(self, name: str, where: str) -> int:
         found = self.position(name)
         if found is None:
-            held = [f"{band.name} ({band.code})" if band.code else band.name for band in self.bands]
+            known = [f"{band.name} ({band.code})" if band.code else band.name for band in self.bands]
             raise SiteError(
-                f"{where}: there is no band {name!r}; the files hold {', '.join(held)}.{self._nearest_band(name)}"
+                f"{where}: there is no band {name!r}; the files hold {', '.join(known)}.{self._nearest_band(name)}"
             )
         return found
 
@@ -149,7 +165,20 @@ def shipped_card(name: str, where: str) -> SensorCard:
         known = sorted(CARDS)
         raise SiteError(
             f"{where}: unknown sensor card {name!r}.{nearest(name, known)} Shipped cards: {', '.join(known)}. "
-            "Or write the card in place, as a table with `bands` and `gsd_m`."
+            "Or write the card into the site file, as a table with `bands` and `gsd_m`."
         )
     card: dict[str, Any] = CARDS[name]
     return SensorCard.model_validate(card)
+
+
+def sentinel2_baseline(path: Path, tags: dict[str, str]) -> float | None:
+    """Return a Sentinel-2 product's processing baseline, such as 4.0 or 5.09, or None where nothing
+    says it.
+
+    By the tag PROCESSING_BASELINE, else by the part ``_N0400_`` of the file's name or of the
+    nearest folder's.
+    """
+    with contextlib.suppress(KeyError, ValueError):  # most files have no such tag, and a name may say it
+        return float(tags["PROCESSING_BASELINE"])
+    found = (_BASELINE.search(part) for part in reversed(path.parts))
+    return next((int(match[1]) + int(match[2]) / 100 for match in found if match), None)

@@ -1,5 +1,5 @@
-"""The site file: one institution's holdings, in TOML, checked strictly before a single pixel is
-read."""
+"""What a site file may say: one institution's imagery, in TOML, checked strictly before a single
+pixel is read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fedsense_core.config import AsTuple
 from fedsense_core.data.sites.cards import MASKS
-from fedsense_core.data.sites.item_lists import read_digests
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.patterns import Pattern
-from fedsense_core.data.sites.scene_matching import FileSet, Holdings, check_masks, scenes_of_globs, scenes_of_lists
-from fedsense_core.data.sites.schema import ChipGrid, DatasetRef, MaskRule, Scene, Site, Source
+from fedsense_core.data.sites.schema import ChipGrid, MaskRule
 from fedsense_core.data.sites.sensors import FiniteFloat, SensorCard, shipped_card
 from fedsense_core.errors import SiteError, nearest
 
@@ -63,7 +61,7 @@ class SensorChoice(Table):
     """Which sensor card describes files, and in what they differ from it."""
 
     sensor: str | SensorCard
-    """Name of a shipped card, or a card written in place."""
+    """Name of a shipped card, or a whole card."""
     bands: list[str] | None = None
     """The bands that these files hold, in their order, if not all of the card's."""
     gsd_m: Annotated[FiniteFloat, Field(gt=0)] | None = None
@@ -146,7 +144,7 @@ class MaskEntry(FilesEntry):
 
     @property
     def rule(self) -> MaskRule:
-        """What the reader is told."""
+        """The same as the reader takes it."""
         ready = MASKS[self.kind] if self.kind else {}
         drop, bits = (
             {*given, *ready.get(key, ())} for key, given in (("drop", self.drop), ("drop_bits", self.drop_bits))
@@ -196,7 +194,7 @@ class SourceEntry(SensorChoice):
         for entry in (*self.also, *([self.mask] if self.mask else [])):
             if bool(entry.column) != bool(self.lists):
                 raise ValueError(f"`also` and `mask` name files as the source does, with `{_NAMED_BY[given[0]]}`")
-        if any("scene" in Pattern(glob).places for glob in self.lists):
+        if any("scene" in Pattern(glob).placeholders for glob in self.lists):
             raise ValueError("`lists` have no placeholders: each row is a scene")
         named = ["{scene}" in glob for glob in self.paths]
         if not all(named) and (any(named) or self.also or self.mask):
@@ -209,18 +207,19 @@ class SourceEntry(SensorChoice):
         """Return the card of the scenes, with the bands of ``also`` last. Raises SiteError
         beginning with ``where``."""
         named = self._named_card(where)
-        places = {f"{where}.bands": self.bands if self.bands is not None else named.names}
-        places |= {f"{where}.also[{i}].bands": entry.bands for i, entry in enumerate(self.also, start=1)}
-        held: dict[int, str] = {}
-        for place, bands in places.items():
-            for band, position in zip(bands, named.positions(bands, place), strict=True):
-                if position in held:
+        lists = {f"{where}.bands": self.bands if self.bands is not None else named.names}
+        lists |= {f"{where}.also[{i}].bands": entry.bands for i, entry in enumerate(self.also, start=1)}
+        listed_in: dict[int, str] = {}
+        for key, bands in lists.items():
+            for band, position in zip(bands, named.positions(bands, key), strict=True):
+                if position in listed_in:
+                    first = listed_in[position].removeprefix(f"{where}.")
                     raise SiteError(
-                        f"{place}: band {band!r} appears twice, first in {held[position].removeprefix(where + '.')}. "
+                        f"{key}: band {band!r} appears twice, first in {first}. "
                         "List the bands of each file set once: `bands` of the source are those of `paths`."
                     )
-                held[position] = place
-        return self._overridden(named.model_copy(update={"bands": [named.bands[i] for i in held]}), where)
+                listed_in[position] = key
+        return self._overridden(named.model_copy(update={"bands": [named.bands[i] for i in listed_in]}), where)
 
 
 _OF_FILES = {"also", "mask", "gsd_range_m", "digests"}
@@ -243,7 +242,7 @@ class ChipsEntry(Table):
 
     @property
     def grid(self) -> ChipGrid:
-        """What the reader is told."""
+        """The same as the reader takes it."""
         return ChipGrid(self.overlap or 0.0, self.stride)
 
 
@@ -255,25 +254,13 @@ class SiteFile(Table):
     description: str = ""
     """One sentence for the report."""
     sources: Annotated[list[SourceEntry], Field(min_length=1)]
-    """What the institution holds."""
+    """Its imagery, one entry a sensor."""
     share_statistics: bool = False
     """Whether means and deviations of its bands may leave the machine, if a run asks for them."""
     chips: ChipsEntry = ChipsEntry()
     """How chips lie in a scene."""
     limits: ReadLimits = ReadLimits()
     """How much of it may be read."""
-
-
-def load_site(path: Path) -> Site:
-    """Read a site file and list its imagery. No image is opened, and no dataset imported.
-
-    Raises SiteError naming the file, the key, its value and the remedy.
-    """
-    path = Path(path).absolute()
-    entry = read_strict_toml(path, SiteFile)
-    sources = tuple(_source(path, f"{path}: sources[{i}]", source) for i, source in enumerate(entry.sources, start=1))
-    _check_each_file_once(path, sources)
-    return Site(entry.name, entry.description, path, sources, entry.limits, entry.chips.grid, entry.share_statistics)
 
 
 def read_strict_toml(path: Path, model: type[Model]) -> Model:
@@ -289,61 +276,6 @@ def read_strict_toml(path: Path, model: type[Model]) -> Model:
         raise SiteError(f"{path}: is not valid TOML: {error}") from error
     except ValidationError as error:
         raise SiteError(f"{path}: {_first_fault(error, model)}") from error
-
-
-def _source(path: Path, where: str, entry: SourceEntry) -> Source:
-    card = entry.card(where)
-    scenes = () if entry.dataset else _scenes(path.parent, where, entry, card)
-    return Source(
-        sensor=entry.sensor if isinstance(entry.sensor, str) else "custom",
-        card=card,
-        scenes=scenes,
-        mask=entry.mask.rule if entry.mask else None,
-        gsd_range_m=entry.gsd_range_m,
-        digests=_digests(path.parent / entry.digests, scenes, f"{where}.digests") if entry.digests else None,
-        baseline_offset=card.baseline_offset,
-        dataset=_dataset(path.parent, entry.dataset, entry.args) if entry.dataset else None,
-    )
-
-
-def _scenes(folder: Path, where: str, entry: SourceEntry, card: SensorCard) -> tuple[Scene, ...]:
-    last = len(card.bands) - sum(len(part.bands) for part in entry.also)
-    images = FileSet(where, tuple(entry.paths), entry.column, tuple(range(last)))
-    further = tuple(
-        FileSet(f"{where}.also[{i}]", tuple(part.paths), part.column, card.positions(part.bands, where))
-        for i, part in enumerate(entry.also, start=1)
-    )
-    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if entry.mask else None
-    held = Holdings(folder, card, images, further, mask)
-    scenes = scenes_of_lists(held, entry.lists) if entry.lists else scenes_of_globs(held)
-    if entry.mask and entry.mask.required:
-        check_masks(scenes, f"{where}.mask")
-    return scenes
-
-
-def _digests(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:
-    digests = read_digests(path, where)
-    files = [file for scene in scenes for file in scene.files]
-    if not any(file in digests for file in files):
-        raise SiteError(
-            f"{where}: {path}: lists none of the source's files, such as {files[0]}. Its paths begin at {path.parent}."
-        )
-    return digests
-
-
-def _dataset(folder: Path, target: str, args: dict[str, Any]) -> DatasetRef:
-    root = args.get("root")
-    return DatasetRef(target, args | {"root": str(folder / root)} if isinstance(root, str) else args)
-
-
-def _check_each_file_once(path: Path, sources: Sequence[Source]) -> None:
-    owner: dict[Path, int] = {}
-    for number, source in enumerate(sources, start=1):
-        for file in (layer.path for scene in source.scenes for layer in scene.layers):
-            if file in owner:
-                to = "two sources" if owner[file] != number else f"two scenes of sources[{number}]"
-                raise SiteError(f"{path}: {file} belongs to {to}. Make their globs or lists disjoint.")
-            owner[file] = number
 
 
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:

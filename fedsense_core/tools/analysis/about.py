@@ -7,23 +7,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from fedsense_core.config import Config
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.run_folder.snapshots import Snapshots
+from fedsense_core.ssl.settings import RecipeSettings
 from fedsense_core.tools.analysis.loss_imagery import PUBLIC
+from fedsense_core.tools.run_settings import settings_of
 
 LOSS_SETTINGS = (
-    "recipe",
+    # How a teacher moves, and what clients share, is no part of the loss at one model.
+    *(name for name in RecipeSettings.model_fields if name not in ("teacher_decay", "federated_sigreg")),
     "batch_size",
-    "temperature",
-    "views",
-    "sigreg_weight",
-    "sigreg_directions",
-    "mask_ratio",
     "band_subset",
 )
 """Settings of ``train`` that make the loss what it is."""
@@ -36,14 +32,7 @@ def config_of(run: RunFolder) -> Config:
             f"{run.path} is not finished, and models are kept after the last round: let it end, or continue it with "
             "the command that began it, and analyse it then."
         )
-    try:
-        return Config.model_validate(run.read_config())
-    except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise CheckpointError(
-            f"{run.config_file} holds settings that this release does not know ({wrong}): analyse the run with the "
-            "release that made it."
-        ) from None
+    return settings_of(run)
 
 
 def models_of(run: RunFolder, config: Config) -> Path:
@@ -59,7 +48,7 @@ def models_of(run: RunFolder, config: Config) -> Path:
     raise CheckpointError(f"{run.path} has no models/ to analyse: {why}.")
 
 
-def about_run(config: Config, run: RunFolder, snapshots: KeptModels) -> dict[str, Any]:
+def about_run(config: Config, run: RunFolder, snapshots: Snapshots) -> dict[str, Any]:
     """Return what was run."""
     return {
         "folder": run.path.name,

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsense_core.data import Batch
+from fedsense_core.data.batches.batch import Batch
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import CheckpointError
 from fedsense_core.evaluation.embedding import resize
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.snapshots import KeptModels
+from fedsense_core.run_folder.snapshots import Snapshots
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import build_recipe
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable, vector_norm
 from fedsense_core.tools.analysis.about import about_loss, about_run, config_of, models_of, notes_of, rounds_of
 from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
@@ -59,7 +59,7 @@ def analyse_run(
     run = RunFolder.open(Path(folder))
     config = config_of(run)
     model = build_model(config)
-    snapshots = KeptModels(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
+    snapshots = Snapshots(models_of(run, config), TensorTable.of(model, config.model.local_parameters))
     imagery, own = imagery_of(config, run)
     per_client = options.batches if own else options.batches * max(1, len(snapshots))
     batches = batches_of(imagery, config, per_client, options.seed)
@@ -77,7 +77,7 @@ def analyse_run(
 class _Analysis:
     """One analysis of one set of models under one loss."""
 
-    def __init__(self, options: AnalysisOptions, snapshots: KeptModels, objective: Objective, view_size: int) -> None:
+    def __init__(self, options: AnalysisOptions, snapshots: Snapshots, objective: Objective, view_size: int) -> None:
         self.options = options
         self.snapshots = snapshots
         self.objective = objective

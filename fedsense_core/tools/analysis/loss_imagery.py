@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 from fedsense_core.config import Config
-from fedsense_core.data import Batch, Chips, draws, load_site
-from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.batches.feeding import draws
+from fedsense_core.data.chips.chips import Chips, joined
+from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.data.sites.locations import public_file, site_files
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.paths import open_site, public_file, safe_name, site_files
+from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.seeds import seed_of
 
 PUBLIC = "public"

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedsense_core.data import Batch
-from fedsense_core.models import PretrainingModel
+from fedsense_core.data.batches.batch import Batch
+from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.seeds import seed_of
-from fedsense_core.ssl import Recipe
+from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.tensors import TensorTable
 
 
@@ -54,7 +54,7 @@ class Objective:
     def teach(self, w: Tensor) -> None:
         """Make ``w`` the teacher of recipes that have one; it is a constant of the loss from then
         on."""
-        if self.recipe.taught:
+        if self.recipe.needs_teacher:
             self.table.write(w, self.model)
             self.teacher = deepcopy(self.model).requires_grad_(False)
 

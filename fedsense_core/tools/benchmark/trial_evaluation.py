@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedsense_core.config import Config
-from fedsense_core.data import Band, load_site, shipped_card
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.locations import public_file
+from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.encoder import export_encoder
 from fedsense_core.errors import FedSenseError
-from fedsense_core.models import build_model, encoder_args
+from fedsense_core.models.pretraining import build_model, encoder_args
 from fedsense_core.run_folder.folder import read_json, write_json
-from fedsense_core.run_folder.paths import public_file
 from fedsense_core.tools.benchmark.matrix import Task
 from fedsense_core.tools.downstream.result import TaskResult, load_results, save_results
 

@@ -19,6 +19,7 @@ from fedsense_core.errors import CheckpointError
 from fedsense_core.run_folder.folder import RunFolder, write_json
 from fedsense_core.tools.benchmark.matrix import Engine, Task
 from fedsense_core.tools.benchmark.trial_evaluation import evaluate_trial, export_untrained, prune, run_folders
+from fedsense_core.tools.reporting.run_report import report_at_the_end
 from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process import run_federation
 from fedsense_core.tools.runner.planning import Job, Resources
@@ -47,11 +48,13 @@ def _run(engine: Engine, jobs: list[Job]) -> None:
         case "in-process":
             for job in jobs:
                 run_federation(job.settings, job.supernodes)
+                report_at_the_end(RunFolder(job.folder), print)
         case "simulation":
             if jobs:
                 with open_simulation() as simulation:
                     for job in jobs:
                         simulation.run(job, Resources.shared_by(job.supernodes), lambda line: print(line, end=""))
+                        report_at_the_end(RunFolder(job.folder), print)
         case _:
             assert_never(engine)
 

@@ -1,4 +1,4 @@
-"""The commands. Each is a thin shell: options in, work elsewhere, a clear exit status out.
+"""The commands. Each is thin: options in, work elsewhere, a clear exit status out.
 
 Exit status: 0 done, 1 the run failed, 2 it could not start (wrong setting, site or folder), 130
 interrupted.
@@ -15,7 +15,8 @@ from rich.markup import escape
 
 from fedsense_core.tools.cli.data_commands import data_app
 from fedsense_core.tools.cli.evaluate_command import evaluate
-from fedsense_core.tools.cli.terminal import clear_errors, console, errors, progress_bar
+from fedsense_core.tools.cli.terminal import clear_errors, console, errors, progress_bar, warn
+from fedsense_core.tools.extras import require
 
 app = typer.Typer(
     name="fedsense",
@@ -103,25 +104,24 @@ def run(
         pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
         request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config, engine, threads)
         jobs = plan(request)
+        if engine == "simulation":
+            require("simulation", work="a simulation with Flower's own engine (others: --engine)")
     raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
-    """Say where the report of a run is; write it from the metrics where it is missing or older than
-    they are.
+    """Say where the report of a run is; write it where it is missing or older than what it shows.
 
-    It shows the pictures that came with the run's own end, which need the imagery; before it there
-    are none.
+    A finished run gets pictures too, if its imagery is at hand.
     """
     with clear_errors():
         from fedsense_core.run_folder import RunFolder
-        from fedsense_core.tools.reporting.report import write_report
+        from fedsense_core.tools.reporting.run_report import is_current, report_run
 
         run = RunFolder.open(folder.expanduser().absolute())
-        sources = [path.stat().st_mtime for path in (run.metrics_file, run.analysis_file) if path.exists()]
-        if not run.report_file.exists() or run.report_file.stat().st_mtime < max(sources, default=0.0):
-            write_report(run, None)
+        if not is_current(run):
+            report_run(run, warn)
         console.print(escape(str(run.report_file)))
 
 
@@ -154,6 +154,8 @@ def analyse(
         with progress_bar("measuring", "passes") as progress:
             analysis = analysing.analyse(folder.expanduser().absolute(), out, options, progress)
         analysing.show(analysis, console)
+        if out is None:
+            analysing.report(folder.expanduser().absolute(), warn)
 
 
 @app.command()
@@ -178,6 +180,7 @@ def benchmark(
     Exit status: 0 all done, 1 some trials failed, 3 time is up and trials are left.
     """
     with clear_errors():
+        require("evaluate", "report", work="a benchmark")
         from fedsense_core.tools.cli import benchmark_command as benchmarking
 
         choices = benchmarking.Choices(jobs, limit_minutes, only, benchmarking.parse_data(data or []))

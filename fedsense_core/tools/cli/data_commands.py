@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedsense_core.tools.cli.terminal import clear_errors, console, progress_bar
+from fedsense_core.tools.extras import require
 
 data_app = typer.Typer(
     name="data",
@@ -53,7 +54,7 @@ def check(
         int | None, typer.Option(help="Side of chips in the run, pixels. Default: the shipped settings'.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="State folder of your SuperNode: keep the chips there for training.")
+        Path | None, typer.Option(help="State folder of your SuperNode: store the chips there for training.")
     ] = None,
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.
@@ -63,7 +64,7 @@ def check(
     """
     from fedsense_core.tools.onboarding.checking import check_site
 
-    with clear_errors(), progress_bar("cutting", "scenes") as progress:
+    with clear_errors(), progress_bar("chipping", "scenes") as progress:
         page = check_site(site.expanduser(), bands, chip_size, state.expanduser() if state else None, progress)
     console.print(page.body, soft_wrap=False)
     console.print(page.verdict)
@@ -80,9 +81,10 @@ def preview(
 
     True colour where there are red, green and blue; else the picture says which bands it shows.
     """
-    from fedsense_core.tools.onboarding.previewing import write_preview
-
     with clear_errors():
-        with progress_bar("cutting", "scenes") as progress:
+        require("report", work="a preview")
+        from fedsense_core.tools.onboarding.previewing import write_preview
+
+        with progress_bar("chipping", "scenes") as progress:
             path = write_preview(site.expanduser(), out.expanduser(), chips, seed, progress)
         console.print(escape(str(path)))

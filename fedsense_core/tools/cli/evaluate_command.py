@@ -18,6 +18,7 @@ from fedsense_core import __version__
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.tools.cli.terminal import clear_errors, console, errors
 from fedsense_core.tools.downstream.names import TaskName
+from fedsense_core.tools.extras import require
 
 if TYPE_CHECKING:
     from fedsense_core.tools.downstream.options import TaskOptions
@@ -75,6 +76,7 @@ def evaluate(
     never overwritten.
     """
     with clear_errors():
+        require("evaluate", work="an evaluation")
         from fedsense_core.atomic_io import sha256, write_whole
         from fedsense_core.seeds import seed_of
         from fedsense_core.tools.downstream.encoders import random_encoder

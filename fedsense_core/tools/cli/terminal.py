@@ -36,6 +36,11 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(CANNOT_START) from None
 
 
+def warn(text: str) -> None:
+    """Show on stderr what a command could not do beside its work."""
+    errors.print(f"[yellow]{escape(text)}[/yellow]")
+
+
 @contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Step]:
     """Yield a function that draws a bar on stderr, if that is a terminal."""

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsense_core.data.chips.chips import CLAMP
 from fedsense_core.data.sites.sensors import Band
+from fedsense_core.data.standardise import standardise
 from fedsense_core.errors import SiteError, nearest
 from fedsense_core.tools.downstream.names import TaskName
 
@@ -107,7 +107,7 @@ class TaskData(Generic[Target]):
         """Return an image (C, H, W) as float32, standardised by the training part and clamped to ±6
         deviations."""
         x_CHW = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        return ((x_CHW - self.mean[:, None, None]) / self.std[:, None, None]).clamp_(-CLAMP, CLAMP)
+        return standardise(x_CHW, self.mean, self.std)
 
     def only(self, bands: Sequence[str]) -> TaskData[Target]:
         """Return the task with just these bands, in this order. Raises SiteError for a band that it

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, cast
 
 from torch import nn
 
-from fedsense_core.data.sites.sample import sample_folder
+from fedsense_core.data.sites.locations import sample_folder
 from fedsense_core.encoder import load_encoder
 from fedsense_core.errors import SiteError
 from fedsense_core.models.stored_stem import STEM
@@ -87,7 +87,7 @@ class DownstreamTask(ABC, Generic[Target]):
 def task_named(name: TaskName) -> DownstreamTask[Any]:
     """Return the task of a name."""
     # The class is abstract, and mypy wants a concrete one where a type is passed.
-    return implementation("fedsense_core.tools.downstream", name, DownstreamTask)()  # type: ignore[type-abstract]
+    return implementation("fedsense_core.tools.downstream", name, DownstreamTask)()
 
 
 def load_task(name: TaskName, folder: str | Path, described: Described = UNDESCRIBED) -> TaskData[Any]:

@@ -3,7 +3,6 @@ wrong with it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fedsense_core.config import DataSection, resolve
-from fedsense_core.data import Chips, Site, Skipped, Source, load_site, open_sources
-from fedsense_core.data.chips.ingest import Progress
+from fedsense_core.data.chips.chipping import Progress
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import SiteError, nearest
 from fedsense_core.run_folder.formatting import clean, human_bytes
@@ -70,10 +71,10 @@ def check_site(
     )
     with _chip_folder(site, state) as folder:
         opened = open_sources(site, data.bands, data.chip_size, folder, progress=progress)
-        return _page(site, data, assigned(site, opened), state)
+        return _page(site, data, by_source(site, opened), state)
 
 
-def assigned(site: Site, opened: Sequence[Chips]) -> list[Checked]:
+def by_source(site: Site, opened: Sequence[Chips]) -> list[Checked]:
     """Return each source with its own chips and skipped scenes; sources without any are left out of
     ``opened``."""
     owner = {str(scene.path): i for i, source in enumerate(site.sources) for scene in source.scenes}
@@ -85,7 +86,7 @@ def assigned(site: Site, opened: Sequence[Chips]) -> list[Checked]:
     skipped: dict[int, list[Skipped]] = {}
     for one in opened:
         for item in one.skipped:
-            own = next((i for i, held in chips.items() if held is one), 0)
+            own = next((i for i, of_source in chips.items() if of_source is one), 0)
             skipped.setdefault(owner.get(item.path, own), []).append(item)
     return [
         Checked(i + 1, source, chips.get(i), tuple(dict.fromkeys(skipped.get(i, ()))))
@@ -134,7 +135,7 @@ def _page(site: Site, data: DataSection, sources: Sequence[Checked], state: Path
 def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
     source, chips = one.source, one.chips
     card = source.card
-    kind = "radar" if card.kind == "sar" else "optical"
+    kind = "radar" if card.is_radar else "optical"
     yield Text.assemble(f"source {one.number}  ", (source.sensor, "bold"), f"  {kind}, {card.gsd_m:g} m a pixel")
     facts = Table.grid(Column(min_width=8), Column(), padding=(0, 2))
     used = len(chips.scene_paths) if chips else 0
@@ -201,7 +202,7 @@ def _what(band: Band) -> str:
 
 
 def _unit(source: Source) -> str:
-    if source.card.kind == "sar":
+    if source.card.is_radar:
         low = source.card.expected[0] if source.card.expected else 0.0
         return "dB" if source.card.decibels != "no" or low < 0 else ""
     return "reflectance" if physical(source.card) != (1.0, 0.0) else ""
@@ -212,8 +213,7 @@ def _reasons(skipped: Sequence[Skipped]) -> Iterator[str]:
     names."""
     kinds: dict[str, list[Skipped]] = {}
     for item in skipped:
-        # Reasons differ in their figures and in GDAL's words in brackets.
-        kinds.setdefault(re.sub(r"\d+", "N", item.reason.split(" (")[0]), []).append(item)
+        kinds.setdefault(item.kind, []).append(item)
     ordered = sorted(kinds.values(), key=len, reverse=True)
     for items in ordered[:REASONS]:
         such = "for example: " if len({item.reason for item in items}) > 1 else ""
@@ -237,7 +237,7 @@ def _verdict(data: DataSection, sources: Sequence[Checked], warnings: int, state
         f": training will see {count(sum(map(len, used)), 'chip')} of {data.chip_size} x {data.chip_size} pixels"
     )
     text.append(f" from {count(len(used), 'source')}, with {bands} ({human_bytes(size)}", "")
-    text.append(f", kept in {state})" if state else ")", "")
+    text.append(f", stored in {state})" if state else ")", "")
     if skipped := sum(len(one.skipped) for one in sources):
         text.append(f"; {count(skipped, 'scene')} skipped", "red")
     if warnings:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsense_core.data import Chips, SensorCard, Source
+from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.sites.schema import Source
+from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.tools.onboarding.survey import look
 
 LOOKED_AT = 12
@@ -62,7 +64,7 @@ def _cause(card: SensorCard, statistics: Statistics) -> str:
     middle = statistics.percentiles([50])[0] * card.scale + card.offset
     low, high = card.expected
     span = f"all values lie between {least:.4g} and {most:.4g}"
-    if card.kind == "sar":
+    if card.is_radar:
         if card.decibels == "no" and low < 0 and least >= 0:
             return f"{span}: looks like amplitudes or powers, not decibels. Try sensor = 'sentinel1-grd'"
         return ""

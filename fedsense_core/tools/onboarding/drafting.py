@@ -16,14 +16,15 @@ from textwrap import wrap
 from rich.text import Text
 
 from fedsense_core.data.chips.statistics import MAX_BANDS
-from fedsense_core.data.sites.site_file import SITE_NAME, load_site
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.globbing import literal
 from fedsense_core.tools.onboarding.guessing import Guess, card_of, guess
 from fedsense_core.tools.onboarding.partners import partners
 from fedsense_core.tools.onboarding.scene_groups import Group, Grouping, group
-from fedsense_core.tools.onboarding.survey import Progress, Survey, peek, survey
+from fedsense_core.tools.onboarding.survey import FilesProgress, Survey, peek, survey
 
 NAMED = 5
 """Files that are named one by one; of the others the number is said."""
@@ -56,7 +57,7 @@ class Draft:
     """Why the draft does not load yet, or an empty text."""
 
 
-def draft_site(folder: Path, out: Path, name: str | None, progress: Progress) -> Draft:
+def draft_site(folder: Path, out: Path, name: str | None, progress: FilesProgress) -> Draft:
     """Look at ``folder`` and write a site file that describes it to ``out``.
 
     Raises SiteError where there is nothing to describe, ``out`` is there already or cannot be
@@ -79,7 +80,7 @@ def draft_site(folder: Path, out: Path, name: str | None, progress: Progress) ->
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise SiteError(f"{out}: cannot be written ({error.strerror}). Give another place with --out.") from error
+        raise SiteError(f"{out}: cannot be written ({error.strerror}). Name another file with --out.") from error
     return Draft(out, found, entries, grouping, _fault(out, entries))
 
 
@@ -155,8 +156,8 @@ def _fault(out: Path, entries: Sequence[Entry]) -> str:
 
 def _has_colours(entry: Entry) -> bool:
     guessed = entry.guess
-    placed = tuple(band.name for band in guessed.placed)
-    names = guessed.bands or (card_of(guessed.sensor).names if guessed.sensor else placed)
+    custom = tuple(band.name for band in guessed.custom_bands)
+    names = guessed.bands or (card_of(guessed.sensor).names if guessed.sensor else custom)
     return {"red", "green", "blue"} <= set(names)
 
 
@@ -235,7 +236,7 @@ def _bands_of(entry: Entry, part: int) -> tuple[str, ...] | None:
     if not entry.group.labels:
         return guessed.bands
     names = guessed.bands or tuple(
-        card_of(guessed.sensor).names if guessed.sensor else (b.name for b in guessed.placed)
+        card_of(guessed.sensor).names if guessed.sensor else (b.name for b in guessed.custom_bands)
     )
     if len(sets) == 1:
         return guessed.bands
@@ -252,14 +253,14 @@ def _card(entry: Entry) -> Iterator[str]:
     for key, value in guessed.keys:
         yield f"{key} = {_quoted(value) if isinstance(value, str) else value}"
     yield "bands = ["
-    for band in guessed.placed:
+    for band in guessed.custom_bands:
         what = (
             f"polarisation = {_quoted(band.polarisation)}"
             if band.polarisation
             else f"wavelength_um = {band.wavelength_um}"
         )
         yield f"    {{ name = {_quoted(band.name)}, {what} }},"
-    if not guessed.placed:
+    if not guessed.custom_bands:
         for i in range(1, min(max(look.bands, len(entry.group.labels)), MAX_BANDS) + 1):
             yield f'    {{ name = "band_{i}", wavelength_um = ? }},'
     yield "]"
@@ -296,8 +297,8 @@ def _left(found: Survey, grouping: Grouping) -> Iterator[str]:
     if grouping.left_out:
         names = f"{count(len(grouping.left_out), 'file')}: {some(grouping.left_out)}"
         yield f"in no source, as no imagery to train on: {names}"
-    if grouping.untold:
-        names = f"{count(len(grouping.untold), 'file')}: {some(grouping.untold)}"
+    if grouping.ambiguous:
+        names = f"{count(len(grouping.ambiguous), 'file')}: {some(grouping.ambiguous)}"
         yield f"in no source, as no pattern tells them from others (give them a folder of their own): {names}"
     for item in found.unreadable[:NAMED]:
         yield f"cannot be used: {clean(item.path)} {clean(item.reason)}"

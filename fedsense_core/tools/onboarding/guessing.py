@@ -70,13 +70,13 @@ class Guess:
     reason: str
     """Why, in words."""
     sensor: str = ""
-    """Name of a shipped card; empty for a card in place."""
+    """Name of a shipped card; empty for a custom one."""
     bands: tuple[str, ...] | None = None
     """Names of the bands in file order where they are not just the card's."""
-    placed: tuple[Band, ...] = ()
-    """Bands of a card in place."""
+    custom_bands: tuple[Band, ...] = ()
+    """Bands of a custom card."""
     keys: tuple[tuple[str, str | float], ...] = ()
-    """Further keys of the card in place."""
+    """Further keys of a custom card."""
     gsd_m: float | None = None
     missing: str = ""
     """What only the user knows; the source is then left commented out."""
@@ -86,7 +86,7 @@ class Guess:
         """The card, in words."""
         if self.missing:
             return "to complete"
-        return self.sensor or "card in place"
+        return self.sensor or "custom card"
 
 
 def product_of(path: str) -> tuple[str, str]:
@@ -165,7 +165,7 @@ def _by_names(product: str, why: str, look: Look, named: tuple[str, ...], where:
         return Guess(reason, fitting[0], names if names != tuple(card.names) else None)
     if bands := _typical(named):
         reason = f"{where} say {', '.join(band.name for band in bands)}, but no shipped card looks like these files"
-        return Guess(f"{reason}; the wavelengths are typical ones, put your sensor's", placed=bands)
+        return Guess(f"{reason}; the wavelengths are typical ones, put your sensor's", custom_bands=bands)
     return Guess(f"{where} say {', '.join(named)}", missing="which sensor this is")
 
 
@@ -175,7 +175,7 @@ def _by_product(product: str, why: str, look: Look, peek: Peek) -> Guess | None:
     for name, card in zip(names, cards, strict=True):
         if product not in CARDS and not _fits_form(card, look):
             continue
-        if card.kind == "sar" and look.bands in (1, 2):
+        if card.is_radar and look.bands in (1, 2):
             return _radar(why, look, _RADAR[: look.bands], peek)
         if len(card.bands) == look.bands:
             return Guess(f"{why}, and there are {look.bands} bands", name)
@@ -205,7 +205,8 @@ def _by_form(look: Look, peek: Peek) -> Guess | None:
     if look.is_rgb and look.bands == 3:
         bands = _typical(("red", "green", "blue"))
         return Guess(
-            f"3 bands of type {look.dtype}, called red, green and blue; the wavelengths are typical ones", placed=bands
+            f"3 bands of type {look.dtype}, called red, green and blue; the wavelengths are typical ones",
+            custom_bands=bands,
         )
     return None
 
@@ -218,7 +219,7 @@ def _by_wavelengths(look: Look) -> Guess | None:
     if len(set(names)) < len(names) or any("," in name for name in names):
         names = [f"band_{i}" for i in range(1, look.bands + 1)]
     bands = tuple(Band(name=name, wavelength_um=wave) for name, wave in zip(names, waves, strict=True))
-    return Guess("the files themselves say the central wavelength of each band", placed=bands)
+    return Guess("the files themselves say the central wavelength of each band", custom_bands=bands)
 
 
 def _unknown(look: Look) -> Guess:
@@ -244,8 +245,8 @@ def _radar(why: str, look: Look, bands: tuple[Polarisation, ...], peek: Peek) ->
     reason = f"{why}; {reason}"
     if sensor and set(bands) <= set(card_of(sensor).names):
         return Guess(reason, sensor, bands if list(bands) != card_of(sensor).names else None)
-    placed = tuple(Band(name=band, polarisation=band) for band in bands)
-    return Guess(reason, placed=placed, keys=(("kind", "sar"), ("decibels", decibels)))
+    custom_bands = tuple(Band(name=band, polarisation=band) for band in bands)
+    return Guess(reason, custom_bands=custom_bands, keys=(("kind", "sar"), ("decibels", decibels)))
 
 
 def _cards(product: str) -> list[str]:
@@ -258,7 +259,7 @@ def _cards(product: str) -> list[str]:
 
 
 def _fits_form(card: SensorCard, look: Look) -> bool:
-    if card.kind == "sar":
+    if card.is_radar:
         return look.dtype in _WIDE
     if card.expected == (0.0, 255.0):
         return look.dtype == "uint8"

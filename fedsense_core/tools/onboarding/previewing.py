@@ -17,8 +17,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fedsense_core.config import resolve
-from fedsense_core.data import Chips, SensorCard, Site, Source, load_site, open_sources
-from fedsense_core.data.chips.ingest import Progress
+from fedsense_core.data.chips.chipping import Progress
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.sites.schema import Site, Source
+from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.drafting import count
@@ -26,7 +29,7 @@ from fedsense_core.tools.reporting.canvas import GREY, INK
 from fedsense_core.tools.reporting.tiles import to_rgb
 
 MOST_SCENES = 12
-"""Scenes of a source that are read: a picture must not take as long as cutting an archive."""
+"""Scenes of a source that are read: a picture must not take as long as chipping an archive."""
 TILE_IN = 1.25
 """Side of a chip in the picture, inches."""
 CAPTION_IN = 0.42
@@ -70,7 +73,7 @@ def write_preview(path: Path, out: Path, shown: int, seed: int, progress: Progre
     try:
         _draw(site, rows, shown).savefig(out, format="png", dpi=DPI)
     except OSError as error:
-        raise SiteError(f"{out}: cannot be written ({error.strerror}). Give another place with --out.") from error
+        raise SiteError(f"{out}: cannot be written ({error.strerror}). Name another file with --out.") from error
     return out
 
 
@@ -80,7 +83,7 @@ def shown_bands(card: SensorCard) -> Shown:
     for bands, words in ((("red", "green", "blue"), "true colour"), (("nir", "red", "green"), "false colour")):
         if set(bands) <= set(names):
             return Shown(bands, f"{words}: {', '.join(bands)}")
-    if card.kind == "sar":
+    if card.is_radar:
         pair = next((p for p in (("VV", "VH"), ("HH", "HV")) if set(p) <= _polarisations(card)), None)
         if pair is None:
             return Shown((names[0],), f"grey: {names[0]}")

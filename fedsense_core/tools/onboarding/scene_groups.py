@@ -32,7 +32,7 @@ MOST_LISTED = 200
 
 
 @dataclass(frozen=True)
-class FileSet:
+class GlobSet:
     """Globs of files of one kind, and the bands that they hold where ``{band}`` stands in them."""
 
     globs: tuple[str, ...]
@@ -43,7 +43,7 @@ class FileSet:
 class Masks:
     """Masks of the scenes of a source."""
 
-    files: FileSet
+    files: GlobSet
     kind: str
     """Name of the ready-made rule."""
     paths: tuple[str, ...]
@@ -56,7 +56,7 @@ class Group:
 
     images: tuple[Image, ...]
     """Without masks."""
-    sets: tuple[FileSet, ...]
+    sets: tuple[GlobSet, ...]
     """The first is the source's ``paths``, the others are its ``also``."""
     scenes: int
     mask: Masks | None = None
@@ -74,7 +74,7 @@ class Grouping:
     groups: list[Group] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """Readable files that are no imagery to train on."""
-    untold: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
     """Readable files that no glob tells from others."""
 
     @property
@@ -145,7 +145,7 @@ def _families(bands: Sequence[_Part]) -> tuple[list[list[_Part]], list[Image]]:
     scenes: dict[tuple[str, ...], list[_Part]] = {}
     for part in bands:
         product = product_of(part.image.path)[0]
-        # A name that holds nothing but the band is told apart by its folder; others may be spread
+        # A file named by nothing but its band belongs to its folder's scene; others may be spread
         # over folders.
         where = part.scene or part.image.folder
         scenes.setdefault((product, part.between, "" if part.scene else "folder", where), []).append(part)
@@ -161,8 +161,8 @@ def _families(bands: Sequence[_Part]) -> tuple[list[list[_Part]], list[Image]]:
 
 def _add_bands(result: Grouping, family: list[_Part], masks: list[_Part], names: Sequence[str]) -> None:
     chosen = _finest(family)
-    kept = {part.image.path for part in chosen}
-    result.left_out += [part.image.path for part in family if part.image.path not in kept]
+    used_paths = {part.image.path for part in chosen}
+    result.left_out += [part.image.path for part in family if part.image.path not in used_paths]
     sizes: dict[str, list[_Part]] = {}
     for part in chosen:
         sizes.setdefault(part.after, []).append(part)
@@ -172,9 +172,9 @@ def _add_bands(result: Grouping, family: list[_Part], masks: list[_Part], names:
         labels = tuple(sorted({part.label for part in parts}, key=_band_order))
         found = _band_glob(parts, top, labels, names)
         if found is None:
-            result.untold += [part.image.path for part in parts]
+            result.ambiguous += [part.image.path for part in parts]
         else:
-            sets.append(FileSet((found,), labels))
+            sets.append(GlobSet((found,), labels))
             used += parts
     if not sets:
         return
@@ -230,12 +230,12 @@ def _add_images(result: Grouping, images: Sequence[Image], masks: list[_Part], n
         mask = _masks(own, globs[0], names) if globs else None
     globs = globs if mask else _globs(paths, names)
     if globs:
-        result.groups.append(Group(tuple(images), (FileSet(tuple(globs)),), len(images), mask))
+        result.groups.append(Group(tuple(images), (GlobSet(tuple(globs)),), len(images), mask))
     elif 1 < len(parts := _by_folder(images)) <= MOST_LISTED // 10:
         for part in parts:
             _add_images(result, part, masks, names)
     else:
-        result.untold += paths
+        result.ambiguous += paths
 
 
 def _by_folder(images: Sequence[Image]) -> list[list[Image]]:
@@ -345,7 +345,7 @@ def _masks(parts: Sequence[_Part], images: str, names: Sequence[str]) -> Masks |
         own = {part.image.path for part in chosen}
         found = next((glob for glob in globs if {name for name in names if fits(glob, name)} == own), None)
         if found is not None:
-            return Masks(FileSet((found,)), mask_kind(first.label), tuple(sorted(own)))
+            return Masks(GlobSet((found,)), mask_kind(first.label), tuple(sorted(own)))
     return None
 
 

@@ -23,12 +23,12 @@ from fedsense_core.data.raster.rasters import (
     DTYPES,
     GDAL_OPTIONS,
     MASK_DTYPES,
-    Skipped,
     Unreadable,
     check_claims,
     open_raster,
 )
 from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.errors import SiteError
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)
@@ -55,7 +55,7 @@ be alike."""
 PEEK_PX = 256
 """Side of the one window that `peek` reads."""
 
-Progress = Callable[[int, int], None]
+FilesProgress = Callable[[int, int], None]
 """Called with the files done and all files."""
 
 
@@ -122,7 +122,7 @@ class Survey:
     """Headers that were read."""
 
 
-def survey(folder: Path, progress: Progress = lambda done, total: None) -> Survey:
+def survey(folder: Path, progress: FilesProgress = lambda done, total: None) -> Survey:
     """Look at every raster below ``folder``. Raises SiteError where there is no folder or no
     raster."""
     if not folder.is_dir():

@@ -28,8 +28,7 @@ from fedsense_core.run_folder.formatting import (
     random_probe,
     with_error,
 )
-from fedsense_core.tools.reporting import flatness_section as flatness
-from fedsense_core.tools.reporting import template
+from fedsense_core.tools.reporting import flatness_curves, flatness_section, template
 from fedsense_core.tools.reporting.canvas import Curve, History
 from fedsense_core.tools.reporting.plots import draw_all
 from fedsense_core.tools.reporting.tiles import ReportPictures, Row, Tile
@@ -40,8 +39,8 @@ COLUMNS = ("round", "loss", "linear F1", "kNN F1", "up", "down", "seconds", "acc
 def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path:
     """Write ``report.html`` of ``run``, at any point of its life, and return its path.
 
-    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are kept in
-    ``pictures.json``: a report that is written again without any shows the same ones.
+    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are stored
+    in ``pictures.json``: a report that is written again without any shows the same ones.
     """
     history = run.read_metrics()
     if pictures is not None:
@@ -74,9 +73,9 @@ def _flatness(run: RunFolder) -> dict[str, Any] | None:
     if analysis is None:
         return None
     return {
-        "summary": clean(flatness.summary(analysis)),
-        "rows": flatness.rows(analysis),
-        "curves": [_curve(one) for one in flatness.figures(analysis)],
+        "summary": clean(flatness_section.summary(analysis)),
+        "rows": flatness_section.rows(analysis),
+        "curves": [_curve(one) for one in flatness_curves.draw_all(analysis)],
     }
 
 

@@ -2,7 +2,8 @@
 wheel.
 
 A wheel has no project folder, and a clone may hold anything; three packages and three files are the
-whole app, so the bundle is the same bytes from both.
+whole app, so the bundle is the same bytes from both. The tools are put in as well, for processes
+that run on this copy; Flower leaves them out of the bundle (`fab-exclude` in pyproject.toml).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import fedsense_core
 from fedsense_core.errors import ConfigError
+from fedsense_core.fingerprint import PACKAGES
 
-PACKAGES = ("server_app", "client_app", "fedsense_core")
 INSTALLED = Path(fedsense_core.__file__).parent
 """In a wheel the project's own files lie in here, in a clone one folder up."""
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsense_core.config import Config, known_keys, resolve
-from fedsense_core.data import load_site
+from fedsense_core.config import Config, check_key, resolve
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.partition.shares import client_names
+from fedsense_core.data.sites.locations import site_files
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError, nearest
 from fedsense_core.run_folder.folder import RunFolder
-from fedsense_core.run_folder.paths import safe_name, site_files
+from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.checking import check_bands
 
 Scalar = bool | int | float | str
@@ -87,12 +88,27 @@ class Job:
         """True where the run folder holds a finished run."""
         return RunFolder(self.folder).is_finished
 
+    def resolved(self, flower_toml: Path | None = None) -> dict[str, Any]:
+        """Return all settings of the run, as its folder holds them."""
+        return _resolve(self.settings, flower_toml).model_dump(mode="json")
+
 
 def plan(request: Request) -> list[Job]:
-    """Return the runs to make: one, or one for each site of ``standalone``.
+    """Return the runs to make. Raises as `jobs_of`, and CheckpointError where all is done
+    already."""
+    jobs = jobs_of(request)
+    if all(job.is_finished for job in jobs):
+        folder = jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent
+        raise CheckpointError(
+            f"{folder} holds a finished run: choose another folder with --out, or move that one away."
+        )
+    return jobs
 
-    Raises ConfigError or SiteError naming what is wrong, and CheckpointError where all is done
-    already.
+
+def jobs_of(request: Request) -> list[Job]:
+    """Return the runs of a request, finished or not: one, or one for each site of ``standalone``.
+
+    Raises ConfigError or SiteError naming what is wrong.
     """
     if request.engine not in ENGINES:
         raise ConfigError(f"--engine {request.engine!r} is none of {', '.join(ENGINES)}")
@@ -110,8 +126,6 @@ def plan(request: Request) -> list[Job]:
         mine.setdefault("federation.min_clients", 1 if site else nodes)
         title = f"{config.preset}, {site} alone" if site else config.preset
         jobs.append(Job(title, mine, folder, _resolve(mine, request.flower_toml).run.rounds, nodes))
-    if all(job.is_finished for job in jobs):
-        raise CheckpointError(f"{out} holds a finished run: choose another folder with --out, or move that one away.")
     return jobs
 
 
@@ -123,12 +137,11 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
         key = key.strip()
         if not equals:
             raise ConfigError(f"--set {pair!r} is not of the form key=value, such as train.local_steps=10")
-        if key not in known_keys():
-            raise ConfigError(f"unknown setting {key!r}.{nearest(key, known_keys())} `fedsense settings` lists them.")
+        check_key(key)
         if key in OWN_OPTIONS:
             raise ConfigError(f"{key} has an option of its own: {OWN_OPTIONS[key]} {text}")
         text = text.strip()
-        settings[key] = _absolute(text) if key in PATH_KEYS else _scalar(key, text)
+        settings[key] = absolute(text) if key in PATH_KEYS else _scalar(key, text)
     return settings
 
 
@@ -162,7 +175,7 @@ def _scalar(key: str, text: str) -> Scalar:
     return value
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Make a path independent of the working directory: the apps have another one."""
     path = path.strip("\"'")
     return path if path in ("", "sample") else str(Path(path).expanduser().absolute())

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.run_folder.folder import RunFolder
+from fedsense_core.tools.reporting.run_report import report_at_the_end
 from fedsense_core.tools.runner.engine import Engine, count
 from fedsense_core.tools.runner.in_process import open_in_process
 from fedsense_core.tools.runner.log_lines import LogLines
@@ -40,6 +41,10 @@ class Display:
     def say(self, text: str) -> None:
         """Show a line of our own."""
         self.console.print(text)
+
+    def warn(self, text: str) -> None:
+        """Show what went wrong beside a run that is complete."""
+        self.errors.print(f"[yellow]{escape(text)}[/yellow]")
 
     def complain(self, text: str) -> None:
         """Show why something did not work."""
@@ -80,6 +85,7 @@ def _run(job: Job, engine: Engine, resources: Resources, display: Display) -> No
     display.say(f"run folder {folder}")
     engine.run(job, resources, display.line)
     run = RunFolder(job.folder)
+    report_at_the_end(run, display.warn)
     display.say("[bold green]finished[/bold green]")
     for what, path in (("report", run.report_file), ("encoder", run.encoder), ("metrics", run.metrics_file)):
         if path.exists():

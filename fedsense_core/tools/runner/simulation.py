@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.runner.app_folder import assemble
-from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, kept_log, last_words
+from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, last_words, run_log
 from fedsense_core.tools.runner.planning import Job, Resources
 from fedsense_core.tools.runner.processes import free_port
 
@@ -46,7 +46,7 @@ class Simulation:
     app: Path
     environment: dict[str, str]
     daemon: subprocess.Popen[bytes]
-    """The keeper of the SuperLink; closing its standard input ends both."""
+    """The supervisor of the SuperLink; closing its standard input ends both."""
 
     def describe(self, job: Job, resources: Resources) -> str:
         """Return in words what the clients of a job are given."""
@@ -58,7 +58,7 @@ class Simulation:
         command = ["run", str(self.app), "simulation", "--stream"]
         command += ["--federation-config", resources.federation_config(job.supernodes)]
         command += ["--run-config", str(self._write_settings(job))]
-        with kept_log(self.home, job) as log:
+        with run_log(self.home, job) as log:
             self._check(*self._stream(command, log, show))
 
     def _stream(self, command: list[str], log: TextIO, show: Show) -> tuple[str, str]:
@@ -158,7 +158,7 @@ def program(name: str) -> str:
     """Return the path of one of Flower's programs, from the environment that runs FedSense."""
     found = shutil.which(name, path=_search_path(os.environ))
     if found is None:
-        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "flwr[simulation]"')
+        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "fedsense[simulation]"')
     return found
 
 

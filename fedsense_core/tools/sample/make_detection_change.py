@@ -19,7 +19,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from fedsense_core.data.sites.sample import sample_folder
+from fedsense_core.data.sites.locations import sample_folder
 from fedsense_core.tools.downstream.boxes import boxes_of, within
 
 Array = NDArray[Any]

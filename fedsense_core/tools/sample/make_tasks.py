@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from fedsense_core.data.raster.rasters import CHIP_TAG
-from fedsense_core.data.sites.sample import sample_folder
+from fedsense_core.data.sites.locations import sample_folder
 
 Array = NDArray[Any]
 

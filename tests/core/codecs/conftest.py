@@ -4,7 +4,7 @@ import pytest
 from federation import Federation
 from torch import Tensor
 
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.tensors import TensorTable
 
 

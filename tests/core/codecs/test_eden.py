@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from fedsense_core.codecs.codebooks import HALF_CODEBOOKS
-from fedsense_core.codecs.eden import Eden
-from fedsense_core.codecs.hadamard import signs
+from fedsense_core.codecs.eden import HALF_CODEBOOKS, Eden
+from fedsense_core.codecs.rotation import signs
 from fedsense_core.errors import FrameError
 from fedsense_core.tensors import TensorTable
 

@@ -12,21 +12,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsense_core.codecs import CODECS, Codec, compiled
-from fedsense_core.codecs.registry import WATERFILLED
+from fedsense_core.codecs.codec import Codec, every_codec
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.broadcast import bundle, unbundle
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack, unpack
 from fedsense_core.tensors import TensorTable
 
 LARGEST = 4097
-EVERY = [codec for variants in (*CODECS.values(), WATERFILLED) for codec in variants]
-QUICK = [codec for codec in EVERY if compiled.is_available() or codec.name != "trellis"]
+EVERY = every_codec()
+QUICK = [codec for codec in EVERY if launch.is_available() or not codec.slow_without_numba]
 """Without numba, the trellis codec's search takes a tenth of a second a block."""
 
 
 def name_of(codec: Codec) -> str:
-    kind = "-filled" if getattr(codec, "waterfill", False) else ""
+    kind = "-filled" if codec.waterfill else ""
     return f"{codec.name}-{codec.bits}-{getattr(codec, 'state_bits', '')}".rstrip("-") + kind
 
 
@@ -130,7 +130,7 @@ def test_every_size_arrives_in_every_codec(codec: Codec) -> None:
 @every_codec
 def test_payloads_have_the_bytes_that_the_width_says(codec: Codec) -> None:
     for size in range(LARGEST + 1):
-        widths = len(one_matrix(size)) if getattr(codec, "waterfill", False) else 0
+        widths = len(one_matrix(size)) if codec.waterfill else 0
         found, blocks = codec.payload_bytes(one_matrix(size)) - widths, -(-size // 1024)
         if codec.name in ("none", "bf16"):
             assert found == codec.bits * size // 8
@@ -168,7 +168,7 @@ def test_any_bytes_of_the_right_length_are_finite_numbers_or_refused(codec: Code
 def test_any_codes_under_the_largest_sound_scales_are_finite_numbers(codec: Codec, size: int, seed: int) -> None:
     table = one_matrix(size)
     payload = np.frombuffer(codec.encode(torch.full((size,), 2.0**40), table, seed), np.uint8).copy()
-    blocks, widths = -(-size // 1024), 1 if getattr(codec, "waterfill", False) else 0
+    blocks, widths = -(-size // 1024), 1 if codec.waterfill else 0
     codes = slice(widths, widths + 128 * codec.bits * blocks)
     payload[codes] = np.random.default_rng(seed).integers(0, 256, codes.stop - codes.start, dtype=np.uint8)
     decoded = codec.decode(payload.tobytes(), table, seed)

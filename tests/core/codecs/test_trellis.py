@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from fedsense_core.codecs import compiled
-from fedsense_core.codecs.hadamard import signs
+from fedsense_core.codecs.kernels import launch
 from fedsense_core.codecs.packing import pack_codes
+from fedsense_core.codecs.rotation import signs
 from fedsense_core.codecs.trellis import Trellis, windows
-from fedsense_core.codecs.trellis_books import STATE_BITS, TRELLIS_BITS, trellis_book
+from fedsense_core.codecs.trellis_codebooks import STATE_BITS, TRELLIS_BITS, trellis_codebook
 from fedsense_core.codecs.viterbi import backward, best_states, forward
 from fedsense_core.errors import FrameError
 from fedsense_core.tensors import TensorTable
@@ -24,7 +24,7 @@ from fedsense_core.tensors import TensorTable
 LAYERS = TensorTable.from_shapes({f"layer{i}": (64, 256) for i in range(8)})
 LIMITS = {(8, 1): 0.290, (8, 2): 0.083, (8, 3): 0.024, (12, 1): 0.270, (12, 2): 0.073, (12, 3): 0.0195}
 """Normalised squared error by (state bits, bits): the default, and the slow setting."""
-needs_numba = pytest.mark.skipif(not compiled.is_available(), reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not launch.is_available(), reason="numba is not installed")
 
 
 def draw(name: str, rms: float, table: TensorTable = LAYERS) -> Tensor:
@@ -67,7 +67,7 @@ def test_more_states_lose_less_and_the_limit_is_never_passed(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", TRELLIS_BITS)
 @pytest.mark.parametrize("state_bits", STATE_BITS)
-def test_the_compiled_search_and_the_plain_one_give_the_same_payload_and_vector(
+def test_the_search_in_a_kernel_and_the_plain_one_give_the_same_payload_and_vector(
     table: TensorTable, state_bits: int, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
@@ -75,7 +75,7 @@ def test_the_compiled_search_and_the_plain_one_give_the_same_payload_and_vector(
     vector[:900] = 0
     codec, found = Trellis(bits, state_bits=state_bits), []
     for switch in ("1", "0"):
-        monkeypatch.setenv(compiled.SWITCH, switch)
+        monkeypatch.setenv(launch.SWITCH, switch)
         for unbiased in (False, True):
             payload = codec.encode(vector, table, 3, unbiased=unbiased)
             found.append((payload, codec.decode(payload, table, 3).numpy().tobytes()))
@@ -108,7 +108,7 @@ def test_the_search_finds_the_best_of_all_paths(fan: int) -> None:
 @pytest.mark.parametrize("bits", TRELLIS_BITS)
 @pytest.mark.parametrize("state_bits", STATE_BITS[:2])
 def test_paths_are_circles(state_bits: int, bits: int) -> None:
-    book = trellis_book(state_bits, bits)
+    book = trellis_codebook(state_bits, bits)
     states = best_states(torch.randn(3, 1024, generator=torch.Generator().manual_seed(0)), book.branches_CH)
     before = states.roll(1, 1)
     assert torch.equal(states >> bits, before & (2 ** (state_bits - bits) - 1))
@@ -117,7 +117,7 @@ def test_paths_are_circles(state_bits: int, bits: int) -> None:
 
 @pytest.mark.parametrize("bits", TRELLIS_BITS)
 def test_closing_the_circle_costs_less_than_one_per_cent_of_the_error_of_free_ends(bits: int) -> None:
-    book = trellis_book(8, bits)
+    book = trellis_codebook(8, bits)
     z_KB = torch.randn(64, 1024, generator=torch.Generator().manual_seed(2))
     circular = (book.values(best_states(z_KB, book.branches_CH)) - z_KB).square().sum(1)
     open_SK = torch.zeros(256, 64)
@@ -167,7 +167,7 @@ def test_a_reader_written_from_the_format_alone_agrees(state_bits: int, bits: in
     )
     ends = [(t + 1) * bits for t in range(1024)]
     states = [int((string + string)[len(string) + end - state_bits : len(string) + end], 2) for end in ends]
-    q = trellis_book(state_bits, bits).values_S.numpy().astype(float)[states]
+    q = trellis_codebook(state_bits, bits).values_S.numpy().astype(float)[states]
     read = hadamard(1024) @ (q * float(scale_w) * float(scale_k)) / 32 * signs(7, 0).numpy()
     np.testing.assert_allclose(codec.decode(payload, table, 7).numpy(), read, rtol=0, atol=1e-5)
 
@@ -186,7 +186,7 @@ def test_every_code_string_is_some_path_and_wrong_lengths_are_refused() -> None:
 def test_values_of_complementary_states_are_opposite_and_the_tables_never_change() -> None:
     digest = hashlib.blake2b(digest_size=8)
     for state_bits, bits in itertools.product(STATE_BITS, TRELLIS_BITS):
-        values = trellis_book(state_bits, bits).values_S
+        values = trellis_codebook(state_bits, bits).values_S
         assert torch.equal(values, -values.flip(0))
         digest.update(values.numpy().tobytes())
     assert digest.hexdigest() == "f328cb52135b572a"

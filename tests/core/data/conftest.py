@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from fedsense_core.data import Site, load_site
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.schema import Site
 
 WriteTiff = Callable[..., Path]
 WriteSite = Callable[..., Site]

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsense_core.config import Config, DataSection
-from fedsense_core.data import Augmentation
-from fedsense_core.data.batches.augment import augment, crop_matrices
-from fedsense_core.ssl.recipe import contrastive_policy, geometric_policy
+from fedsense_core.data.batches.augment import Augmentation, augment, crop_matrices
+from fedsense_core.ssl.views import contrastive_policy, geometric_policy
 
 SCRIPT = Path(__file__).parents[3] / "docs" / "experiments" / "augmentations.py"
 STILL = Augmentation(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.data import epoch_batches
+from fedsense_core.data.batches.batch import epoch_batches
 
 
 def seeded(seed: int = 0) -> torch.Generator:

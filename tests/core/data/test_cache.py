@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stored_chips import pixels_of
 
-from fedsense_core.data import Chips, ReadLimits, open_chips, open_sources
-from fedsense_core.data.chips import cache
-from fedsense_core.data.chips import sources as subjects
+from fedsense_core.data.chips import cache, chipping
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import open_chips, open_sources
 from fedsense_core.data.raster import scenes
+from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -34,13 +36,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(scene.path.name)
         return plain(scene, *rest)
 
-    monkeypatch.setattr(subjects, "read_scene", noted)
+    monkeypatch.setattr(chipping, "read_scene", noted)
     return seen
 
 
 def assert_same(a: Chips, b: Chips) -> None:
-    assert np.array_equal(a.values, b.values)
-    for field in ("mean", "std", "origin", "origin_mean", "origin_std", "scene", "row", "col", "valid"):
+    assert np.array_equal(pixels_of(a), pixels_of(b))
+    for field in ("origin", "origin_mean", "origin_std", "scene", "row", "col", "valid"):
         assert np.array_equal(getattr(a, field), getattr(b, field)), field
     assert a.statistics == b.statistics
     assert (a.skipped, a.scene_paths, a.dtype) == (b.skipped, b.scene_paths, b.dtype)
@@ -76,7 +78,7 @@ def test_chips_of_a_cache_are_mapped_and_lie_in_plain_npy_files(
     write_tiff("a.tif", image())
     chips = open_chips(write_site(), RGB, 64, tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob("*/*[0-9a-f].npy")
-    assert np.array_equal(np.load(path, allow_pickle=False), chips.values)
+    assert np.array_equal(np.load(path, allow_pickle=False), pixels_of(chips))
     (segment,) = chips.segments
     base: Any = segment
     while not isinstance(base, np.memmap):
@@ -89,7 +91,7 @@ def test_only_new_and_changed_files_are_read_and_removed_ones_go(
 ) -> None:
     paths = [write_tiff(f"{name}.tif", gappy(image(seed=seed))) for seed, name in enumerate("bcd")]
     before = open_chips(write_site(GAPS), RGB, 64, tmp_path / "cache")
-    old = before.values.copy()
+    old = pixels_of(before).copy()
     write_tiff("a.tif", gappy(image(seed=7)))
     write_tiff("c.tif", gappy(image(seed=8)))
     os.utime(paths[1], ns=(1, 1))
@@ -98,7 +100,7 @@ def test_only_new_and_changed_files_are_read_and_removed_ones_go(
     after = open_chips(write_site(GAPS), RGB, 64, tmp_path / "cache")
     assert read == ["a.tif", "c.tif"]
     assert [Path(path).name for path in after.scene_paths] == ["a.tif", "b.tif", "c.tif"]
-    assert np.array_equal(before.values, old), "a map that is in use keeps its contents"
+    assert np.array_equal(pixels_of(before), old), "a map that is in use keeps its contents"
     assert_same(after, open_chips(write_site(GAPS), RGB, 64, None))
 
 
@@ -106,12 +108,12 @@ def test_unchanged_files_need_not_even_be_readable(
     tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
 ) -> None:
     path = write_tiff("a.tif", image())
-    expected = open_chips(write_site(), RGB, 64, tmp_path / "cache").values.copy()
+    expected = pixels_of(open_chips(write_site(), RGB, 64, tmp_path / "cache")).copy()
     stat = path.stat()
     path.write_bytes(bytes(stat.st_size))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     write_tiff("b.tif", image(seed=1))
-    assert np.array_equal(open_chips(write_site(), RGB, 64, tmp_path / "cache").values[:6], expected)
+    assert np.array_equal(pixels_of(open_chips(write_site(), RGB, 64, tmp_path / "cache"))[:6], expected)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +144,10 @@ def test_other_bands_sizes_and_band_orders_are_not_served_from_the_old_cache(
     write_tiff("a.tif", image())
     assert len(open_chips(write_site(), RGB, 64, cache_dir)) == 6
     assert len(open_chips(write_site(), RGB, 32, cache_dir)) == 24
-    assert open_chips(write_site(), ["red"], 64, cache_dir).values.shape[1] == 1
-    assert np.array_equal(
-        open_chips(write_site('sensor = "rgb"\nbands = ["blue", "green", "red"]'), ["red"], 64, cache_dir).values[:, 0],
-        open_chips(write_site(), ["blue"], 64, cache_dir).values[:, 0],
-    )
+    assert pixels_of(open_chips(write_site(), ["red"], 64, cache_dir)).shape[1] == 1
+    turned = open_chips(write_site('sensor = "rgb"\nbands = ["blue", "green", "red"]'), ["red"], 64, cache_dir)
+    blue = open_chips(write_site(), ["blue"], 64, cache_dir)
+    assert np.array_equal(pixels_of(turned)[:, 0], pixels_of(blue)[:, 0])
 
 
 def test_files_of_unlike_types_that_come_one_by_one_equal_those_cut_together(
@@ -215,14 +216,14 @@ def test_an_index_that_points_outside_is_cut_anew(
     change: dict[str, Any], tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
 ) -> None:
     write_tiff("a.tif", image())
-    expected = open_chips(write_site(), RGB, 64, tmp_path / "cache").values.copy()
+    expected = pixels_of(open_chips(write_site(), RGB, 64, tmp_path / "cache")).copy()
     (path,) = (tmp_path / "cache").glob("*/index.json")
     index = json.loads(path.read_text())
     for record in index["subjects"].values():
         record.update(change)
     path.write_text(json.dumps(index))
     write_tiff("b.tif", image(seed=1))
-    assert np.array_equal(open_chips(write_site(), RGB, 64, tmp_path / "cache").values[:6], expected)
+    assert np.array_equal(pixels_of(open_chips(write_site(), RGB, 64, tmp_path / "cache"))[:6], expected)
 
 
 def test_a_failed_cutting_leaves_no_chips_behind(tmp_path: Path, write_site: Any) -> None:
@@ -289,7 +290,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_unfinished(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedsense_core.data.chips.segments.FileWriter.append", full)
+    monkeypatch.setattr("fedsense_core.data.chips.cache.SegmentWriter.append", full)
     with pytest.raises(SiteError, match=r"No space left on device.*free space"):
         open_chips(write_site(), RGB, 64, tmp_path / "cache")
     assert files(tmp_path / "cache") == {".lock"}
@@ -314,7 +315,7 @@ def test_a_disk_that_is_full_at_the_last_moment_keeps_nothing(
 def test_the_sources_of_a_site_share_the_cache_with_the_site(
     tmp_path: Path, write_tiff: Any, image: Any, read: list[str]
 ) -> None:
-    from fedsense_core.data import load_site
+    from fedsense_core.data.opening import load_site
 
     write_tiff("a.tif", image())
     write_tiff("b.tif", image(seed=1))
@@ -325,7 +326,7 @@ def test_the_sources_of_a_site_share_the_cache_with_the_site(
     whole = open_chips(site, RGB, 64, tmp_path / "cache")
     for _ in range(2):
         parts = open_sources(site, RGB, 64, tmp_path / "cache")
-        assert np.array_equal(np.concatenate([part.values for part in parts]), whole.values)
+        assert np.array_equal(np.concatenate([pixels_of(part) for part in parts]), pixels_of(whole))
     assert read == ["a.tif", "b.tif"]
 
 
@@ -336,13 +337,13 @@ def test_processes_that_start_together_agree_and_do_the_work_once(
         write_tiff(f"{seed}.tif", image(height=512, width=512, seed=seed))
     site = write_site()
     program = (
-        "import sys, hashlib, pathlib; from fedsense_core.data import load_site, open_chips\n"
-        "from fedsense_core.data.raster import scenes; from fedsense_core.data.chips import sources as subjects\n"
+        "import sys, hashlib, pathlib; from fedsense_core.data.opening import load_site, open_chips\n"
+        "from fedsense_core.data.raster import scenes; from fedsense_core.data.chips import chipping\n"
         "site = load_site(pathlib.Path(sys.argv[1])); cache = pathlib.Path(sys.argv[2]); seen = []\n"
         "plain = scenes.read_scene\n"
         "def noted(scene, *rest):\n    seen.append(scene)\n    return plain(scene, *rest)\n"
-        "subjects.read_scene = noted\n"
-        "chips = [open_chips(site, ['red'], 64, cache).values.tobytes() for _ in range(3)]\n"
+        "chipping.read_scene = noted\n"
+        "chips = [open_chips(site, ['red'], 64, cache).read(range(8)).numpy().tobytes() for _ in range(3)]\n"
         "print(len(seen), *[hashlib.sha256(one).hexdigest() for one in chips])"
     )
     command = [sys.executable, "-c", program, str(site.path), str(tmp_path / "cache")]

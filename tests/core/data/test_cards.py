@@ -5,8 +5,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from fedsense_core.data import Band, SensorCard, shipped_card
 from fedsense_core.data.sites.cards import CARDS, MASKS
+from fedsense_core.data.sites.sensors import Band, SensorCard, shipped_card
 from fedsense_core.data.sites.site_file import MaskEntry
 from fedsense_core.errors import SiteError
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsense_core.data import load_site, shipped_card
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.raster.datasets import DatasetImages, open_dataset
 from fedsense_core.data.raster.rasters import Unreadable
 from fedsense_core.data.sites.schema import DatasetRef, Images
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.errors import SiteError
 
 RGB = shipped_card("rgb", "test")

@@ -10,15 +10,17 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from stored_chips import chips_of_array
 
-from fedsense_core.data import Chips, Feed, batches_of, draws
+from fedsense_core.data.batches.feeding import Feed, batches_of, draws
+from fedsense_core.data.chips.chips import Chips
 
 CPU = torch.device("cpu")
 
 
 def chips(n: int, bands: int = 3, seed: int = 0) -> Chips:
     values = np.random.default_rng(seed).integers(1, 999, (n, bands, 8, 8), dtype=np.uint16)
-    return Chips.of(values, [f"b{i}" for i in range(bands)], f"chips-{bands}")
+    return chips_of_array(values, [f"b{i}" for i in range(bands)], f"chips-{bands}")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -26,9 +28,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_feed_gives_the_batches_that_were_drawn_bit_for_bit() -> None:
-    held = chips(20)
-    plain = list(islice(batches_of(held, 6, generator()), 7))
-    with Feed(draws([[held]], 6, generator()), CPU) as feed:
+    many_chips = chips(20)
+    plain = list(islice(batches_of(many_chips, 6, generator()), 7))
+    with Feed(draws([[many_chips]], 6, generator()), CPU) as feed:
         fed = [next(feed) for _ in plain]
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(plain, fed, strict=True))
     assert feed.waited_s > 0
@@ -36,13 +38,13 @@ def test_feed_gives_the_batches_that_were_drawn_bit_for_bit() -> None:
 
 def test_a_batch_is_of_one_kind_and_kinds_come_as_often_as_they_have_chips() -> None:
     many, few = chips(90, 2), chips(10, 5, seed=1)
-    taken = [one.name for one, _ in islice(draws([[many, few]], 4, generator()), 400)]
-    assert 0.85 < taken.count("chips-2") / 400 < 0.95
+    drawn = [one.name for one, _ in islice(draws([[many, few]], 4, generator()), 400)]
+    assert 0.85 < drawn.count("chips-2") / 400 < 0.95
 
 
 def test_institutions_take_turns_whatever_their_sizes() -> None:
-    taken = [one.name for one, _ in islice(draws([[chips(90, 2)], [chips(10, 5)]], 4, generator()), 6)]
-    assert taken == ["chips-2", "chips-5"] * 3
+    drawn = [one.name for one, _ in islice(draws([[chips(90, 2)], [chips(10, 5)]], 4, generator()), 6)]
+    assert drawn == ["chips-2", "chips-5"] * 3
 
 
 def test_closing_ends_the_thread_also_after_an_error() -> None:

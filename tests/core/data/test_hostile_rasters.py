@@ -18,9 +18,11 @@ from hostile_rasters import CASES, write_crafted, write_good
 from hostile_tiffs import STOPPED, TOLERATED, UNLISTED
 from mutated_rasters import originals, write_mutated
 from reading_worker import BANDS, CHIP_SIZE, GOOD, TOGETHER, Read, read_in_worker
+from stored_chips import pixels_of
 from tiff_writer import METADATA, TILE_COUNTS, TILE_OFFSETS, long, page, pixels, text, tiff
 
-from fedsense_core.data import Chips, load_site, open_chips
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.errors import SiteError
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -179,18 +181,18 @@ def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tm
     random = np.random.default_rng(3)
     write_good(tmp_path / GOOD)
     (tmp_path / f"whole{suffix}").write_bytes(whole)
-    right = chips_of(tmp_path, f"whole{suffix}").values
+    right = pixels_of(chips_of(tmp_path, f"whole{suffix}"))
     (tmp_path / f"whole{suffix}").unlink()
     sums = [f"{hashlib.sha256((tmp_path / GOOD).read_bytes()).hexdigest()}  {GOOD}"]
     silent = 0
     for name in (f"f{number:03}{suffix}" for number in range(FLIPS)):
         data = bytearray(whole)
-        place = random.integers(0, 8 * len(data))
-        data[place // 8] ^= 1 << place % 8
+        bit = random.integers(0, 8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
         (tmp_path / name).write_bytes(data)
         sums.append(f"{hashlib.sha256(whole).hexdigest()}  {name}")
         with contextlib.suppress(SiteError):
-            silent += not np.array_equal(chips_of(tmp_path, name).values, right)
+            silent += not np.array_equal(pixels_of(chips_of(tmp_path, name)), right)
     print(f"{kind}: {silent} of {FLIPS} files with one flipped bit are silently other pixels")
     assert silent > least * FLIPS
 
@@ -203,7 +205,7 @@ def test_silent_bit_flips_are_found_by_a_digest_list(kind: str, least: float, tm
 
 def test_files_beside_an_image_are_not_followed(tmp_path: Path) -> None:
     write_good(tmp_path / "a.tif")
-    right = chips_of(tmp_path, "*.tif").values
+    right = pixels_of(chips_of(tmp_path, "*.tif"))
     # A mask for the whole file that leaves no pixel, and a nodata value that most files hold
     # somewhere.
     flags = "".join(f'<Item name="INTERNAL_MASK_FLAGS_{band}">2</Item>' for band in (1, 2, 3))
@@ -211,7 +213,7 @@ def test_files_beside_an_image_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.tif.msk").write_bytes(tiff(page(lies, bands=1, blocks=[bytes(64 * 64)])))
     nodata = '<PAMRasterBand band="1"><NoDataValue>128</NoDataValue></PAMRasterBand>'
     (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{nodata}</PAMDataset>")
-    assert np.array_equal(chips_of(tmp_path, "*.tif").values, right)
+    assert np.array_equal(pixels_of(chips_of(tmp_path, "*.tif")), right)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedsense_core.data import load_labelled, sample_labelled
+from fedsense_core.data.chips.labelled import load_labelled
+from fedsense_core.data.sites.locations import sample_labelled
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")

@@ -12,20 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from stored_chips import chips_of_array, pixels_of
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedsense_core.config import PartitionSection
-from fedsense_core.data import Chips, load_site, open_chips
-from fedsense_core.data.partition.partition import (
-    MIN_CHIPS,
-    apportion,
-    class_counts,
-    client_sizes,
-    describe,
-    partition,
-    skew,
-)
-from fedsense_core.data.partition.pooled import Archive, appearance, clusters, hilbert, survey
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_chips
+from fedsense_core.data.partition.partition import MIN_CHIPS, apportion, class_counts, client_sizes, partition, skew
+from fedsense_core.data.partition.pooled import Archive, appearance, clusters, hilbert, pool
 from fedsense_core.errors import ConfigError
 
 KINDS = ("iid", "blocks", "sensor", "dirichlet")
@@ -154,8 +148,6 @@ def test_by_site_each_client_has_the_chips_of_its_file() -> None:
     parts = partition(archive, PartitionSection(), 0)
     assert [len(part) for part in parts] == [4, 10, 2]
     assert np.array_equal(np.concatenate(parts), np.arange(16))
-    rows = describe(parts, archive, 128)
-    assert rows[1] == {"client": 1, "chips": 10, "sensors": "aerial-rgb, landsat8-l1", "sites": "site-1", "blocks": 5}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -306,9 +298,9 @@ def test_a_site_of_one_chip_is_named() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 3, 5])
 def test_neighbours_on_the_curve_share_a_side(bits: int) -> None:
     row, col = (axis.ravel() for axis in np.mgrid[: 1 << bits, : 1 << bits])
-    place = hilbert(row, col)
-    assert np.array_equal(np.sort(place), np.arange(4**bits))
-    order = np.argsort(place)
+    position = hilbert(row, col)
+    assert np.array_equal(np.sort(position), np.arange(4**bits))
+    order = np.argsort(position)
     assert (np.abs(np.diff(row[order])) + np.abs(np.diff(col[order])) == 1).all()
 
 
@@ -329,7 +321,7 @@ def two_sites(write_tiff: Callable[..., Path], image: Callable[..., Any], tmp_pa
 
 
 def test_the_archive_says_where_each_chip_came_from(two_sites: list[Chips]) -> None:
-    archive = survey(two_sites, PartitionSection(), 0)
+    archive = pool(two_sites, PartitionSection(), 0)
     assert archive.sites == ("a", "b")
     assert archive.sensors == ("aerial-rgb", "modis-rgb")
     assert archive.site.tolist() == [0] * 24 + [1] * 8
@@ -343,7 +335,7 @@ def test_the_archive_says_where_each_chip_came_from(two_sites: list[Chips]) -> N
 
 
 def test_a_sensor_none_of_whose_chips_is_left_gets_no_client(two_sites: list[Chips]) -> None:
-    archive = survey([two_sites[0].subset(range(16)), two_sites[1]], PartitionSection(), 0)
+    archive = pool([two_sites[0].subset(range(16)), two_sites[1]], PartitionSection(), 0)
     assert archive.sensors == ("aerial-rgb",)
     assert len(partition(archive, PartitionSection(kind="sensor", clients=1), 0)) == 1
 
@@ -351,14 +343,14 @@ def test_a_sensor_none_of_whose_chips_is_left_gets_no_client(two_sites: list[Chi
 def test_a_site_in_several_sets_is_one_site_and_its_scenes_stay_apart(two_sites: list[Chips]) -> None:
     first = two_sites[0]
     halves = [first.subset(range(16)), first.subset(range(16, 24))]
-    archive = survey([*halves, two_sites[1]], PartitionSection(), 0)
+    archive = pool([*halves, two_sites[1]], PartitionSection(), 0)
     assert archive.site.tolist() == [0] * 24 + [1] * 8
     assert len(np.unique(archive.scene)) == 3
 
 
 def test_clusters_tell_smooth_from_rough_and_dirichlet_splits_by_them(two_sites: list[Chips]) -> None:
     choice = PartitionSection(kind="dirichlet", clusters=2, clients=2, alpha=1e-6)
-    archive = survey(two_sites, choice, 5)
+    archive = pool(two_sites, choice, 5)
     assert len(set(archive.label[:16])) == 1
     assert set(archive.label[16:]) == {1 - archive.label[0]}
     assert skew(partition(archive, choice, 5), archive.label) == 0.5
@@ -371,7 +363,7 @@ def test_features_are_those_of_the_chip_and_their_number_is_fixed_for_mixed_band
     texture = np.sqrt((np.mean(np.diff(x, axis=1) ** 2, (1, 2)) + np.mean(np.diff(x, axis=2) ** 2, (1, 2))) / 2)
     expected = np.stack([x.mean((1, 2)), x.std((1, 2)), texture])
     assert np.allclose(features[24 + 3], expected.ravel(), atol=1e-5)
-    mixed = appearance([Chips.of(two_sites[0].values[:, :2], ("red", "green")), two_sites[1]])
+    mixed = appearance([chips_of_array(pixels_of(two_sites[0])[:, :2], ("red", "green")), two_sites[1]])
     assert mixed.shape == (32, 3)
     assert np.allclose(mixed[24 + 3], expected.mean(axis=1), atol=1e-5)
 

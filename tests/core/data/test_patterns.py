@@ -6,9 +6,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fedsense_core.data import shipped_card
 from fedsense_core.data.sites.patterns import Match, Pattern, band_labels, find_files
-from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.sensors import SensorCard, shipped_card
 from fedsense_core.errors import SiteError
 
 CARD = shipped_card("sentinel2-l2a", "test")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from stored_chips import pixels_of
 
-from fedsense_core.data import ReadLimits, open_chips
+from fedsense_core.data.opening import open_chips
+from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
@@ -94,8 +96,8 @@ def test_a_bad_file_is_named_and_skipped_and_the_others_equal_a_site_without_it(
     chips = open_chips(write_site(), RGB, 64, cache)
     assert [Path(item.path).name for item in chips.skipped] == ["b.tif"]
     assert DAMAGES[damage] in chips.skipped[0].reason
-    assert np.array_equal(chips.values, alone.values)
-    assert chips.mean.tolist() == alone.mean.tolist()
+    assert np.array_equal(pixels_of(chips), pixels_of(alone))
+    assert chips.origin_mean[0].tolist() == alone.origin_mean[0].tolist()
     assert [Path(s).name for s in chips.scene_paths] == ["a.tif", "c.tif"]
 
 
@@ -178,7 +180,7 @@ def test_chips_are_the_same_whatever_the_blocks_and_windows(
     picture = image(height=200, width=330)
     tiling = {"blockysize": block[0], "blockxsize": block[1]} if block else {"tiled": False, "blockysize": 7}
     write_tiff("a.tif", picture, **({"blockxsize": None} | tiling))
-    values = open_chips(write_site(), RGB, 64, None, ReadLimits(max_window_bytes=window_bytes)).values
+    values = pixels_of(open_chips(write_site(), RGB, 64, None, ReadLimits(max_window_bytes=window_bytes)))
     expected = {picture[:, y : y + 64, x : x + 64].tobytes() for y in (0, 64, 128) for x in range(0, 320, 64)}
     assert {chip.tobytes() for chip in values} == expected
     assert len(values) == 15

@@ -16,10 +16,14 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as reproject_points
 from rasterio.windows import Window
+from stored_chips import pixels_of
 
-from fedsense_core.data import Chips, Layer, ReadLimits, Scene, Site, Source, open_chips, shipped_card
-from fedsense_core.data.raster.grids import Grid, Placement, bilinear, surrounding
-from fedsense_core.data.sites.schema import ChipGrid, MaskRule
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import open_chips
+from fedsense_core.data.raster.grids import Grid, GridMapping, bilinear, surrounding
+from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.schema import ChipGrid, Layer, MaskRule, Scene, Site, Source
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.errors import SiteError
 
 UTM = CRS.from_epsg(32633)
@@ -52,7 +56,7 @@ def layers(*paths: Path, mask: Path | None = None) -> Scene:
 
 def image_of(chips: Chips, height: int, width: int) -> np.ndarray[Any, Any]:
     """Put chips back where they were cut; where there was none is 0."""
-    values = chips.values
+    values = pixels_of(chips)
     out = np.zeros((values.shape[1], height, width), values.dtype)
     for chip, row, col in zip(values, chips.row, chips.col, strict=True):
         out[:, row : row + chip.shape[1], col : col + chip.shape[2]] = chip
@@ -71,17 +75,19 @@ def test_files_on_one_grid_give_the_chips_of_one_file_with_all_bands(write: Any,
     three = [write(f"{i}.tif", band) for i, band in enumerate(picture)]
     expected = open_chips(site_of(Scene((Layer(one, (0, 1, 2)),))), NAMES, 64, None)
     got = open_chips(site_of(layers(*three)), NAMES, 64, None)
-    assert np.array_equal(got.values, expected.values)
+    assert np.array_equal(pixels_of(got), pixels_of(expected))
     mixed = Scene((Layer(write("bg.tif", picture[[2, 1]]), (2, 1)), Layer(three[0], (0,))))
-    assert np.array_equal(open_chips(site_of(mixed), ["blue", "red"], 64, None).values, expected.values[:, [2, 0]])
+    assert np.array_equal(
+        pixels_of(open_chips(site_of(mixed), ["blue", "red"], 64, None)), pixels_of(expected)[:, [2, 0]]
+    )
 
 
 def test_only_files_with_requested_bands_are_opened_and_set_the_grid(write: Any, image: Any, tmp_path: Path) -> None:
     fine, coarse = write("fine.tif", image(1)[0], **utm(10)), write("coarse.tif", image(1, 64, 96)[0], **utm(20))
     (tmp_path / "broken.tif").write_text("broken")
     site = site_of(layers(fine, coarse, tmp_path / "broken.tif"))
-    assert open_chips(site, ["red", "green"], 64, None).values.shape == (6, 2, 64, 64)
-    assert open_chips(site, ["green"], 32, None).values.shape == (6, 1, 32, 32)
+    assert pixels_of(open_chips(site, ["red", "green"], 64, None)).shape == (6, 2, 64, 64)
+    assert pixels_of(open_chips(site, ["green"], 32, None)).shape == (6, 1, 32, 32)
     assert "broken.tif is no readable GeoTIFF" in reasons(site)
 
 
@@ -133,8 +139,8 @@ def test_another_coordinate_system_is_transformed_exactly(write: Any) -> None:
     west, north = left - 1500, top + 1500
     across, down = np.meshgrid((np.arange(260) + 0.5) * 20, (np.arange(260) + 0.5) * 20)
     fine = write("fine.tif", np.ones((height, width), np.float32), **utm(10))
-    place = {"crs": other, "transform": from_origin(west, north, 20, 20)}
-    x_file, y_file = (write(f"{i}.tif", part.astype(np.float32), **place) for i, part in enumerate((across, down)))
+    grid = {"crs": other, "transform": from_origin(west, north, 20, 20)}
+    x_file, y_file = (write(f"{i}.tif", part.astype(np.float32), **grid) for i, part in enumerate((across, down)))
     got = image_of(open_chips(site_of(layers(fine, x_file, y_file)), NAMES, 60, None), height, width)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     xs, ys = reproject_points(UTM, other, (500_000 + 10 * columns).ravel(), (5_000_000 - 10 * rows).ravel())
@@ -153,7 +159,7 @@ def test_nodata_of_a_coarser_band_bleeds_into_no_valid_pixel(missing: str, write
     assert chips.statistics[0].minimum.tolist() == [7, 100]
     assert chips.statistics[0].maximum.tolist() == [7, 100]
     assert chips.valid.tolist() == [np.float32(1 - 8 * 20 / 96**2)]
-    assert (chips.values[0, 1] == 100).all()
+    assert (pixels_of(chips)[0, 1] == 100).all()
 
 
 def test_outside_a_smaller_file_there_is_no_measurement(write: Any, image: Any) -> None:
@@ -200,9 +206,9 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
     ):
         chips = open_chips(site_of(one, mask=rule, limits=ReadLimits(min_valid=0.5)), NAMES, 96, None)
         assert chips.valid.tolist() == [np.float32(1 - 24 * 48 / 96**2), 1]
-        kept = np.ones((96, 192), dtype=bool)
-        kept[:24, :48] = False
-        np.testing.assert_allclose(chips.mean, picture[:, kept].mean(1), rtol=1e-6)
+        used = np.ones((96, 192), dtype=bool)
+        used[:24, :48] = False
+        np.testing.assert_allclose(chips.origin_mean[0], picture[:, used].mean(1), rtol=1e-6)
         assert len(open_chips(site_of(one, mask=rule), NAMES, 96, None)) == 1
     (tmp := fine.parent / "broken.tif").write_text("")
     assert len(open_chips(site_of(Scene(scene.layers, tmp)), NAMES, 96, None)) == 2, "no rule, no mask"
@@ -210,7 +216,7 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
 
 
 @pytest.mark.parametrize(
-    ("place", "gsd_m"),
+    ("grid", "gsd_m"),
     [
         (utm(10), 10),
         ({"crs": CRS.from_epsg(2263), "transform": from_origin(9e5, 2e5, 30, 30)}, 9.144),
@@ -218,8 +224,8 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
         ({}, 1),
     ],
 )
-def test_pixel_sizes_outside_the_range_are_skipped(place: Options, gsd_m: float, write: Any, image: Any) -> None:
-    scene = Scene((Layer(write("a.tif", image(), **place), (0, 1, 2)),))
+def test_pixel_sizes_outside_the_range_are_skipped(grid: Options, gsd_m: float, write: Any, image: Any) -> None:
+    scene = Scene((Layer(write("a.tif", image(), **grid), (0, 1, 2)),))
     for low, high in ((gsd_m, gsd_m + 1), (gsd_m - 0.5, gsd_m)):
         assert len(open_chips(site_of(scene, gsd_range_m=(low, high)), NAMES, 64, None)) == 6
     for low, high in ((gsd_m * 1.01, 99.0), (0.1, gsd_m * 0.99)):
@@ -238,9 +244,9 @@ def test_overlapping_chips_are_those_of_a_sliding_window(
     path = write("a.tif", picture, blockysize=block[0], blockxsize=block[1])
     site = site_of(Scene((Layer(path, (0, 1, 2)),)), overlap=overlap, limits=ReadLimits(max_window_bytes=window_bytes))
     chips = open_chips(site, NAMES, 64, None)
-    places = sorted(zip(chips.row.tolist(), chips.col.tolist(), strict=True))
-    assert places == [(y, x) for y in range(0, 137, stride) for x in range(0, 187, stride)]
-    for chip, y, x in zip(chips.values, chips.row, chips.col, strict=True):
+    corners = sorted(zip(chips.row.tolist(), chips.col.tolist(), strict=True))
+    assert corners == [(y, x) for y in range(0, 137, stride) for x in range(0, 187, stride)]
+    for chip, y, x in zip(pixels_of(chips), chips.row, chips.col, strict=True):
         assert np.array_equal(chip, picture[:, y : y + 64, x : x + 64])
 
 
@@ -277,12 +283,12 @@ def test_plain_pictures_are_read_and_nothing_else_under_their_names(
 def test_rasters_that_only_turn_into_each_other_are_placed_by_their_transforms() -> None:
     fine = Grid(40, 40, from_origin(0, 40, 1, 1), UTM)
     turned = Grid(30, 30, rasterio.Affine(1.4, 1.4, 10, -1.4, 1.4, 20), UTM)
-    placement = Placement.of(fine, turned)
-    rows, columns = placement.positions(Window(5, 7, 20, 10))
+    mapping = GridMapping.of(fine, turned)
+    rows, columns = mapping.positions(Window(5, 7, 20, 10))
     values = np.random.default_rng(0).normal(size=(1, 30, 30)).astype(np.float32)
     part = surrounding(rows, columns, turned)
     assert part is not None
-    whole_rows, whole_columns = placement.positions(Window(0, 0, 40, 40))
+    whole_rows, whole_columns = mapping.positions(Window(0, 0, 40, 40))
     whole, _ = bilinear(values, None, whole_rows, whole_columns, Window(0, 0, 30, 30))
     cut = values[:, part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width]
     assert np.array_equal(bilinear(cut, None, rows, columns, part)[0], whole[:, 7:17, 5:25])
@@ -317,12 +323,12 @@ def test_overlapping_chips_that_are_cut_part_by_part_are_all_there_in_order(writ
     picture[:, :9, :9] = 0
     path = write("a.tif", picture, nodata=0)
     scene = Scene((Layer(path, (0, 1, 2)),))
-    places = [(y, x) for y in range(0, 70 - 32 + 1, 8) for x in range(0, 90 - 32 + 1, 8)]
+    corners = [(y, x) for y in range(0, 70 - 32 + 1, 8) for x in range(0, 90 - 32 + 1, 8)]
     for chips_at_once in (1, 3, 8, 9, 17, 1000):
         limits = ReadLimits(min_valid=0.5, max_window_bytes=max(70 * 90 * 6, chips_at_once * 3 * 32 * 32))
         chips = open_chips(site_of(scene, limits=limits, overlap=0.75), NAMES, 32, None)
-        assert list(zip(chips.row.tolist(), chips.col.tolist(), strict=True)) == places
-        for chip, (y, x) in zip(chips.values, places, strict=True):
+        assert list(zip(chips.row.tolist(), chips.col.tolist(), strict=True)) == corners
+        for chip, (y, x) in zip(pixels_of(chips), corners, strict=True):
             expected = picture[:, y : y + 32, x : x + 32]
             assert np.array_equal(chip[expected > 0], expected[expected > 0])
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stored_chips import chips_of_array, pixels_of
 
-from fedsense_core.data import Chips, load_site
+from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.chips.statistics import Statistics
+from fedsense_core.data.opening import load_site
 
 S2 = "sentinel2-l2a"
 
@@ -24,7 +26,7 @@ def chips(seed: int, bands: tuple[str, ...] = ("red", "nir"), sensor: str = S2, 
     from dataclasses import replace
 
     values = np.random.default_rng(seed).integers(1, 4000, (5, len(bands), 8, 8)).astype(dtype)
-    return replace(Chips.of(values, bands), sensor=(sensor,))
+    return replace(chips_of_array(values, bands), sensor=(sensor,))
 
 
 def test_any_order_of_institutions_gives_the_same_bytes() -> None:
@@ -41,7 +43,7 @@ def test_summary_is_that_of_all_the_pixels_in_the_order_of_the_card() -> None:
     first, second = chips(0, ("nir", "red")), chips(1, ("red", "green"))
     summary = SensorStatistics.of([first, second]).summary()[S2]
     assert summary["bands"] == ["green", "red", "nir"]
-    reds = np.concatenate([first.values[:, 1].ravel(), second.values[:, 0].ravel()])
+    reds = np.concatenate([pixels_of(first)[:, 1].ravel(), pixels_of(second)[:, 0].ravel()])
     assert summary["mean"][1] == pytest.approx(reds.mean())
     assert summary["std"][1] == pytest.approx(reds.std())
     assert summary["count"] == [320, 640, 320]
@@ -67,9 +69,9 @@ def test_files_in_other_units_than_the_cards_are_not_merged_with_counts(tmp_path
     plain = tmp_path / "site.toml"
     entry = '[[sources]]\npaths = ["*.tif"]\nsensor = "sentinel2-l2a"\n'
     (tmp_path / "scene.tif").touch()
-    for own, kept in (("", {S2}), ("scale = 1.0\noffset = 0.0\n", set())):
+    for own, expected in (("", {S2}), ("scale = 1.0\noffset = 0.0\n", set())):
         plain.write_text(f'name = "a"\n{entry}{own}')
-        assert set(SensorStatistics.of([chips(0)], [load_site(plain)]).sensors) == kept
+        assert set(SensorStatistics.of([chips(0)], [load_site(plain)]).sensors) == expected
 
 
 def wide() -> bytes:

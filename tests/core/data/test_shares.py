@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stored_chips import chips_of_array, pixels_of
 
 from fedsense_core.config import PartitionSection
-from fedsense_core.data import Chips
-from fedsense_core.data.chips.chips import joined
+from fedsense_core.data.chips.chips import Chips, joined
 from fedsense_core.data.partition.shares import client_names, share_of
 
 
 def chips(name: str, n: int) -> Chips:
     values = np.random.default_rng(n).integers(1, 250, (n, 3, 8, 8), dtype=np.uint8)
-    return Chips.of(values, ("red", "green", "blue"), name)
+    return chips_of_array(values, ("red", "green", "blue"), name)
 
 
 @pytest.mark.parametrize("kind", ["iid", "dirichlet"])
 def test_shares_hold_every_chip_once(kind: str, tmp_path: Path) -> None:
     sets = [chips("a", 20), chips("b", 31)]
     settings = PartitionSection(kind=kind, clients=3, clusters=4)  # type: ignore[arg-type]
-    taken: dict[str, list[bytes]] = {"a": [], "b": []}
+    found: dict[str, list[bytes]] = {"a": [], "b": []}
     for client, name in enumerate(client_names(settings)):
         for part in share_of(sets, settings, 5, client, tmp_path / name):
-            taken[part.name] += [chip.tobytes() for chip in part.values]
-    assert {name: sorted(found) for name, found in taken.items()} == {
-        one.name: sorted(chip.tobytes() for chip in one.values) for one in sets
+            found[part.name] += [chip.tobytes() for chip in pixels_of(part)]
+    assert {name: sorted(pixels) for name, pixels in found.items()} == {
+        one.name: sorted(chip.tobytes() for chip in pixels_of(one)) for one in sets
     }
 
 
@@ -38,18 +38,18 @@ def test_a_share_is_kept_and_made_again_when_something_changed(tmp_path: Path) -
     settings = PartitionSection(kind="iid", clients=2)
     first = share_of(sets, settings, 0, 1, tmp_path)
     assert len(list(tmp_path.glob("share-*.npy"))) == 1
-    (kept,) = tmp_path.glob("share-*.npy")
-    kept.write_bytes(b"damaged")
+    (cached,) = tmp_path.glob("share-*.npy")
+    cached.write_bytes(b"damaged")
     again = share_of(sets, settings, 0, 1, tmp_path)
-    assert np.array_equal(first[0].values, again[0].values)
-    assert not np.array_equal(first[0].values, share_of(sets, settings, 1, 1, tmp_path)[0].values)
+    assert np.array_equal(pixels_of(first[0]), pixels_of(again[0]))
+    assert not np.array_equal(pixels_of(first[0]), pixels_of(share_of(sets, settings, 1, 1, tmp_path)[0]))
 
 
 def test_other_pixels_in_the_same_places_are_shared_out_anew(tmp_path: Path) -> None:
     settings = PartitionSection(kind="dirichlet", clients=2, clusters=4)
     for seed in (0, 1):
         values = np.random.default_rng(seed).integers(1, 250, (40, 3, 8, 8), dtype=np.uint8)
-        share_of([Chips.of(values, ("red", "green", "blue"), "a")], settings, 0, 1, tmp_path)
+        share_of([chips_of_array(values, ("red", "green", "blue"), "a")], settings, 0, 1, tmp_path)
     assert len(list(tmp_path.glob("share-*.npy"))) == 2
 
 

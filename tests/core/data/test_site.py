@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsense_core.data import Site, load_site
-from fedsense_core.data.sites.schema import DatasetRef
+from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.schema import DatasetRef, Site
 from fedsense_core.errors import SiteError
 
 SOURCE = '[[sources]]\npaths = ["*.tif"]\nsensor = "rgb"\n'

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedsense_core.data import load_site
+from fedsense_core.data.opening import load_site
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.data.sites.site_file import AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry
@@ -61,8 +61,8 @@ def test_the_inside_of_a_source_is_accepted(text: str, tmp_path: Path) -> None:
     loaded = load_site(tmp_path / "site.toml").sources[0]
     assert len(loaded.scenes) == ("dataset" not in source)
     if loaded.scenes:
-        held = [loaded.card.names[i] for layer in loaded.scenes[0].layers for i in layer.bands]
-        assert held == loaded.card.names
+        bands = [loaded.card.names[i] for layer in loaded.scenes[0].layers for i in layer.bands]
+        assert bands == loaded.card.names
         assert (loaded.scenes[0].mask is None) == ("mask" not in source)
 
 

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.windows import Window
+from stored_chips import pixels_of
 
-from fedsense_core.data import ReadLimits, open_chips
+from fedsense_core.data.opening import open_chips
+from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
 
 
-def write_sparse(path: Path, side: int, held: dict[tuple[int, int], np.ndarray[Any, Any]], **options: Any) -> None:
+def write_sparse(path: Path, side: int, present: dict[tuple[int, int], np.ndarray[Any, Any]], **options: Any) -> None:
     """Write a raster that holds only some blocks of 256 x 256, by row and column."""
     shape = {"count": 3, "width": side, "height": side, "dtype": "uint8", "driver": "GTiff"}
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "zstd"}
     with rasterio.open(path, "w", SPARSE_OK=True, BIGTIFF="YES", **(shape | tiling | options)) as file:
-        for (row, column), block in held.items():
+        for (row, column), block in present.items():
             file.write(block, window=Window(column * 256, row * 256, 256, 256))
 
 
@@ -40,7 +42,7 @@ def test_a_block_that_the_file_does_not_hold_is_no_measurement(
         (y + dy, x + dx) for y, x in ((0, 256), (512, 512)) for dy in (0, 128) for dx in (0, 128)
     ]
     pixels = np.concatenate([block.reshape(3, -1) for block in blocks.values()], axis=1)
-    np.testing.assert_allclose(chips.mean, pixels.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(chips.origin_mean[0], pixels.mean(1), rtol=1e-6)
 
 
 def test_a_band_without_its_block_makes_the_pixel_invalid(tmp_path: Path, write_site: Any, image: Any) -> None:
@@ -60,7 +62,7 @@ def test_a_huge_raster_is_read_where_it_holds_something(tmp_path: Path, write_si
     chips = open_chips(write_site(), RGB, 64, None)
     assert len(chips) == 32
     pixels = np.concatenate([block.reshape(3, -1) for block in blocks.values()], axis=1)
-    np.testing.assert_allclose(chips.mean, pixels.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(chips.origin_mean[0], pixels.mean(1), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -68,7 +70,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path: Path, write_site: Any, i
     blocks = {(0, 0): image(height=256, width=256), (1168, 584): image(height=256, width=256, seed=1)}
     write_sparse(tmp_path / "a.tif", 300_000, blocks, blockxsize=512, blockysize=512)
     program = (
-        "import sys, pathlib, resource, torch; from fedsense_core.data import load_site, open_chips\n"
+        "import sys, pathlib, resource, torch; from fedsense_core.data.opening import load_site, open_chips\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "chips = open_chips(load_site(pathlib.Path(sys.argv[1])), ['red', 'green', 'blue'], 64, None)\n"
         "print(len(chips), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
@@ -104,4 +106,4 @@ def test_a_file_of_one_long_strip_holds_all_its_rows(
     picture = image(height=2304, width=64)
     write_tiff("a.tif", picture, tiled=False, blockxsize=None, blockysize=2304, **options)
     chips = open_chips(write_site(), RGB, 64, None)
-    assert np.array_equal(np.concatenate(list(chips.values), axis=1), picture)
+    assert np.array_equal(np.concatenate(list(pixels_of(chips)), axis=1), picture)

@@ -189,10 +189,8 @@ def test_a_double_beyond_float32_is_refused() -> None:
 
 def test_negative_zero_is_zero() -> None:
     zeros = np.zeros((1, 3), np.float32)
-    for same in (of(-zeros), of(zeros).scaled(-1, 0), of(-zeros[:, 1:]).merge(of(zeros[:, :1]))):
+    for same in (of(-zeros), of(-zeros[:, 1:]).merge(of(zeros[:, :1]))):
         assert json.dumps(same.to_json()) == json.dumps(of(zeros).to_json())
-    vanishing = [of(np.ones((1, 1), np.uint8)).scaled(scale, 0).to_json() for scale in (-1e-60, 1e-60)]
-    assert json.dumps(vanishing[0]) == json.dumps(vanishing[1])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +207,6 @@ def test_nothing_merges_as_nothing() -> None:
     assert nothing.merge(some) == some == some.merge(nothing)
     assert (nothing.count, nothing.mean.tolist()) == (0, [0, 0])
     assert (nothing.std > 0).all(), "it must be able to divide"
-    assert nothing.scaled(2, 1) == nothing
     for figure in (
         lambda: nothing.percentiles([50]),
         lambda: nothing.minimum,
@@ -247,50 +244,3 @@ def test_the_summary_has_one_float_a_band() -> None:
         "min": [1.0, 7.0],
         "max": [100.0, 7.0],
     }
-
-
-@given(ANY_TABLE, st.sampled_from([(1e-4, 0.0), (1e-4, -0.1), (2.75e-5, -0.2), (-2.0, 3.0), (0.0, 5.0), (1.0, 0.0)]))
-@settings(max_examples=30, deadline=None)
-def test_scaled_statistics_are_those_of_the_scaled_pixels(table: Pixels, unit: tuple[float, float]) -> None:
-    scale, offset = unit
-    table = table.clip(-1e30, 1e30) if table.dtype == np.float32 else table
-    found = of(table).scaled(scale, offset)
-    moved = [[Fraction(float(x)) * Fraction(scale) + Fraction(offset) for x in row] for row in table]
-    mean = np.array([float(sum(row) / len(row)) for row in moved])
-    size = np.array([float(max(abs(x) for x in row)) for row in moved]) + 2.0**-149
-    assert (np.abs(found.mean - mean) <= 1e-15 * size + 2.0**-149).all()
-    ends = np.array([[float(min(row)), float(max(row))] for row in moved]).T
-    assert (np.abs(found.percentiles([0, 100]) - ends) <= 1e-7 * size).all()
-    if table.dtype != np.float32:
-        right = by_rank(np.array([[float(x) for x in row] for row in moved]))
-        assert (np.abs(found.percentiles(QS) - right) <= 2.0**-8 * np.abs(right) + 1e-7 * size).all()
-    assert Statistics.from_json(found.to_json()) == found
-
-
-def test_sources_of_different_units_pool_in_physical_ones(rng: np.random.Generator) -> None:
-    counts, reflectances = rng.integers(1000, 9000, (1, 5000)), rng.normal(0.3, 0.05, (1, 5000)).astype(np.float32)
-    found = of(counts.astype(np.uint16)).scaled(1e-4, -0.1).merge(of(reflectances))
-    both = np.concatenate([counts * 1e-4 - 0.1, reflectances.astype(np.float64)], axis=1)
-    np.testing.assert_allclose(found.mean, both.mean(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(found.std, both.std(axis=1), rtol=1e-12)
-    right = np.percentile(both, [2, 98], axis=1, method="inverted_cdf")
-    np.testing.assert_allclose(found.percentiles([2, 98]), right, rtol=2.0**-8)
-
-
-def test_rounding_in_scaled_bands_gives_no_negative_variance(rng: np.random.Generator) -> None:
-    """A constant band, whose variance is 0, at scales that are not powers of 2."""
-    for value, scale in zip(rng.integers(1, 60000, 50), rng.random(50), strict=True):
-        found = of(np.full((1, 3), value, np.uint16)).scaled(scale * 1e-30, 0)
-        assert Statistics.from_json(found.to_json()) == found
-        assert found.std[0] == floor_of(found.mean[0])
-
-
-def test_scaling_reaches_the_greatest_float32() -> None:
-    greatest = float(np.finfo(np.float32).max)
-    assert of(np.ones((1, 2), np.float32)).scaled(greatest, 0).percentiles(QS).tolist() == [[greatest]] * len(QS)
-
-
-@pytest.mark.parametrize("unit", [(1e38, 0.0), (math.nan, 0.0), (1.0, math.inf)])
-def test_a_scale_that_leaves_float32_is_refused(unit: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="not float32"):
-        of(np.array([[0, 9]], np.uint8)).scaled(*unit)

@@ -1,4 +1,4 @@
-"""Statistics that travel as JSON, and what another party could send in their place."""
+"""Statistics that travel as JSON, and what another party could send instead."""
 
 from __future__ import annotations
 

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from stored_chips import pixels_of
 
-from fedsense_core.data import Chips, Layer, ReadLimits, Scene, SensorCard, Site, Source, open_chips
-from fedsense_core.data.raster.units import baseline_of
-from fedsense_core.data.sites.sensors import Band
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import open_chips
+from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.schema import Layer, Scene, Site, Source
+from fedsense_core.data.sites.sensors import Band, SensorCard, sentinel2_baseline
 
 OPTICAL = {"bands": [Band(name="red", wavelength_um=0.66)], "gsd_m": 10.0}
 RADAR = {"bands": [Band(name="vv", polarisation="VV")], "gsd_m": 10.0, "kind": "sar"}
@@ -44,7 +47,7 @@ def test_a_whole_shift_of_counts_stays_whole_and_stops_at_zero(write_tiff: Any, 
     chips = chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0})
     assert chips.dtype == np.uint16
     expected = np.clip(counts[0, 4:].astype(int) - 1000, 0, None)
-    assert np.array_equal(chips.values[0, 0, 4:], expected)
+    assert np.array_equal(pixels_of(chips)[0, 0, 4:], expected)
     assert chips.valid.tolist() == [np.float32(60 / 64)]
     assert chips.statistics[0].mean[0] == expected.mean(), "what was nodata is no measurement of 0"
 
@@ -65,7 +68,7 @@ def test_other_declared_units_become_those_of_the_card(
     stored = (counts // 2 + 1).astype(dtype)
     chips = chips_of(declare(write_tiff("a.tif", stored), scale, offset), OPTICAL | card)
     assert chips.dtype == np.float32
-    physical = chips.values[0].astype(float) * card.get("scale", 1.0) + card.get("offset", 0.0)
+    physical = pixels_of(chips)[0].astype(float) * card.get("scale", 1.0) + card.get("offset", 0.0)
     np.testing.assert_allclose(physical, stored * scale + offset, rtol=1e-5, atol=1e-5)
 
 
@@ -74,7 +77,7 @@ def test_units_that_agree_with_the_card_or_say_nothing_change_nothing(
     declared: tuple[float, float], write_tiff: Any, counts: Any
 ) -> None:
     path = declare(write_tiff("a.tif", counts), *declared)
-    assert np.array_equal(chips_of(path, OPTICAL | {"scale": 2.75e-5, "offset": -0.2}).values[0], counts)
+    assert np.array_equal(pixels_of(chips_of(path, OPTICAL | {"scale": 2.75e-5, "offset": -0.2}))[0], counts)
 
 
 @pytest.mark.parametrize("shift", [-70_000.0, -40_000.0, -3.0, 5.0, 40_000.0])
@@ -85,7 +88,7 @@ def test_shifted_numbers_never_wrap_around(shift: float, dtype: str, write_tiff:
     expected = stored.astype(float) + shift
     if chips.dtype.kind != "f":
         expected = expected.clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
-    assert np.array_equal(chips.values[0], expected)
+    assert np.array_equal(pixels_of(chips)[0], expected)
 
 
 NEW, OLD = "S2A_MSIL2A_20230101T000000_N0509_R001", "S2A_MSIL2A_20210101T000000_N0301_R001"
@@ -112,10 +115,10 @@ def test_sentinel2s_offset_goes_by_the_baseline(
 ) -> None:
     path = write_tiff(name, counts, tags=tags)
     card = OPTICAL | {"scale": 1e-4, "nodata": 0.0}
-    got = chips_of(path, card, baseline_offset=1000.0).values[0, 0, 4:]
+    got = pixels_of(chips_of(path, card, baseline_offset=1000.0))[0, 0, 4:]
     expected = counts[0, 4:].astype(int) - 1000 * subtracted
     assert np.array_equal(got, expected.clip(0))
-    assert np.array_equal(chips_of(path, card).values[0, 0, 4:], counts[0, 4:]), "other sensors have no such offset"
+    assert np.array_equal(pixels_of(chips_of(path, card))[0, 0, 4:], counts[0, 4:]), "other sensors have no such offset"
 
 
 @pytest.mark.parametrize(("scale", "offset", "shift"), [(1e-4, -0.1, 1000), (1e-4, 0.0, 0)])
@@ -123,13 +126,13 @@ def test_a_declared_offset_comes_before_the_baseline(
     scale: float, offset: float, shift: int, write_tiff: Any, counts: Any
 ) -> None:
     path = declare(write_tiff(f"{NEW}.tif", counts), scale, offset)
-    got = chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0}, baseline_offset=1000.0).values[0, 0, 4:]
+    got = pixels_of(chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0}, baseline_offset=1000.0))[0, 0, 4:]
     assert np.array_equal(got, (counts[0, 4:].astype(int) - shift).clip(0))
 
 
 def test_a_baseline_is_read_from_the_nearest_name() -> None:
-    assert baseline_of(Path(f"/data/{OLD}/{NEW}.SAFE/x.tif"), {}) == 5.09
-    assert baseline_of(Path("/data/x.tif"), {}) is None
+    assert sentinel2_baseline(Path(f"/data/{OLD}/{NEW}.SAFE/x.tif"), {}) == 5.09
+    assert sentinel2_baseline(Path("/data/x.tif"), {}) is None
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("amplitude", 20), ("power", 10)])
@@ -143,9 +146,9 @@ def test_radar_becomes_decibels_and_what_is_not_above_zero_is_no_measurement(
         stored[0, 0] = -5
     chips = chips_of(write_tiff("a.tif", stored), RADAR | {"decibels": kind})
     assert chips.dtype == np.float32
-    np.testing.assert_allclose(chips.values[0, 0, 4:], factor * np.log10(stored[0, 4:].astype(float)), rtol=1e-5)
+    np.testing.assert_allclose(pixels_of(chips)[0, 0, 4:], factor * np.log10(stored[0, 4:].astype(float)), rtol=1e-5)
     assert chips.valid.tolist() == [np.float32(60 / 64)]
-    assert np.isfinite(chips.values).all()
+    assert np.isfinite(pixels_of(chips)).all()
 
 
 def test_a_band_without_a_scale_reads_the_same_whichever_bands_are_read_with_it(write_tiff: Any, counts: Any) -> None:
@@ -157,6 +160,6 @@ def test_a_band_without_a_scale_reads_the_same_whichever_bands_are_read_with_it(
     card = SensorCard(bands=bands, gsd_m=10.0, scale=1e-4)
     source = Source("custom", card, (Scene((Layer(path, (0, 1)),)),), baseline_offset=1000.0)
     site = Site("here", "", Path("/site.toml"), (source,), ReadLimits())
-    both, alone = (open_chips(site, names, 64, None).values for names in (["a", "b"], ["b"]))
+    both, alone = (pixels_of(open_chips(site, names, 64, None)) for names in (["a", "b"], ["b"]))
     assert np.array_equal(both[:, 1:], alone)
     assert np.array_equal(alone[0, 0], stored[1])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsense_core.data.raster.rasters import GDAL_OPTIONS
-from fedsense_core.data.raster.windows import Axis, plan
+from fedsense_core.data.raster.scenes import Axis, plan_windows
 
 Lengths = st.integers(8, 900)
 Blocks = st.integers(1, 300)
@@ -23,7 +23,7 @@ def test_every_chip_lies_in_one_window_and_windows_are_bounded(
     stride = max(stride, size // 4)
     down, across = Axis(height, rows, size, stride), Axis(width, columns, size, stride)
     seen: Counter[tuple[int, int]] = Counter()
-    for window in plan(down, across, 3, most):
+    for window in plan_windows(down, across, 3, most):
         assert window.row_off + window.height <= height
         assert window.col_off + window.width <= width
         chips = ((window.height - size) // stride + 1) * ((window.width - size) // stride + 1)
@@ -42,7 +42,7 @@ def decodings(down: Axis, across: Axis, most: int, cached: int) -> float:
     used last."""
     cache: OrderedDict[tuple[int, int], None] = OrderedDict()
     count, blocks = 0, set()
-    for window in plan(down, across, 2, most):
+    for window in plan_windows(down, across, 2, most):
         for y in range(window.row_off // down.block, -(-(window.row_off + window.height) // down.block)):
             for x in range(window.col_off // across.block, -(-(window.col_off + window.width) // across.block)):
                 blocks.add((y, x))

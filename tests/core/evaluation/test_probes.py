@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from fedsense_core.errors import FedSenseError, SiteError
-from fedsense_core.evaluation import embed, knn_scores, linear_scores, probe
+from fedsense_core.evaluation.embedding import embed
+from fedsense_core.evaluation.probes import knn_scores, linear_scores, probe
 
 # Directions on the circle: class 0 near 0°, class 1 near 90°, with one stray of class 1 at 10°.
 ANGLES = np.deg2rad([0, 5, 8, 90, 95, 10])

@@ -1,4 +1,4 @@
-"""One model for any bands: what a band is decides, and neither its place in the file nor how many
+"""One model for any bands: what a band is decides, neither its position in the file nor how many
 there are."""
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from fedsense_core.config import resolve
 from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import PretrainingModel, build_model, encoder_for, read_bands
 from fedsense_core.models.bands import (
     BandConv2d,
     BandLinear,
     BandWeights,
     condition,
+    encoder_for,
     first_convolution,
+    read_bands,
 )
 from fedsense_core.models.masked import patches, unpatch
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.tensors import TensorTable
 
 S2 = tuple(shipped_card("sentinel2-l1c", "test").bands)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import build_encoder, build_model, encoder_args
 from fedsense_core.models.masked import cell_size, patches, unpatch
+from fedsense_core.models.pretraining import build_encoder, build_model, encoder_args
 from fedsense_core.tensors import TensorTable
 
 

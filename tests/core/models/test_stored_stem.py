@@ -15,9 +15,10 @@ from federation import MASKED_VIT, tiny
 from torch import Tensor
 
 from fedsense_core.data.sites.sensors import Band, shipped_card
-from fedsense_core.encoder import export_encoder, load_encoder, standardise
+from fedsense_core.data.standardise import standardise
+from fedsense_core.encoder import export_encoder, load_encoder
 from fedsense_core.errors import CheckpointError, FedSenseError, SiteError
-from fedsense_core.models import PretrainingModel, build_model, encoder_args
+from fedsense_core.models.pretraining import PretrainingModel, build_model, encoder_args
 
 S2 = tuple(shipped_card("sentinel2-l2a", "test").bands)
 RGB = (S2[3], S2[2], S2[1])

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.codecs import get_codec
+from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.broadcast import Broadcaster, NeedsSnapshot, Stream, bundle, receive, unbundle
 from fedsense_core.protocol.replica import Replica

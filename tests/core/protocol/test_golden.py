@@ -12,13 +12,15 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from fedsense_core.codecs import CODECS
-from fedsense_core.codecs.compiled import SWITCH
+from fedsense_core.codecs.codec import codec_class
+from fedsense_core.codecs.kernels.launch import SWITCH
+from fedsense_core.codecs.settings import CodecName
 from fedsense_core.protocol.broadcast import unbundle
 from fedsense_core.protocol.frame import FrameKind, unpack
 
@@ -39,7 +41,7 @@ print(json.dumps([{name: data.tobytes().hex() for name, data in files.items()}, 
 def test_there_is_a_golden_file_for_every_codec_and_kind() -> None:
     assert sorted(FILES) == sorted(DIGESTS)
     updates = [unpack(data)[0] for name, data in FILES.items() if name.startswith("update-")]
-    assert {header.codec_id for header in updates} >= {variants[0].id for variants in CODECS.values()}
+    assert {header.codec_id for header in updates} >= {codec_class(name).ids[0] for name in get_args(CodecName)}
     broadcasts = [unpack(frame)[0] for name in ("model", "delta", "snapshot") for frame in unbundle(FILES[name])]
     kinds = [header.kind for header in broadcasts]
     assert kinds == [FrameKind.MODEL, FrameKind.DELTA, FrameKind.DELTA, FrameKind.SNAPSHOT]
@@ -77,7 +79,7 @@ OTHERS = {SWITCH: "0", "OMP_NUM_THREADS": "3", "ATEN_CPU_CAPABILITY": "default"}
     "environment",
     [OTHERS, *(pytest.param({key: value}, marks=pytest.mark.slow) for key, value in OTHERS.items())],
 )
-def test_golden_bytes_do_not_depend_on_loops_threads_or_instructions(environment: dict[str, str]) -> None:
+def test_golden_bytes_do_not_depend_on_kernels_threads_or_instructions(environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-c", AGAIN, str(FOLDER / "make_golden.py")],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from local_grid import over_the_wire
 
 from fedsense_core.errors import FrameError
-from fedsense_core.protocol.messages import Hello, TrainReply, TrainTask, bytes_up
+from fedsense_core.protocol.messages import Handshake, TrainReply, TrainTask, bytes_up
+from fedsense_core.tools.runner.in_process_grid import over_the_wire
 
 FRAME = np.arange(200, dtype=np.uint8)
 
@@ -27,19 +28,21 @@ def message(content: RecordDict) -> Message:
 
 def test_task_survives_the_wire() -> None:
     radii, gammas = np.array([0.5, 0.0], np.float32), np.array([0.25, 1.0], np.float32)
-    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME, b"sums")
+    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME, {"sums": b"1234"})
     back = TrainTask.from_records(message(task.to_records()).content)
     assert (back.run_id, back.round, back.version, back.acknowledged) == (1 << 61, 3, 4, 2)
     assert back.radii.tolist() == [0.5, 0.0]
     assert back.gammas.tolist() == [0.25, 1.0]
     assert np.array_equal(back.frames, FRAME)
-    assert back.offset == b"sums"
+    assert back.attachments == {"sums": b"1234"}
     assert back.bytes_down == 216 + 4
 
 
 def test_reply_survives_the_wire() -> None:
     sent = message(
-        TrainReply("a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME, sums=b"sums").to_records()
+        TrainReply(
+            "a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME, attachments={"sums": b"1234"}
+        ).to_records()
     )
     reply = TrainReply.from_message(sent)
     assert reply.site == "a"
@@ -47,25 +50,40 @@ def test_reply_survives_the_wire() -> None:
     assert reply.note == ""
     assert reply.frame is not None
     assert np.array_equal(reply.frame, FRAME)
-    assert reply.sums == b"sums"
-    assert bytes_up(sent) == 200 + 128 + 4  # with the .npy header and the sums
+    assert reply.attachments == {"sums": b"1234"}
+    assert bytes_up(sent) == 200 + 128 + 4  # with the .npy header and the attachment
 
 
 def test_bytes_of_a_reply_are_counted_whoever_sent_it() -> None:
     assert bytes_up(message(RecordDict())) == 0
-    assert bytes_up(message(RecordDict({"reply": ConfigRecord({"sums": "no bytes"})}))) == 0
-    assert bytes_up(message(RecordDict({"reply": ConfigRecord({"sums": b"12345"})}))) == 5
+    assert bytes_up(message(RecordDict({"attachments": ConfigRecord({"sums": "no bytes"})}))) == 0
+    assert bytes_up(message(RecordDict({"attachments": ConfigRecord({"sums": b"12345"})}))) == 5
 
 
-def test_hello_survives_the_wire_with_and_without_a_problem() -> None:
-    for hello in (Hello("a", 5, 1, (1, 2), "c"), Hello("", code="c", problem="no imagery")):
-        assert Hello.from_message(message(hello.to_records())) == hello
+def test_handshake_survives_the_wire_with_and_without_a_problem() -> None:
+    for handshake in (Handshake("a", 5, 1, (1, 2), "c"), Handshake("", code="c", problem="no imagery")):
+        assert Handshake.from_message(message(handshake.to_records())) == handshake
 
 
-def test_hello_of_a_release_without_statistics_still_says_which_code_it_is() -> None:
-    content = Hello("a", code="old").to_records()
-    del content.config_records["hello"]["statistics"]
-    assert Hello.from_message(message(content)) == Hello("a", code="old")
+def test_attachments_survive_the_wire_and_empty_ones_do_not_travel() -> None:
+    carried = {"sums": b"abc", "more": bytes(1000)}
+    for sent in (
+        Handshake("a", attachments=carried | {"empty": b""}),
+        TrainReply("a", "trained", attachments=carried, frame=FRAME),
+    ):
+        content = sent.to_records()
+        assert dict(content.config_records["attachments"]) == carried
+        assert type(sent).from_message(message(content)).attachments == carried
+    assert "attachments" not in Handshake("a").to_records().config_records
+    assert bytes_up(message(content)) == len(FRAME) + 128 + 1003
+
+
+@pytest.mark.parametrize("record", [{"sums": "text"}, {"sums": [1, 2]}, {str(i): b"x" for i in range(17)}])
+def test_attachments_that_are_no_bytes_or_too_many_are_a_frame_error(record: dict[str, Any]) -> None:
+    content = TrainReply("a", "trained", "", {"num-examples": 8}, FRAME).to_records()
+    content["attachments"] = ConfigRecord(record)
+    with pytest.raises(FrameError):
+        TrainReply.from_message(message(content))
 
 
 def spoiled(change: Callable[[RecordDict], None]) -> Message:
@@ -131,11 +149,11 @@ def test_note_of_a_stranger_is_one_short_printable_line() -> None:
 
 
 @pytest.mark.parametrize("rounds", ["x", "1,,2", "1" * 5000])
-def test_hello_with_odd_rounds_is_a_frame_error(rounds: str) -> None:
-    content = Hello("a").to_records()
-    content.config_records["hello"]["rounds"] = rounds
+def test_handshake_with_odd_rounds_is_a_frame_error(rounds: str) -> None:
+    content = Handshake("a").to_records()
+    content.config_records["handshake"]["rounds"] = rounds
     with pytest.raises(FrameError):
-        Hello.from_message(message(content))
+        Handshake.from_message(message(content))
 
 
 def test_words_of_a_stranger_are_one_printable_line() -> None:

@@ -11,11 +11,11 @@ from federation import tiny
 from torch import nn
 
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.ssl import build_recipe
+from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.ssl.alignment import cross_distillation, js_divergence, relations
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.simclr import nt_xent
-from fedsense_core.ssl.step import Views
+from fedsense_core.ssl.views import Views
 
 FEDX = {"alignment__kind": "cross", "alignment__weight": 1.0}
 

@@ -12,8 +12,8 @@ from federation import MASKED_CONV, MASKED_VIT, tiny
 
 from fedsense_core.data.batches.batch import Batch, drop_band_subset
 from fedsense_core.data.sites.sensors import Band, shipped_card
-from fedsense_core.models import build_model
-from fedsense_core.ssl import build_recipe
+from fedsense_core.models.pretraining import build_model
+from fedsense_core.ssl.recipe import build_recipe
 
 SEVEN = tuple(shipped_card("landsat8-l2", "test").bands)
 RADAR = (Band(name="vv", polarisation="VV"), Band(name="vh", polarisation="VH"))

@@ -11,9 +11,10 @@ from federation import tiny
 from torch import nn
 
 from fedsense_core.data.batches.augment import Augmentation
-from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.ssl import MovingTeacher, build_recipe
-from fedsense_core.ssl.byol import byol_distance, byol_loss
+from fedsense_core.models.pretraining import PretrainingModel, build_model
+from fedsense_core.ssl.byol import byol_distance
+from fedsense_core.ssl.recipe import build_recipe
+from fedsense_core.ssl.teacher import MovingTeacher
 
 
 def test_distance_worked_by_hand_ignores_lengths() -> None:
@@ -39,7 +40,9 @@ def test_each_view_is_predicted_from_the_other() -> None:
         seen.extend(image.flatten(1) for image in views.images)  # type: ignore[attr-defined]
         return torch.zeros(())
 
-    loss = byol_loss(model, None, x, policy, torch.Generator().manual_seed(1), teacher=teacher, align=spy)
+    recipe = build_recipe(tiny(train__recipe="byol"))
+    recipe.policy, recipe.align = policy, spy  # type: ignore[assignment]
+    loss = recipe(model, None, x, torch.Generator().manual_seed(1), teacher)
     first, second = seen
     q_first, q_second = first @ predictor.weight.T, second @ predictor.weight.T
     cosines = torch.cosine_similarity(q_first, second) + torch.cosine_similarity(q_second, first)
@@ -89,9 +92,9 @@ def test_teacher_follows_by_the_share_that_it_does_not_keep() -> None:
     teacher = MovingTeacher(model, 0.75)
     with torch.no_grad():
         model.encoder.weight.fill_(5.0)  # type: ignore[operator]
-    teacher.follow(model)
+    teacher.ema_update(model)
     assert float(teacher.model.encoder.weight) == 2.0  # type: ignore[arg-type]
-    teacher.follow(model)
+    teacher.ema_update(model)
     assert float(teacher.model.encoder.weight) == 2.75  # type: ignore[arg-type]
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
 
@@ -110,7 +113,7 @@ def spread_after(x: torch.Tensor, steps: int, *, predicted: bool) -> float:
         frozen = teacher.model if predicted else model
         recipe(model, None, x, torch.Generator().manual_seed(step), frozen).ssl.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        teacher.follow(model)
+        teacher.ema_update(model)
     with torch.no_grad():
         return float(nn.functional.normalize(model.project(x), dim=1).std(0).norm())
 

@@ -15,10 +15,22 @@ from torch import Tensor
 
 from client_app.training import Start, train_locally
 from fedsense_core.errors import ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
-from fedsense_core.ssl import build_recipe
-from fedsense_core.ssl.federated import FederatedSigreg, Offset
+from fedsense_core.ssl.federated import (
+    OFFSET,
+    SUMS,
+    FederatedSigreg,
+    Offset,
+    judge_sums,
+    reply_attachments,
+    reply_limits,
+    sums_from_state,
+    sums_state,
+    task_attachments,
+    task_limits,
+)
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
 from fedsense_core.tensors import TensorTable
 
@@ -93,7 +105,7 @@ def _federated(chips: list[Tensor], shared: bool) -> float:
                 optimiser.zero_grad()
                 (one.sigreg(z) / len(x)).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                seen.append(one.look(z[None]))
+                seen.append(one.next_sums(z[None]))
             ends.append((own.detach(), shift.detach()))
             sums.append(reduce(add, seen))
         w, bias = (torch.stack(parts).mean(0) for parts in zip(*ends, strict=True))
@@ -163,9 +175,9 @@ def test_sums_that_no_embeddings_have_are_refused(data: bytes, problem: str) -> 
         SigregStatistics.from_bytes(data, 6)
 
 
-def test_each_round_looks_along_the_directions_that_the_last_one_announced() -> None:
+def test_each_round_uses_the_directions_of_the_last_ones_sums() -> None:
     config = tiny(train__recipe="lejepa", train__federated_sigreg=True)
-    first, second = (FederatedSigreg.of(config, number, None) for number in (1, 2))
+    first, second = (FederatedSigreg.of(config, number, {}) for number in (1, 2))
     assert first is not None
     assert second is not None
     assert torch.equal(first.next_directions_MD, second.directions_MD)
@@ -184,7 +196,7 @@ def test_sums_are_over_every_view_of_every_step_once_even_where_steps_look_twice
     )
     model = build_model(config)
     table = TensorTable.of(model)
-    federated = FederatedSigreg.of(config, 1, None)
+    federated = FederatedSigreg.of(config, 1, {})
     start = Start(1, Replica.first(table.read(model)), torch.full((len(table),), 0.05), seed=3)
     chips = iter(torch.randn(2, 4, 3, 16, 16, generator=generator()))
     outcome = train_locally(config, model, table, build_recipe(config, federated), chips, start)
@@ -196,4 +208,72 @@ def test_sums_are_over_every_view_of_every_step_once_even_where_steps_look_twice
 def test_only_lejepa_has_a_regulariser_to_share() -> None:
     with pytest.raises(ConfigError, match=r"train.recipe = 'simclr' does not have"):
         tiny(train__federated_sigreg=True)
-    assert FederatedSigreg.of(tiny(train__recipe="lejepa"), 1, None) is None
+    assert FederatedSigreg.of(tiny(train__recipe="lejepa"), 1, {}) is None
+
+
+SHARED = tiny(train__recipe="lejepa", train__federated_sigreg=True, train__sigreg_directions=6, train__views=3)
+THREE = {
+    site: sigreg_statistics(torch.randn(n, 4, generator=generator(n)), random_directions(6, 4, generator(1)))
+    for site, n in (("beta", 6), ("alpha", 9), ("gamma", 12))
+}
+
+
+def test_a_task_tells_its_site_how_far_all_were_from_it_whatever_the_order_of_replies() -> None:
+    sent = task_attachments(THREE, "beta")
+    in_order = [THREE[site] for site in ("alpha", "beta", "gamma")]
+    assert sent == {OFFSET: Offset.between(in_order, THREE["beta"]).to_bytes()}
+    assert sent == task_attachments(dict(reversed(THREE.items())), "beta")
+    part = FederatedSigreg.of(SHARED, 2, sent)
+    assert part is not None
+    assert part.offset is not None
+    assert part.offset.to_bytes() == sent[OFFSET]
+
+
+@pytest.mark.parametrize(
+    ("sums", "site"), [({}, "beta"), (THREE, "delta"), ({"beta": THREE["beta"]}, "beta")], ids=["none", "new", "alone"]
+)
+def test_a_site_without_sums_or_others_is_told_nothing(sums: dict[str, SigregStatistics], site: str) -> None:
+    assert task_attachments(sums, site) == {}
+
+
+def test_sums_of_all_views_are_accepted_as_they_are() -> None:
+    sent = reply_attachments(THREE["alpha"])
+    judged = judge_sums(SHARED.train, sent, 3.0)  # of 3 views each
+    assert judged is not None
+    assert judged.to_bytes() == sent[SUMS]
+    assert reply_attachments(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "examples", "problem"),
+    [
+        ({}, 3.0, "0 bytes of numbers, expected 816"),
+        ({SUMS: THREE["alpha"].to_bytes() + b"1"}, 3.0, "817 bytes"),
+        ({SUMS: THREE["alpha"].to_bytes()}, 4.0, "9 samples, its examples have 12 views"),
+        ({SUMS: (10**6).to_bytes(8, "little") + THREE["alpha"].to_bytes()[8:]}, 3.0, "1000000 samples"),
+    ],
+    ids=["missing", "long", "too-few", "too-many"],
+)
+def test_sums_that_do_not_fit_the_examples_are_refused(
+    attachments: dict[str, bytes], examples: float, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        judge_sums(SHARED.train, attachments, examples)
+
+
+def test_attachments_have_the_sizes_of_their_limits() -> None:
+    assert {name: len(data) for name, data in reply_attachments(THREE["beta"]).items()} == reply_limits(SHARED.train)
+    assert {name: len(data) for name, data in task_attachments(THREE, "beta").items()} == task_limits(SHARED.train)
+
+
+def test_without_the_setting_nothing_is_attached_allowed_or_judged() -> None:
+    plain = tiny(train__recipe="lejepa").train
+    assert reply_limits(plain) == task_limits(plain) == {}
+    assert judge_sums(plain, {SUMS: b"anything"}, 3.0) is None
+
+
+def test_sums_survive_a_checkpoint_to_the_bit() -> None:
+    again = sums_from_state(sums_state(THREE))
+    assert {site: one.to_bytes() for site, one in again.items()} == {s: one.to_bytes() for s, one in THREE.items()}
+    with pytest.raises(ValueError, match="bytes of numbers"):
+        sums_from_state({"alpha": sums_state(THREE)["alpha"][:-1]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,9 +14,12 @@ from federation import MASKED_CONV, MASKED_VIT, tiny
 from fedsense_core.config import Config
 from fedsense_core.data.batches.batch import Batch
 from fedsense_core.data.sites.sensors import shipped_card
-from fedsense_core.models import PretrainingModel, build_model
-from fedsense_core.ssl import MovingTeacher, StepLoss, build_recipe
+from fedsense_core.models.pretraining import PretrainingModel, build_model
+from fedsense_core.ssl.recipe import build_recipe, recipe_class
+from fedsense_core.ssl.settings import RecipeName
 from fedsense_core.ssl.simclr import nt_xent
+from fedsense_core.ssl.step import StepLoss
+from fedsense_core.ssl.teacher import MovingTeacher
 
 VIT = {key: value for key, value in MASKED_VIT.items() if key != "train__recipe"}
 FEDX = {"alignment__kind": "cross", "alignment__weight": 1.0}
@@ -33,6 +36,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 NEAR = [name for name in CASES if not name.startswith("fedx")]
 """Those whose alignment is a distance to the anchor's representation."""
+
+
+@pytest.mark.parametrize("name", get_args(RecipeName))
+def test_every_name_of_the_settings_has_a_recipe_that_names_itself_so(name: str) -> None:
+    recipe = build_recipe(tiny(train__recipe=name, data__view_size=64))
+    assert type(recipe) is recipe_class(name)
+    assert recipe.name == name
 
 
 def step_of(
@@ -91,7 +101,7 @@ def test_every_travelling_parameter_of_the_loss_learns_and_the_anchor_does_not(n
     anchor = build_model(config, torch.Generator().manual_seed(5)).requires_grad_(False)
     step = step_of(config, model, anchor, torch.randn(6, 3, 16, 16))
     step.total(0.5).backward()  # type: ignore[no-untyped-call]
-    unused = "projector." if config.train.recipe == "mae" else "masked."
+    unused = "projector." if config.train.traits.masks else "masked."
     silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith(unused)]
     assert silent == []
     assert all(p.grad is None for p in anchor.parameters())
@@ -142,6 +152,6 @@ def test_a_few_steps_lower_every_loss(name: str, waves: torch.Tensor) -> None:
         loss = recipe(model, anchor, waves, torch.Generator().manual_seed(step % 2), teacher.model).total(0.5)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        teacher.follow(model)
+        teacher.ema_update(model)
         values.append(float(loss.detach()))
     assert sum(values[-2:]) < 0.9 * sum(values[:2])

@@ -12,9 +12,9 @@ from federation import tiny
 from torch import Tensor
 
 from fedsense_core.data.batches.augment import augment
-from fedsense_core.models import build_model
-from fedsense_core.ssl import build_recipe
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.ssl.lejepa import lejepa_distance
+from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.sigreg import random_directions, sigreg, sigreg_from, sigreg_statistics
 
 ONE = torch.ones(1, 1, dtype=torch.float64)

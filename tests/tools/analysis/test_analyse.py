@@ -15,9 +15,9 @@ from federation import SITES, Federation
 from typer.testing import CliRunner
 
 from fedsense_core.errors import CheckpointError, ConfigError
-from fedsense_core.models import build_model
+from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.run_folder.snapshots import KeptModels, keep_models
+from fedsense_core.run_folder.snapshots import Snapshots, write_snapshots
 from fedsense_core.tensors import TensorTable
 from fedsense_core.tools.analysis.analyse import analyse_run
 from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
@@ -45,9 +45,9 @@ def copy(plain: Federation, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def kept_of(federation: Federation) -> KeptModels:
+def kept_of(federation: Federation) -> Snapshots:
     model = build_model(federation.config)
-    return KeptModels(federation.folder.models, TensorTable.of(model, federation.config.model.local_parameters))
+    return Snapshots(federation.folder.models, TensorTable.of(model, federation.config.model.local_parameters))
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_a_run_killed_before_its_last_checkpoint_keeps_the_models_of_the_repeate
 
 def test_a_model_that_diverged_is_said(copy: RunFolder, plain: Federation) -> None:
     kept = kept_of(plain)
-    keep_models(copy.models, kept.table, start=kept.start(), final=kept.final() * float("nan"), clients=[])
+    write_snapshots(copy.models, kept.table, start=kept.start(), final=kept.final() * float("nan"), clients=[])
     with pytest.raises(CheckpointError, match="is nan: the run diverged"):
         analyse_run(copy.path, QUICK)
 

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from fedsense_core.config import flower_defaults
-from fedsense_core.tools.runner.app_folder import PACKAGES, assemble
+from fedsense_core.fingerprint import PACKAGES
+from fedsense_core.tools.runner.app_folder import assemble
 
 ROOT = Path(__file__).parents[3]
 

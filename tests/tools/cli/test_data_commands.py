@@ -14,8 +14,7 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner, Result
 
 from fedsense_core.config import resolve
-from fedsense_core.data import load_site
-from fedsense_core.run_folder.paths import open_site
+from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.tools.cli import app
 from fedsense_core.tools.onboarding.guessing import guess
 from fedsense_core.tools.onboarding.scene_groups import MOST_LISTED
@@ -74,14 +73,14 @@ def test_draft_of_a_mixed_folder_loads_and_check_accepts_it(mixed: Path, tmp_pat
     assert result.exit_code == 0, result.output
     site = load_site(out)
     assert site.name == "alps"
-    held = {source.sensor: source for source in site.sources}
-    assert set(held) == {"sentinel2-l1c", "rgb", "landsat8-l2"}
-    assert [len(held[name].scenes) for name in ("sentinel2-l1c", "rgb", "landsat8-l2")] == [2, 2, 1]
-    scene = held["landsat8-l2"].scenes[0]
+    found = {source.sensor: source for source in site.sources}
+    assert set(found) == {"sentinel2-l1c", "rgb", "landsat8-l2"}
+    assert [len(found[name].scenes) for name in ("sentinel2-l1c", "rgb", "landsat8-l2")] == [2, 2, 1]
+    scene = found["landsat8-l2"].scenes[0]
     assert [layer.bands for layer in scene.layers] == [(i,) for i in range(7)]
     assert scene.mask is not None
     assert scene.mask.name.endswith("QA_PIXEL.TIF")
-    assert held["rgb"].card.gsd_m == 0.2
+    assert found["rgb"].card.gsd_m == 0.2
     checked = data("check", out)
     assert checked.exit_code == 0, checked.output
     assert "5 chips of 64 x 64 pixels from 3 sources" in checked.stdout
@@ -170,8 +169,8 @@ def test_folders_that_no_single_glob_describes_are_sources_of_their_own(tmp_path
     result = data("init", folder, "--out", tmp_path / "site.toml")
     assert "no pattern tells them" not in result.output
     site = load_site(tmp_path / "site.toml")
-    held = {one.files[0].relative_to(folder).parts[0]: len(one.scenes) for one in site.sources}
-    assert (len(site.sources), held) == (2, {"scans": MOST_LISTED, "classes": 30})
+    found = {one.files[0].relative_to(folder).parts[0]: len(one.scenes) for one in site.sources}
+    assert (len(site.sources), found) == (2, {"scans": MOST_LISTED, "classes": 30})
 
 
 def test_init_never_overwrites(mixed: Path, tmp_path: Path) -> None:

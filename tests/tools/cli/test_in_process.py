@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.tools.cli import app
-from fedsense_core.tools.runner.in_process import InProcessGrid
+from fedsense_core.tools.runner.in_process_grid import InProcessGrid
 
 runner = CliRunner()
 
@@ -39,7 +39,7 @@ def grid(monkeypatch: pytest.MonkeyPatch) -> InProcessGrid:
         answer = ConfigRecord({"said": f"{context.run_config['word']} {context.node_config['partition-id']}"})
         return Message(RecordDict({"answer": answer}), reply_to=message)
 
-    return InProcessGrid(client, {"word": "client"}, 3)
+    return InProcessGrid(client, {"word": "client"}, [{"partition-id": i} for i in range(3)])
 
 
 def ask(node: int) -> Message:

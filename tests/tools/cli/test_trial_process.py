@@ -11,7 +11,6 @@ from federation import Federation
 
 from fedsense_core.config import resolve
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.run_folder.folder import write_json
 from fedsense_core.tools.benchmark.trial_process import do_trial
 
 
@@ -37,7 +36,12 @@ def test_a_run_that_cannot_be_analysed_keeps_its_evaluations(
 def test_an_unfinished_run_of_other_settings_is_begun_anew(
     other: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"preset": "fedavg", "run.folder": str(tmp_path / "trial"), "run.keep_models": False}
+    settings = {
+        "preset": "fedavg",
+        "run.folder": str(tmp_path / "trial"),
+        "run.keep_models": False,
+        "run.report": False,
+    }
     config = json.loads(resolve(settings).model_dump_json())
     run = RunFolder.create(tmp_path / "trial", config | {"run": config["run"] | other})
     kept = tmp_path / "kept"
@@ -47,8 +51,10 @@ def test_an_unfinished_run_of_other_settings_is_begun_anew(
     def run_federation(settings: dict[str, Any], nodes: int) -> None:
         folder = Path(settings["run.folder"])
         begun.append(folder.exists())
-        (folder / "encoder").mkdir(parents=True)
-        write_json(folder / "finished.json", {})
+        if not folder.exists():
+            RunFolder.create(folder, config)
+        (folder / "encoder").mkdir()
+        RunFolder(folder).finish()
 
     monkeypatch.setattr("fedsense_core.tools.benchmark.trial_process.run_federation", run_federation)
     for folder in (run.path, kept):

@@ -14,7 +14,7 @@ import rasterio
 from labelled_toys import write_image
 from rasterio.errors import NotGeoreferencedWarning
 
-from fedsense_core.data.sites.sample import sample_folder
+from fedsense_core.data.sites.locations import sample_folder
 from fedsense_core.errors import SiteError
 from fedsense_core.tools.downstream.reading import Described
 from fedsense_core.tools.downstream.samples import TaskData

@@ -12,7 +12,7 @@ import torch
 from labelled_toys import SMALL, exported, tiny_encoder
 from torch import nn
 
-from fedsense_core.data import shipped_card
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.encoder import export_encoder, load_encoder
 from fedsense_core.errors import ConfigError
 from fedsense_core.models.bands import condition

@@ -13,6 +13,7 @@ import pytest
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.folder import write_json
 from fedsense_core.tools.reporting import flatness_section as flatness
+from fedsense_core.tools.reporting.flatness_curves import draw_all
 from fedsense_core.tools.reporting.report import write_report
 from fedsense_core.tools.reporting.tiles import ReportPictures, Row, Tile
 
@@ -75,7 +76,7 @@ def test_every_measure_has_its_row_and_its_figure() -> None:
         "linear CKA 0.500",
     ):
         assert promised in text, promised
-    drawn = flatness.figures(analysis)
+    drawn = draw_all(analysis)
     assert [one.title for one in drawn] == [
         "Sharpness against distance",
         "From the global model to each client's",
@@ -83,23 +84,23 @@ def test_every_measure_has_its_row_and_its_figure() -> None:
     ]
     assert all(ET.fromstring(one.svg).tag.endswith("svg") for one in drawn)
     assert "1 batch of 64 chips of each of 2 clients" in flatness.summary(analysis)
-    assert flatness.figures(analysis)[2].svg == drawn[2].svg
+    assert draw_all(analysis)[2].svg == drawn[2].svg
 
 
 def test_a_run_whose_last_round_had_no_client_shows_the_rest() -> None:
     analysis = made_up([])
-    assert [one.title for one in flatness.figures(analysis)] == ["Sharpness against distance"]
+    assert [one.title for one in draw_all(analysis)] == ["Sharpness against distance"]
     assert "loss barrier" not in [row.what for row in flatness.rows(analysis)]
 
 
 def test_figures_that_are_not_finite_are_gaps() -> None:
     analysis = json.loads(json.dumps(made_up(["alpha"])).replace("0.25", "null").replace("1.4", "null"))
     assert "SAM sharpness –" in " ".join(f"{row.what} {row.value}" for row in flatness.rows(analysis))
-    assert len(flatness.figures(analysis)) == 3
+    assert len(draw_all(analysis)) == 3
 
 
 def test_a_hundred_clients_are_drawn_as_a_crowd() -> None:
-    few, many = (flatness.figures(made_up([f"site {i}" for i in range(count)])) for count in (5, 100))
+    few, many = (draw_all(made_up([f"site {i}" for i in range(count)])) for count in (5, 100))
     assert all(len(a.svg) > len(b.svg) / 20 for a, b in zip(few, many, strict=True))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsense_core.codecs import Codec, codec_by_id, get_codec
+from fedsense_core.codecs.codec import Codec, codec_by_id, get_codec
 from fedsense_core.protocol.broadcast import Broadcaster, Stream, receive
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack, unpack
 from fedsense_core.protocol.replica import Replica

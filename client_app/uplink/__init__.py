@@ -1,1 +1,0 @@
-"""What a client sends back, stage by stage."""

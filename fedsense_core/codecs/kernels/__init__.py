@@ -1,0 +1,1 @@
+"""Machine code for the rotated codecs: ``launch.py`` runs the kernels in ``numba_kernels.py``."""

@@ -1,0 +1,1 @@
+"""The way of an update from client to server, stage by stage."""

@@ -1,0 +1,26 @@
+"""A checkpoint after every round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server_app.callbacks.callback import RunCallback
+from server_app.checkpoints import Checkpoints
+from server_app.round import Round
+from server_app.strategy import FedSense
+
+
+@dataclass
+class Checkpoint(RunCallback):
+    """Saves the strategy's state. Comes last: nothing repeats a round that is in a checkpoint."""
+
+    checkpoints: Checkpoints
+
+    def on_start(self, strategy: FedSense) -> None:
+        """Save the first model before the first round."""
+        if strategy.rounds_done == 0:
+            self.checkpoints.save(0, strategy.state_dict())
+
+    def on_round_end(self, strategy: FedSense, round: Round) -> None:
+        """Save what the next round begins with."""
+        self.checkpoints.save(round.number, strategy.state_dict())

@@ -1,0 +1,209 @@
+"""A round as a value: what is asked, expected, accepted, rejected and measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from logging import DEBUG, WARNING
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, MessageType
+from flwr.common.logger import log
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsense_core.codecs.codec import Codec, codec_of
+from fedsense_core.config import Config
+from fedsense_core.errors import Rejected
+from fedsense_core.fingerprint import source_digest
+from fedsense_core.protocol.broadcast import Stream
+from fedsense_core.protocol.frame import FrameKind, unpack
+from fedsense_core.protocol.messages import TrainTask
+from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.side_channels import Attachments
+from fedsense_core.protocol.uplink.pipeline import Uplink
+from fedsense_core.schedule import learning_rate
+from server_app.radius import ramp
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every reply of a round must match."""
+
+    config: Config
+    stream: Stream
+    round: int
+    replica: Replica
+    digest: bytes
+    predicted: Tensor | None = None
+    """γ m̂ (N,), made once for all clients of the round; None for zero."""
+
+    @property
+    def kind(self) -> FrameKind:
+        """Whether updates travel, or whole models."""
+        return FrameKind.MODEL if self.config.sends_models else FrameKind.UPDATE
+
+    @property
+    def codec(self) -> Codec:
+        """In which updates travel."""
+        return codec_of(self.config.uplink)
+
+    def uplink(self, site: str) -> Uplink:
+        """Return the way back through the stages of one site's uplink."""
+        seed = self.stream.update_seed(self.round, site)
+        return Uplink.of(self.config, self.stream.table, seed, self.predicted)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One reply that counts: its frame waits on disk, encoded, until it is needed."""
+
+    site: str
+    examples: float
+    norm: float
+    """‖Δ̂‖."""
+    metrics: Mapping[str, float]
+    note: str
+    """The client's own words, or nothing."""
+    expected: Expected = field(repr=False)
+    path: Path = field(repr=False)
+    said: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What side channels made of its attachments, by name."""
+
+    def value(self) -> Tensor:
+        """Decode what travelled (N,): Δ̂, or the model."""
+        _, payload = unpack(np.fromfile(self.path, np.uint8))
+        return self.expected.uplink(self.site).receive(payload)
+
+    def update(self) -> Tensor:
+        """Decode Δ̂ (N,), whatever travelled."""
+        value = self.value()
+        return value - self.expected.replica.weights if self.expected.kind == FrameKind.MODEL else value
+
+    def model(self) -> Tensor:
+        """Decode w_i (N,): the replica moved by Δ̂, or what was sent whole."""
+        value = self.value()
+        return value if self.expected.kind == FrameKind.MODEL else self.expected.replica.weights + value
+
+
+@dataclass
+class Round:
+    """One round, filled while it goes on."""
+
+    number: int
+    expected: Expected
+    radii: Tensor = field(repr=False)
+    """ρ_l, float32 (L,)."""
+    gammas: Tensor = field(repr=False)
+    """γ_l, float32 (L,)."""
+    tasks: list[Message] = field(default_factory=list, repr=False)
+    asked: dict[int, str] = field(default_factory=dict)
+    """Node -> site, of those that were sent a task."""
+    silent: set[int] = field(default_factory=set)
+    """Nodes that have not answered yet."""
+    accepted: list[Accepted] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """``site`` and ``note``: what changed in silence otherwise, such as a residual that was
+    dropped."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Further entries of the round's line in metrics.jsonl, by their names there."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By phase; ``total`` once the round is written down."""
+    began: float = field(default_factory=time.monotonic)
+    """On the monotonic clock."""
+
+    def __post_init__(self) -> None:
+        config, predicted = self.expected.config, self.expected.predicted
+        # An absolute radius is one for all tensors together, sent with each of them.
+        radius = self.radii.max() if config.guidance.scale == "absolute" else self.radii.norm()
+        self.measured |= {
+            "radius": float(radius),
+            "ramp": ramp(config, self.number),
+            "momentum_norm": float(self.expected.replica.momentum.norm()),
+            "prediction_norm": 0.0 if predicted is None else float(predicted.norm()),
+            "learning_rate": learning_rate(config, (self.number - 1) * config.train.local_steps),
+        }
+
+    def ask(self, node: int, site: str, acknowledged: int, frames: NDArray[np.uint8], attachments: Attachments) -> None:
+        """Address the round's task to a site: with the last round of it that counted (0 none), the
+        frames that lead from what it has to the round's replica, and what side channels say to
+        it."""
+        expected = self.expected
+        task = TrainTask(
+            run_id=expected.stream.run_id,
+            round=self.number,
+            version=expected.replica.version,
+            acknowledged=acknowledged,
+            code=source_digest(),
+            config_digest=expected.config.digest,
+            radii=self.radii.numpy(),
+            gammas=self.gammas.numpy(),
+            frames=frames,
+            attachments=attachments,
+        )
+        ttl = expected.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
+        self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
+        self.asked[node] = site
+        self.silent.add(node)
+        self.count("bytes_down", task.bytes_down)
+
+    def take(self, judged: Accepted | Rejected) -> None:
+        """Enter what admission made of a reply."""
+        if isinstance(judged, Accepted):
+            self.accepted.append(judged)
+        else:
+            self.reject(judged)
+
+    def reject(self, rejected: Rejected) -> None:
+        """Leave a reply out."""
+        log(DEBUG, "%s is left out of the round: %s", rejected.node, rejected.reason)
+        self.rejected.append(rejected)
+
+    def note(self, site: str, note: str) -> None:
+        """Note what a person should know of a site, though the round goes on."""
+        log(WARNING, "site %s: %s", site, note)
+        self.notes.append({"site": site, "note": note})
+
+    def close(self) -> None:
+        """Reject who has not answered, and put the accepted in the order of their names."""
+        federation = self.expected.config.federation
+        for node in sorted(self.silent):
+            why = f"no answer within {federation.deadline_s:g} s (federation.deadline_s)"
+            self.reject(Rejected(self.site(node), why))
+        self.accepted.sort(key=lambda one: one.site)
+        if not self.counts:
+            text = "round %d: %d accepted, quorum %d: nothing changes"
+            log(WARNING, text, self.number, len(self.accepted), federation.quorum)
+
+    @property
+    def counts(self) -> bool:
+        """Whether enough replies were accepted, of clients that were needed."""
+        config = self.expected.config
+        return not config.asks_clients or len(self.accepted) >= config.federation.quorum
+
+    def count(self, name: str, more: int) -> None:
+        """Add to a number of `measured`."""
+        self.measured[name] = self.measured.get(name, 0) + more
+
+    def site(self, node: int) -> str:
+        """Return the site that was asked under a node id."""
+        return self.asked.get(node, f"node {node}")
+
+    @property
+    def sites(self) -> set[str]:
+        """The sites whose replies were accepted."""
+        return {one.site for one in self.accepted}
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of a block to a phase."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began

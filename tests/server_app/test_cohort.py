@@ -1,0 +1,146 @@
+"""Who takes part: nodes that are mute, leave, come back, pretend, or have nothing to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from federation import SITES, Federation, logged
+from flwr.app import Message
+
+from client_app.memory import ClientMemory
+from fedsense_core.errors import ConfigError, FedSenseError
+from server_app import cohort
+
+Make = Callable[..., Federation]
+
+
+@pytest.mark.parametrize("lost", ["one", "all"])
+def test_task_that_the_superlink_did_not_take_is_named(federation: Make, lost: str) -> None:
+    fed = federation(changes={"run.rounds": 2})
+    honest = fed.grid.push_messages
+
+    def push(messages: list[Message]) -> list[str]:
+        ids = list(honest(messages))
+        if messages[0].metadata.group_id != "1":
+            return ids
+        return ["", *ids[1:]] if lost == "one" else []
+
+    fed.grid.push_messages = push  # type: ignore[assignment, method-assign]
+    fed.run()
+    first, second = fed.lines()
+    expected = ["alpha"] if lost == "one" else list(SITES)
+    assert [one["node"] for one in first["rejected"]] == expected
+    assert all(one["reason"] == "the SuperLink did not take the message" for one in first["rejected"])
+    assert second["accepted"] == list(SITES)
+
+
+def test_mute_node_delays_the_first_round_only_and_is_asked_once(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort, "HANDSHAKE_GRACE_S", 0.3)
+    fed = federation(changes={"run.rounds": 3, "federation.min_clients": 2})
+    handshakes: list[int] = []
+
+    def mute(task: Message, reply: Message | None) -> None:
+        handshakes.append(1)
+
+    fed.grid.faults = {(0, fed.node("gamma")): mute}
+    fed.run()
+    assert handshakes == [1]
+    assert all(line["accepted"] == ["alpha", "beta"] for line in fed.lines())
+
+
+def test_site_that_leaves_is_named_and_may_come_back_under_another_node(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 4, "federation.min_clients": 2})
+    context = fed.grid.contexts[fed.node("beta")]
+
+    def leave(task: Message, reply: Message | None) -> Message | None:
+        del fed.grid.contexts[fed.node("beta")]
+        return reply
+
+    def back(task: Message, reply: Message | None) -> Message | None:
+        fed.grid.contexts[777] = context
+        return reply
+
+    fed.grid.faults = {(1, fed.node("gamma")): leave, (2, fed.node("gamma")): back}
+    fed.run()
+    lines = fed.lines()
+    assert lines[1]["rejected"] == [{"node": "beta", "reason": "no longer connected"}]
+    assert lines[2]["accepted"] == lines[3]["accepted"] == list(SITES)
+
+
+def test_two_nodes_with_one_site_file_count_once(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 2})
+    fed.grid.contexts[800] = replace(fed.grid.contexts[fed.node("beta")], node_id=800)
+    fed.run()
+    first, second = fed.lines()
+    assert first["accepted"] == second["accepted"] == list(SITES)
+    assert "already taken" in first["rejected"][0]["reason"]
+    assert not second["rejected"]  # asked once, reported once
+
+
+def test_participation_below_a_half_carries_no_residual_and_says_so(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed = federation(changes={"federation.participation": 0.34, "federation.min_clients": 3, "run.rounds": 3})
+    with logged(caplog):
+        fed.run()
+    assert "without error feedback" in caplog.text
+    assert "federation.participation 0.34 is below a half: unbiased scale, no residual" in caplog.text
+    assert all(len(line["accepted"]) == 1 for line in fed.lines())
+    run_id = fed.state().run_id
+    for site in SITES:
+        memory = ClientMemory(fed.folder.path / "clients" / site, run_id)
+        for number in memory.rounds():
+            slot = memory.recall(number)
+            assert slot is not None
+            assert slot.residual is None
+
+
+def test_participation_of_a_half_keeps_the_residual(federation: Make, caplog: pytest.LogCaptureFixture) -> None:
+    changes = {"federation.participation": 0.5, "federation.min_clients": 3, "run.rounds": 1}
+    fed = federation(changes=changes | {"uplink.prediction": True})
+    with logged(caplog):
+        fed.run()
+    assert "eden at 1 bit with error feedback and prediction" in caplog.text
+    assert "below a half" not in caplog.text
+    run_id = fed.state().run_id
+    memories = [ClientMemory(fed.folder.path / "clients" / site, run_id) for site in fed.lines()[0]["accepted"]]
+    slots = [memory.recall(1) for memory in memories]
+    assert slots
+    assert all(slot is not None and slot.residual is not None and bool(slot.residual.any()) for slot in slots)
+
+
+def test_standalone_without_a_site_is_refused(federation: Make) -> None:
+    with pytest.raises(ConfigError, match=r"federation\.only"):
+        federation(changes={"preset": "standalone"}).run()
+
+
+def test_too_few_clients_are_an_error_that_says_what_to_do(federation: Make) -> None:
+    fed = federation(changes={"federation.min_clients": 4})
+    with pytest.raises(FedSenseError, match=r"3 clients are able to train.*min_clients asks for 4"):
+        fed.run()
+
+
+def test_site_with_a_broken_site_file_is_named_and_the_others_train(federation: Make) -> None:
+    fed = federation(changes={"federation.min_clients": 2, "run.rounds": 1})
+    (fed.root / "sites" / "beta" / "scene.tif").write_bytes(b"II*\x00not a raster")
+    fed.run()
+    (line,) = fed.lines()
+    assert line["accepted"] == ["alpha", "gamma"]
+    assert "scene.tif" in line["rejected"][0]["reason"]
+
+
+def test_centralised_trains_one_client_on_all_imagery(federation: Make) -> None:
+    fed = federation(changes={"preset": "centralised", "federation.min_clients": 1, "run.rounds": 1})
+    fed.run()
+    assert fed.lines()[0]["accepted"] == ["pooled"]
+
+
+def test_standalone_asks_one_site_only(federation: Make) -> None:
+    changes = {"preset": "standalone", "federation.only": "beta", "federation.min_clients": 1, "run.rounds": 2}
+    fed = federation(changes=changes)
+    fed.run()
+    assert all(line["accepted"] == ["beta"] for line in fed.lines())
