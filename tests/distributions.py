@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +18,11 @@ DISTRIBUTIONS: dict[str, Draw] = {
     "layer_scaled": lambda rng, n: rng.standard_normal(n) * np.repeat(10.0 ** rng.uniform(-4, 0, 8), n // 8),
 }
 """By name; the last wants a size that eight layers share evenly."""
+ONE_QUICK = [
+    pytest.param(name, marks=() if name == "student_t3" else pytest.mark.slow, id=name) for name in DISTRIBUTIONS
+]
+"""For a promise that takes seconds to prove and is the same under each: the others run under
+``slow``."""
 
 
 def drawn(name: str, rms: float, size: int, seed: int = 0) -> Tensor:

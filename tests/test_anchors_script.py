@@ -12,6 +12,8 @@ import torch
 
 from fedsense_core.errors import ConfigError, FedSenseError
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"
 
 

@@ -3,6 +3,7 @@ complete."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import runpy
@@ -39,6 +40,7 @@ TEXT = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE_NAME = re.compile(r"`((?:server_app|client_app|fedsense_core)(?:\.\w+)+)`")
 EXTRAS = re.compile(r"""pip install .*?\.\[([\w,-]+)\]""")
+PACKAGES = ("server_app", "client_app", "fedsense_core")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SMALL = {"layers": [1, 1, 1, 1], "channels": [32, 32, 32, 32], "norm_layer": "groupnorm"}
@@ -168,6 +170,15 @@ def resolve_name(dotted: str) -> object:
             found = getattr(found, part)
         return found
     raise AssertionError(dotted)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "experiments").glob("*.py")), ids=lambda path: path.stem)
+def test_every_name_that_a_script_imports_exists(path: Path) -> None:
+    """The scripts themselves run under ``slow``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            for alias in node.names:
+                resolve_name(f"{node.module}.{alias.name}")
 
 
 @pytest.mark.parametrize("name", TEXT)

@@ -17,6 +17,8 @@ from fedsense_core.data.partition.partition import client_sizes
 from fedsense_core.data.sites.locations import sample_sites
 from fedsense_core.tools.benchmark.trials import Trial, trials_of
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parent.parent / "docs" / "experiments"
 CODED = {f"uplink.{key}" for key in ("codec", "bits", "feedback")} | {"downlink.codec"}
 CHANGING = {

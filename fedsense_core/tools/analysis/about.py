@@ -1,4 +1,4 @@
-"""What an analysis needs to know of a run, and says of it beside the figures."""
+"""What an analysis needs to know of a run, and says of it beside the metrics."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def about_run(config: Config, run: RunFolder, snapshots: Snapshots) -> dict[str,
 
 
 def about_loss(config: Config, batches: Mapping[str, Sequence[Batch]], own: bool, per_client: int) -> dict[str, Any]:
-    """Return what makes the loss: figures compare where this is the same."""
+    """Return what makes the loss: metrics compare where this is the same."""
     settings = config.model_dump(mode="json")
     return {
         "imagery": "clients" if own else PUBLIC,

@@ -49,7 +49,7 @@ def analyse_run(
     folder: str | Path, options: AnalysisOptions = USUAL, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
     """Measure the global model of a finished run; nothing is written. The same call gives the same
-    figures.
+    metrics.
 
     Returns a JSON object with ``run``, ``settings``, ``notes``, ``loss``, ``hessian``, ``sam``,
     ``noise``, ``paths``, ``cka`` and ``rounds``; `docs/method.md` says what each is. Raises

@@ -22,7 +22,7 @@ TAILS = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval, whose ends are NaN where there are fewer than two groups."""
+    """A metric with its 95 % interval, whose ends are NaN where there are fewer than two groups."""
 
     value: float
     low: float

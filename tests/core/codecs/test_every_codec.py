@@ -95,7 +95,7 @@ def edges(test: object) -> object:
 
 @pytest.mark.parametrize("codec", QUICK, ids=name_of)
 @edges
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)  # beside the edges; every size is tried under slow
 @given(
     size=st.integers(0, LARGEST),
     seed=st.integers(0, 2**64 - 1),
@@ -113,9 +113,9 @@ def test_any_vector_of_any_size_arrives_finite_in_exactly_the_bytes_foretold(
                     codec.decode(wrong, table, seed)
 
 
-def test_every_size_arrives_with_the_codecs_taking_turns() -> None:
-    for size in range(LARGEST + 1):
-        codec = QUICK[size % len(QUICK)]
+def test_sizes_near_and_far_arrive_with_the_codecs_taking_turns() -> None:
+    for turn, size in enumerate(range(0, LARGEST + 1, 5)):  # every size in every codec: under slow
+        codec = QUICK[turn % len(QUICK)]
         check(codec, one_matrix(size), drawn(size, size, -7), size)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from distributions import ONE_QUICK
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference_codecs import (
@@ -84,7 +85,7 @@ def mean_decoded(codec: ReferenceCodec, vector: Tensor, seeds: int) -> tuple[Ten
     return torch.stack(decoded).double().mean(0), float(np.mean([error(vector, one) for one in decoded]))
 
 
-@every_distribution
+@pytest.mark.parametrize("distribution", ONE_QUICK)
 @pytest.mark.parametrize("codec", UNBIASED, ids=name_of)
 def test_qsgd_and_ternary_give_the_vector_on_average(codec: ReferenceCodec, distribution: str) -> None:
     vector, seeds = draw(distribution, 4096), 300
@@ -96,7 +97,7 @@ def test_qsgd_and_ternary_give_the_vector_on_average(codec: ReferenceCodec, dist
     assert along == pytest.approx(1, abs=4 * math.sqrt(one / seeds / 100) + 2.0**-11)
 
 
-@every_distribution
+@pytest.mark.parametrize("distribution", ONE_QUICK)
 @pytest.mark.parametrize("codec", QSGD, ids=name_of)
 def test_qsgd_has_the_variance_of_its_rounding_within_the_bound_of_the_paper(codec: Qsgd, distribution: str) -> None:
     vector, steps = draw(distribution, 4096), 2 ** (codec.bits - 1) - 1

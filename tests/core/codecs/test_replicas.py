@@ -77,7 +77,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     ("capability", "threads", "switch"),
     [
         ("default", 3, "0"),
-        ("avx2", 1, "0"),
+        pytest.param("avx2", 1, "0", marks=pytest.mark.slow),
         pytest.param("avx2", 2, "1", marks=pytest.mark.slow),
         pytest.param("default", 1, "1", marks=pytest.mark.slow),
     ],

@@ -40,7 +40,7 @@ def table_of(size: int) -> TensorTable:
     return TensorTable.from_shapes({"w": (1, size)})
 
 
-@pytest.mark.parametrize("rms", [1e-9, 1.0, 1e3])
+@pytest.mark.parametrize("rms", [1e-9, *(pytest.param(rms, marks=pytest.mark.slow) for rms in (1.0, 1e3))])
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize(("state_bits", "bits"), LIMITS)
 @needs_numba

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 GROWTH = 256 << 20
 """Bytes by which all files together may raise the worker's resident memory: GDAL's cache, one
 window, one block."""
-MUTATED = 2000
+MUTATED, MANY_MUTATED = 500, 2000
+"""In the usual run, and under ``slow``."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,17 @@ def mutated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Read]:
     write_good(folder / GOOD)
     write_mutated(folder, MUTATED, seed=7)
     return read_in_worker(folder, tmp_path_factory.mktemp("log") / "mutated.jsonl")
+
+
+@pytest.fixture(scope="module")
+def many_mutated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Read]:
+    folder = tmp_path_factory.mktemp("many")
+    write_good(folder / GOOD)
+    write_mutated(folder, MANY_MUTATED, seed=11)
+    return read_in_worker(folder, tmp_path_factory.mktemp("log") / "many.jsonl")
+
+
+MANY = pytest.param("many_mutated", marks=pytest.mark.slow)
 
 
 def chips_of(folder: Path, glob: str, more: str = "") -> Chips:
@@ -89,24 +101,30 @@ def test_a_crafted_file_that_stops_the_site_is_named(crafted: dict[str, Read]) -
     assert all(f"/{name}/x.tif: holds" in message for name, message in stopped.items())
 
 
-def test_every_mutated_file_is_skipped_with_a_reason_or_yields_whole_chips(mutated: dict[str, Read]) -> None:
-    assert len(mutated) == MUTATED + 1
+@pytest.mark.parametrize(
+    ("corpus", "files"), [("mutated", MUTATED), pytest.param("many_mutated", MANY_MUTATED, marks=pytest.mark.slow)]
+)
+def test_every_mutated_file_is_skipped_with_a_reason_or_yields_whole_chips(
+    corpus: str, files: int, request: pytest.FixtureRequest
+) -> None:
+    mutated: dict[str, Read] = request.getfixturevalue(corpus)
+    assert len(mutated) == files + 1
     assert misread(mutated) == {}
     outcomes = Counter(item.outcome for name, item in mutated.items() if name != TOGETHER)
     assert set(outcomes) <= {"read", "skipped", "stopped"}
     # The mutations are neither so mild that nothing breaks nor so wild that nothing gets far.
-    assert min(outcomes["read"], outcomes["skipped"]) > MUTATED // 10
+    assert min(outcomes["read"], outcomes["skipped"]) > files // 10
     stopped = [(name, item.said[0]) for name, item in mutated.items() if item.outcome == "stopped"]
     assert all(f"/{name}: holds" in message for name, message in stopped)
 
 
-@pytest.mark.parametrize("corpus", ["crafted", "mutated"])
+@pytest.mark.parametrize("corpus", ["crafted", "mutated", MANY])
 def test_no_file_takes_much_memory(corpus: str, request: pytest.FixtureRequest) -> None:
     found: dict[str, Read] = request.getfixturevalue(corpus)
     assert sum(item.grown for item in found.values()) < GROWTH
 
 
-@pytest.mark.parametrize("corpus", ["crafted", "mutated"])
+@pytest.mark.parametrize("corpus", ["crafted", "mutated", MANY])
 def test_files_give_the_same_chips_and_reasons_together_as_alone(corpus: str, request: pytest.FixtureRequest) -> None:
     found: dict[str, Read] = request.getfixturevalue(corpus)
     alone = sorted(said for name, item in found.items() if item.outcome == "skipped" for said in item.said)

@@ -72,7 +72,13 @@ def test_recorded_numbers_are_those_of_little_endian_words() -> None:
     assert torch.equal(torch.from_numpy(words.astype(np.float32)), MAKER["numbers"](1, -6))
 
 
-@pytest.mark.parametrize("environment", [{SWITCH: "0"}, {"OMP_NUM_THREADS": "3"}, {"ATEN_CPU_CAPABILITY": "default"}])
+OTHERS = {SWITCH: "0", "OMP_NUM_THREADS": "3", "ATEN_CPU_CAPABILITY": "default"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [OTHERS, *(pytest.param({key: value}, marks=pytest.mark.slow) for key, value in OTHERS.items())],
+)
 def test_golden_bytes_do_not_depend_on_kernels_threads_or_instructions(environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-c", AGAIN, str(FOLDER / "make_golden.py")],

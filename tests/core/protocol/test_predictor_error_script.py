@@ -12,6 +12,8 @@ import torch
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:

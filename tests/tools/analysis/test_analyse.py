@@ -73,7 +73,7 @@ def test_two_analyses_are_equal_and_fit_into_json(plain: Federation, analysis: d
     assert [one for one, _ in passes] == sorted(one for one, _ in passes)
 
 
-def test_the_figures_agree_with_one_another(analysis: dict[str, Any]) -> None:
+def test_the_metrics_agree_with_one_another(analysis: dict[str, Any]) -> None:
     loss, paths = analysis["loss"], analysis["paths"]
     assert loss["value"] == pytest.approx(sum(loss["by_client"].values()) / len(SITES))
     assert list(paths["clients"]) == list(loss["by_client"]) == analysis["settings"]["institutions"] == list(SITES)
@@ -95,7 +95,7 @@ def test_another_seed_or_size_is_another_loss(plain: Federation, analysis: dict[
         assert analyse_run(plain.folder.path, options)["loss"]["value"] != analysis["loss"]["value"]
 
 
-def test_the_command_writes_figures_and_a_report_that_keeps_its_pictures(copy: RunFolder) -> None:
+def test_the_command_writes_metrics_and_a_report_that_keeps_its_pictures(copy: RunFolder) -> None:
     write_report(copy, ReportPictures(chips=(Row("alpha", (Tile(to_rgb(torch.rand(1, 3, 8, 8))[0]),)),)))
     result = runner.invoke(app, ["analyse", str(copy.path), "--ascents", "2", "--radius", "0.01"])
     assert result.exit_code == 0, result.output

@@ -49,7 +49,7 @@ def test_methods_in_which_nothing_travels_run_once_a_seed(matrix: Matrix) -> Non
     assert len(names) == 3 * 2 + 3 + 1
 
 
-def test_cells_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -> None:
+def test_trials_come_seed_by_seed_and_a_glob_chooses_among_them(matrix: Matrix) -> None:
     seeds = [trial.seed for trial in trials_of(matrix)]
     assert seeds == sorted(seeds)
     assert {trial.column for trial in trials_of(matrix, "fedavg@*")} == {"fedavg@32", "fedavg@1"}

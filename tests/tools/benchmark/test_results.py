@@ -77,7 +77,7 @@ def test_bytes_are_those_of_the_metrics(summary: Summary) -> None:
     assert [row(summary, key)["bytes_up"] for key in ("fedavg@32", "fedavg@1")] == [32000, 1000]
 
 
-def test_cells_that_are_missing_are_named_and_seeds_are_paired_without_them(
+def test_trials_that_are_missing_are_named_and_seeds_are_paired_without_them(
     tmp_path: Path, matrix: Matrix, fill: Fill
 ) -> None:
     manifest = fill(tmp_path / "out", matrix, "fed*@32/seed[01]")
