@@ -354,3 +354,17 @@ def test_processes_that_start_together_agree_and_do_the_work_once(
     assert [process.returncode for process in processes] == [0, 0]
     assert sum(int(output[0]) for output in outputs) == 4
     assert len({digest for output in outputs for digest in output[1:]}) == 1
+
+
+def test_index_and_segments_keep_the_names_that_stores_of_old_have(
+    tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
+) -> None:
+    write_tiff("a.tif", image())
+    open_chips(write_site(), RGB, 64, tmp_path / "cache")
+    (path,) = tmp_path.glob("cache/*/index.json")
+    index = json.loads(path.read_text())
+    assert list(index) == ["format", "subjects", "total_of", "total"]
+    (record,) = index["subjects"].values()
+    assert list(record) == ["reason", "segment", "start", "count", "whole"]
+    kinds = {file.name.removeprefix(record["segment"]) for file in path.parent.glob(f"{record['segment']}*")}
+    assert kinds == {".npy", ".places.npy", ".masks.npy", ".statistics.json"}
