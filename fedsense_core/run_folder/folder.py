@@ -1,4 +1,4 @@
-"""What a run leaves behind: one folder with its configuration, its figures, its checkpoints and its
+"""What a run leaves behind: one folder with its configuration, its metrics, its checkpoints and its
 report.
 
 ``metrics.jsonl`` holds one JSON object a round, each line synced to disk before the next round
@@ -154,8 +154,8 @@ class RunFolder:
 
     def truncate_after(self, round: int) -> None:
         """Drop the lines of all rounds after ``round``: a resumed run writes them again."""
-        kept = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
-        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in kept))
+        left = [metrics for metrics in self.read_metrics() if metrics["round"] <= round]
+        write_whole(self.metrics_file, b"".join(_encode(metrics) for metrics in left))
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Mark the run as ended, so that nothing overwrites or continues it."""

@@ -1,4 +1,4 @@
-"""Figures as a person reads them: one place, so that terminal and report say the same."""
+"""Numbers as a person reads them: one place, so that terminal and report say the same."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def check(
     """
     from fedsense_core.tools.onboarding.checking import check_site
 
-    with clear_errors(), progress_bar("cutting", "scenes") as progress:
+    with clear_errors(), progress_bar("chipping", "scenes") as progress:
         page = check_site(site.expanduser(), bands, chip_size, state.expanduser() if state else None, progress)
     console.print(page.body, soft_wrap=False)
     console.print(page.verdict)
@@ -85,6 +85,6 @@ def preview(
         require("report", work="a preview")
         from fedsense_core.tools.onboarding.previewing import write_preview
 
-        with progress_bar("cutting", "scenes") as progress:
+        with progress_bar("chipping", "scenes") as progress:
             path = write_preview(site.expanduser(), out.expanduser(), chips, seed, progress)
         console.print(escape(str(path)))

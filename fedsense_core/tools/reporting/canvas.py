@@ -128,7 +128,7 @@ def curve(figure: Figure, title: str, explanation: str, alt: str) -> Curve:
             look: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK, "columnspacing": 1.2}
             axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=columns, handlelength=1.8, **look)
         elif not axes.has_data():
-            axes.text(0.5, 0.5, "no figures", ha="center", va="center", color=GREY, transform=axes.transAxes)
+            axes.text(0.5, 0.5, "no values", ha="center", va="center", color=GREY, transform=axes.transAxes)
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fedsense", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

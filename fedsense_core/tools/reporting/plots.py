@@ -27,7 +27,7 @@ from fedsense_core.tools.reporting.canvas import (
 
 
 def draw_all(history: History) -> list[Curve]:
-    """Return every curve that ``history`` has figures for, in the order of the report."""
+    """Return every curve that ``history`` has values for, in the order of the report."""
     drawn = (draw(history) for draw in (probes, loss, bytes_sent, drift, guidance, seconds))
     return [c for c in drawn if c is not None]
 

@@ -39,8 +39,8 @@ COLUMNS = ("round", "loss", "linear F1", "kNN F1", "up", "down", "seconds", "acc
 def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path:
     """Write ``report.html`` of ``run``, at any point of its life, and return its path.
 
-    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are kept in
-    ``pictures.json``: a report that is written again without any shows the same ones.
+    The page holds everything it shows. What comes from clients is escaped. ``pictures`` are stored
+    in ``pictures.json``: a report that is written again without any shows the same ones.
     """
     history = run.read_metrics()
     if pictures is not None:

@@ -88,7 +88,7 @@ PAGE = """<!doctype html>
 {% if flatness %}<section>
 <h2>Flatness and drift of the global model</h2>
 <p class="why">{{ flatness.summary }}</p>
-<div class="scroll"><table><caption>The same figures, and more, are in analysis.json.</caption>
+<div class="scroll"><table><caption>The same values, and more, are in analysis.json.</caption>
 <thead><tr><th scope="col">Measure</th><th scope="col" class="num">Value</th><th scope="col">Meaning</th></tr></thead>
 <tbody>{% for row in flatness.rows %}
 <tr><td>{{ row.what }}</td><td class="num">{{ row.value }}</td><td>{{ row.meaning }}</td></tr>{% endfor %}
@@ -118,7 +118,7 @@ PAGE = """<!doctype html>
 </section>
 {% if notes %}<section>
 <h2>Notes</h2>
-<p class="why">These replies count. Here stands what they left out, such as what a codec still owed.</p>
+<p class="why">These replies count. They left something out, such as an error-feedback residual.</p>
 <div class="scroll"><table><caption>{{ notes | length }} in all</caption>
 <thead><tr><th scope="col" class="num">Round</th><th scope="col">Institution</th>
 <th scope="col">Note</th></tr></thead>
@@ -127,7 +127,7 @@ PAGE = """<!doctype html>
 <td class="reason">{{ note.what }}</td></tr>{% endfor %}
 </tbody></table></div>
 </section>{% endif %}
-{% if rounds %}<section><details><summary>Figures of every round</summary>
+{% if rounds %}<section><details><summary>Metrics of every round</summary>
 <div class="scroll"><table><caption>The same lines are in metrics.jsonl.</caption>
 <thead><tr>{% for name in columns %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rounds %}

@@ -37,19 +37,19 @@ class Engine(Protocol):
 
 
 @contextmanager
-def kept_log(home: Path, job: Job) -> Iterator[TextIO]:
+def run_log(home: Path, job: Job) -> Iterator[TextIO]:
     """Yield the log of a run to write to; in the end it is in the run folder, or in ``home`` where
     there is none."""
-    waiting, kept = home / f"{WAITING}{uuid.uuid4().hex[:8]}.log", job.folder / LOG
+    waiting, final = home / f"{WAITING}{uuid.uuid4().hex[:8]}.log", job.folder / LOG
     try:
         with waiting.open("w", buffering=1, encoding="utf-8") as log:
             yield log
     except RunFailed as error:
-        where = kept if RunFolder.exists(job.folder) else waiting
+        where = final if RunFolder.exists(job.folder) else waiting
         raise RunFailed(f"{error}\nAll that Flower said: {where}") from None
     finally:
         if RunFolder.exists(job.folder):
-            with kept.open("ab") as file:
+            with final.open("ab") as file:
                 file.write(waiting.read_bytes())
             waiting.unlink()
 

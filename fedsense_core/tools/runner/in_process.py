@@ -32,7 +32,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.runner.app_folder import assemble, project_file
 from fedsense_core.tools.runner.child import do_or_tell, end_child, start_child
-from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, kept_log
+from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, run_log
 from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE, InProcessGrid
 from fedsense_core.tools.runner.planning import Job, Resources, Scalar
 
@@ -75,7 +75,7 @@ class InProcess:
         the log is."""
         with (
             tempfile.TemporaryDirectory(dir=self.home) as folder,
-            kept_log(self.home, job) as log_file,
+            run_log(self.home, job) as log_file,
         ):
             settings, reason = Path(folder) / "job.json", Path(folder) / "reason.txt"
             settings.write_text(json.dumps({"settings": dict(job.settings), "nodes": job.supernodes}), encoding="utf-8")

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.runner.app_folder import assemble
-from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, kept_log, last_words
+from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, last_words, run_log
 from fedsense_core.tools.runner.planning import Job, Resources
 from fedsense_core.tools.runner.processes import free_port
 
@@ -58,7 +58,7 @@ class Simulation:
         command = ["run", str(self.app), "simulation", "--stream"]
         command += ["--federation-config", resources.federation_config(job.supernodes)]
         command += ["--run-config", str(self._write_settings(job))]
-        with kept_log(self.home, job) as log:
+        with run_log(self.home, job) as log:
             self._check(*self._stream(command, log, show))
 
     def _stream(self, command: list[str], log: TextIO, show: Show) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Keeps Flower's daemon for exactly as long as the program that asked for it lives.
+"""Supervises Flower's daemon: it lives exactly as long as the program that asked for it.
 
 Run as ``python -m fedsense_core.tools.runner.supervisor COMMAND...`` with a pipe as standard input:
 when the pipe closes, because the other end has finished or was killed, the daemon and every session
@@ -19,17 +19,17 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-LOOK_S = 1.0
+POLL_S = 1.0
 GRACE_S = 5.0
 """Nothing that is ended here writes a file that a sudden end could spoil."""
 
 
-def keep(command: list[str]) -> int:
+def supervise(command: list[str]) -> int:
     """Run ``command`` in a session of its own until standard input closes or it ends by itself."""
     daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     groups = {daemon.pid}
     with suppress(KeyboardInterrupt):
-        while daemon.poll() is None and not select.select([sys.stdin], [], [], LOOK_S)[0]:
+        while daemon.poll() is None and not select.select([sys.stdin], [], [], POLL_S)[0]:
             groups |= _children(daemon.pid)
     end(daemon, groups)
     return daemon.returncode
@@ -70,4 +70,4 @@ def _is_alive(group: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1:]))
+    sys.exit(supervise(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Real processes: what the keeper promises is about them."""
+"""Real processes: what the supervisor promises is about them."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-KEEPER = [sys.executable, "-m", "fedsense_core.tools.runner.supervisor"]
+SUPERVISOR = [sys.executable, "-m", "fedsense_core.tools.runner.supervisor"]
 DAEMON = """
 import os, pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -38,30 +38,30 @@ def wait_until_gone(pids: list[int], seconds: float = 30.0) -> None:
 
 def start(tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     pids = tmp_path / "pids"
-    command = [*KEEPER, sys.executable, "-c", DAEMON, str(pids)]
-    keeper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    command = [*SUPERVISOR, sys.executable, "-c", DAEMON, str(pids)]
+    supervisor = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     while not (pids.exists() and len(pids.read_text().split()) == 2):
-        assert keeper.poll() is None
+        assert supervisor.poll() is None
         time.sleep(0.1)
-    time.sleep(1.5)  # the keeper looks for children once a second
-    return keeper, [int(pid) for pid in pids.read_text().split()]
+    time.sleep(1.5)  # the supervisor looks for children once a second
+    return supervisor, [int(pid) for pid in pids.read_text().split()]
 
 
 def test_closing_the_pipe_ends_a_stubborn_daemon_and_the_sessions_of_its_children(tmp_path: Path) -> None:
-    keeper, pids = start(tmp_path)
-    assert keeper.stdin is not None
-    keeper.stdin.close()
-    keeper.wait(30)
+    supervisor, pids = start(tmp_path)
+    assert supervisor.stdin is not None
+    supervisor.stdin.close()
+    supervisor.wait(30)
     wait_until_gone(pids)
 
 
 def test_children_end_when_the_daemon_was_killed(tmp_path: Path) -> None:
-    keeper, pids = start(tmp_path)
+    supervisor, pids = start(tmp_path)
     subprocess.run(["kill", "-9", str(pids[0])], check=True)
-    assert keeper.wait(30) == -signal.SIGKILL % 256
+    assert supervisor.wait(30) == -signal.SIGKILL % 256
     wait_until_gone(pids)
 
 
 def test_status_of_a_daemon_that_ends_by_itself_is_passed_on() -> None:
-    keeper = subprocess.Popen([*KEEPER, sys.executable, "-c", "raise SystemExit(7)"], stdin=subprocess.PIPE)
-    assert keeper.wait(30) == 7
+    supervisor = subprocess.Popen([*SUPERVISOR, sys.executable, "-c", "raise SystemExit(7)"], stdin=subprocess.PIPE)
+    assert supervisor.wait(30) == 7
