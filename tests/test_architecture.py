@@ -27,7 +27,7 @@ FORBIDDEN_NEIGHBOURS = {
 FRONT_DOOR = ROOT / "fedsense_core" / "__init__.py"
 """Hands `run` and `evaluate` to notebooks."""
 TOOLS_IN_TEXT = re.compile(re.escape(".".join(TOOLS.parts)) + r"|from fedsense_core import [^\n]*\btools\b")
-MAY_KNOW_FLOWER = ("server_app/", "client_app/", "fedsense_core/protocol/messages.py", "fedsense_core/tools/")
+MAY_KNOW_FLOWER = ("server_app/", "client_app/", "fedsense_core/protocol/messages.py", "fedsense_core/tools/runner/")
 LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.save", "os.system"}
@@ -87,7 +87,7 @@ def test_nothing_that_travels_knows_the_tools_but_the_lazy_python_api() -> None:
     assert [ast.unparse(node) for node in eager if TOOLS_IN_TEXT.search(ast.unparse(node))] == []
 
 
-def test_only_the_apps_the_message_module_and_the_command_line_know_flower() -> None:
+def test_only_the_apps_the_message_module_and_the_runner_know_flower() -> None:
     others = [path for path in MODULES if not location(path).startswith(MAY_KNOW_FLOWER)]
     assert [where for path in others for where, name in imported(path) if name == "flwr"] == []
 

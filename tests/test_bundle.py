@@ -17,6 +17,7 @@ from fedsense_core.config import FROM_PRESET, known_keys, resolve
 from fedsense_core.fingerprint import TOOLS, digest_of, source_digest, travelling_files
 from fedsense_core.tools.runner.app_folder import assemble
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pathspec")
 ROOT = Path(__file__).parent.parent
 FLOWER_LIMIT = 10 * 2**20
 OWN_FILES = {"pyproject.toml", "flower.toml", "LICENSE"}

@@ -85,8 +85,8 @@ def _run(job: Job, engine: Engine, resources: Resources, display: Display) -> No
     display.say(f"run folder {folder}")
     engine.run(job, resources, display.line)
     run = RunFolder(job.folder)
-    report_at_the_end(run, display.warn)
     display.say("[bold green]finished[/bold green]")
+    report_at_the_end(run, display.warn)
     for what, path in (("report", run.report_file), ("encoder", run.encoder), ("metrics", run.metrics_file)):
         if path.exists():
             display.say(f"  {what:<9}{escape(str(path))}")
