@@ -83,7 +83,7 @@ def test_client_that_missed_rounds_replays_their_frames_in_order_and_holds_the_s
     assert [frame.base_version for frame in frames] == list(range(1, missed + 2))
     digests = {replica_of(fed, site, missed + 2).digest() for site in SITES}
     assert digests == {fed.state().replica.digest()}
-    assert all(not line["notes"] for line in fed.lines())  # what it owes still fits
+    assert all(not line["notes"] for line in fed.lines())  # its residual still fits
 
 
 @pytest.mark.parametrize(("missed", "kinds"), [(2, [FrameKind.DELTA] * 3), (3, [FrameKind.SNAPSHOT])])

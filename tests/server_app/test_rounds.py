@@ -4,13 +4,15 @@ be."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from federation import SITES, Federation, same_bits
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.memory import ClientMemory
 from fedsense_core.codecs.codec import get_codec
@@ -19,6 +21,8 @@ from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainReply
 from fedsense_core.tensors import TensorTable
+from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE
+from server_app.strategy import FedSense
 
 Make = Callable[..., Federation]
 FP32 = {"preset": "fedavg"}
@@ -60,6 +64,20 @@ def test_full_precision_round_equals_flowers_fedavg_bit_for_bit(federation: Make
     flat = np.concatenate([expected[spec.name].numpy().reshape(-1) for spec in table.specs])
     assert flat.dtype == np.float32
     assert same_bits(fed.state().weights, torch.from_numpy(flat))
+
+
+def test_flowers_own_calls_make_the_same_round(federation: Make, tmp_path: Path) -> None:
+    changes = {"run.rounds": 1, "distillation.kind": "none"}
+    whole, called = (federation(name, changes=changes) for name in ("whole", "called"))
+    whole.run()
+    strategy = FedSense(called.config, build_model(called.config), run_id=1, spool=tmp_path / "spool")
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
+    tasks = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), called.grid)
+    arrays, metrics = strategy.aggregate_train(1, called.grid.send_and_receive(tasks))
+    assert arrays is not None
+    assert metrics is not None
+    assert same_bits(torch.from_numpy(arrays["weights"].numpy()), whole.state().weights)
+    assert metrics["num-examples"] == 3 * 8
 
 
 def test_below_the_quorum_nothing_moves_and_nothing_is_lost(federation: Make) -> None:
