@@ -35,6 +35,7 @@ from server_app.callbacks.last_models import LastModels
 from server_app.callbacks.metrics_file import Record
 from server_app.callbacks.probing import Probes
 from server_app.callbacks.resources import Resources
+from server_app.callbacks.terminal import Terminal
 from server_app.checkpoints import Checkpoints
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
@@ -92,10 +93,10 @@ def _callbacks(
 ) -> list[RunCallback]:
     """Return what happens after each round, in this order: what measures, what writes down, what
     saves."""
-    printer = RoundPrinter(config.run.rounds, run.read_metrics())
+    terminal = Terminal(run, RoundPrinter(config.run.rounds, run.read_metrics()))
     probes = Probes(config.run, config.data.view_size, material.labelled, device)
     statistics = SensorStatistics.of(material.public, [load_site(public_file(config))])
-    found: list[RunCallback] = [probes, Resources(), Record(run, probes, printer.show)]
+    found: list[RunCallback] = [probes, Resources(), Record(run, probes), terminal]
     if config.run.keep_models:
         found.append(LastModels(run))
     return [*found, Checkpoint(checkpoints), Export(run, _exported_bands(config, material.public), statistics)]
