@@ -35,6 +35,8 @@ def line_of(round: Round, alignment_weight: float) -> dict[str, Any]:
         "asked": len(round.asked),
         "bytes_up": 0,
         "bytes_down": 0,
+        "bytes_up_parts": {},
+        "bytes_down_parts": {},
         "accepted": [one.site for one in round.accepted],
         "rejected": [{"node": one.node, "reason": one.reason} for one in round.rejected],
         "notes": round.notes,

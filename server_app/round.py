@@ -20,7 +20,7 @@ from fedsense_core.codecs.codec import Codec, codec_of
 from fedsense_core.config import Config
 from fedsense_core.errors import Rejected
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.protocol.broadcast import Stream
+from fedsense_core.protocol.broadcast import Stream, coded_bytes
 from fedsense_core.protocol.frame import FrameKind, unpack
 from fedsense_core.protocol.messages import TrainTask
 from fedsense_core.protocol.replica import Replica
@@ -151,13 +151,21 @@ class Round:
         self.asked[node] = site
         self.silent.add(node)
         self.count("bytes_down", task.bytes_down)
+        self._count_parts("bytes_down_parts", coded_bytes(frames, expected.stream.table))
 
     def take(self, judged: Accepted | Rejected) -> None:
         """Enter what admission made of a reply."""
         if isinstance(judged, Accepted):
             self.accepted.append(judged)
+            codec, table = self.expected.codec, self.expected.stream.table
+            scales = codec.scale_bytes(table)
+            self._count_parts("bytes_up_parts", {"codes": codec.payload_bytes(table) - scales, "scales": scales})
         else:
             self.reject(judged)
+
+    def _count_parts(self, name: str, parts: Mapping[str, int]) -> None:
+        before = self.measured.get(name, {})
+        self.measured[name] = {part: before.get(part, 0) + count for part, count in parts.items()}
 
     def reject(self, rejected: Rejected) -> None:
         """Leave a reply out."""

@@ -32,8 +32,8 @@ from server_app.callbacks.callback import RunCallback
 from server_app.callbacks.checkpoint import Checkpoint
 from server_app.callbacks.export import Export
 from server_app.callbacks.last_models import LastModels
-from server_app.callbacks.probes import Probes
-from server_app.callbacks.record import Record
+from server_app.callbacks.metrics_file import Record
+from server_app.callbacks.probing import Probes
 from server_app.callbacks.resources import Resources
 from server_app.checkpoints import Checkpoints
 from server_app.distillation.distiller import Distiller

@@ -32,12 +32,12 @@ from server_app.callbacks.callback import RunCallback
 from server_app.clients import Clients
 from server_app.cohort import Cohort
 from server_app.distillation.distiller import Distiller
-from server_app.drift import drift_of
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.drift_metrics import drift_of
+from server_app.method_summary import summary_lines
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.radius import Radius
 from server_app.record import mean_metrics
 from server_app.round import Expected, Round
-from server_app.summary import summary_lines
 from server_app.transport import Answer, Transport
 
 

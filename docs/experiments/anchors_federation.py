@@ -4,8 +4,8 @@ and mean.
 What the anchors of ``anchors.py`` share. A client's data are rows: features, and the target in the
 last column. Each round every chosen client runs `client_app.training.train_locally`, what it made
 travels as a frame through a file, and `server_app.aggregation.rule.weighted_mean` and
-`server_app.outer_optimiser.optimiser.OuterOptimiser` make the next model of it. Only the loss and
-the network are not the project's.
+`server_app.outer_optimiser.outer_optimiser.OuterOptimiser` make the next model of it. Only the loss
+and the network are not the project's.
 
 Shapes: n rows of one client, F features.
 """
@@ -34,7 +34,7 @@ from fedsense_core.ssl.recipe import Recipe
 from fedsense_core.ssl.step import StepLoss
 from fedsense_core.tensors import TensorTable
 from server_app.aggregation.rule import weighted_mean
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.round import Accepted, Expected
 
 ENDLESS = 10**9

@@ -48,7 +48,7 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import Distiller
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.radius import radii
 
 mpl.use("Agg")

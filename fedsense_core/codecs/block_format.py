@@ -307,6 +307,11 @@ class BlockCodec(Codec):
         layout = BlockLayout.of(table)
         return sum(self._lengths(layout)) + 2 * layout.small_numel
 
+    def scale_bytes(self, table: TensorTable) -> int:
+        """Return the bytes of scales of tensors and blocks, and of the bits that tensors have."""
+        widths, _, tensors, blocks = self._lengths(BlockLayout.of(table))
+        return widths + tensors + blocks
+
     def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
         """Encode ``vector`` (N,) with the random choices of ``seed``; raise ValueError for
         magnitudes above 2^40 too."""

@@ -79,6 +79,10 @@ class Codec(ABC):
     def payload_bytes(self, table: TensorTable) -> int:
         """Return the exact length of every payload for ``table``."""
 
+    def scale_bytes(self, table: TensorTable) -> int:
+        """Return how many bytes of a payload say how large the coded numbers are."""
+        return 0
+
     @abstractmethod
     def encode(self, vector: Tensor, table: TensorTable, seed: int, *, unbiased: bool = False) -> bytes:
         """Encode ``vector`` (N,) float32 or float64, on any device, with the random choices of

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fedsense_core.config.section import AsTuple, BandNames
+from fedsense_core.config.list_values import AsTuple, BandNames
 from fedsense_core.section import Section
 
 

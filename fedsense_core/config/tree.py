@@ -8,8 +8,8 @@ from typing import assert_never
 
 from pydantic import model_validator
 
-from fedsense_core.config.clients import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.imagery import DataSection, ModelSection, PartitionSection
+from fedsense_core.config.local_training import AlignmentSection, GuidanceSection, PersonalisationSection, TrainSection
 from fedsense_core.config.run import AdmissionSection, FederationSection, RunSection
 from fedsense_core.config.server import (
     AggregationSection,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsense_core.codecs.codec import Codec, codec_by_id, get_codec
 from fedsense_core.errors import FrameError
-from fedsense_core.protocol.frame import FrameHeader, FrameKind, byte_view, pack, unpack
+from fedsense_core.protocol.frame import FIELDS, FrameHeader, FrameKind, byte_view, pack, unpack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.seeds import seed_of
 from fedsense_core.state import State
@@ -237,6 +237,17 @@ def bundle(frames: Sequence[np.ndarray]) -> np.ndarray:
     round."""
     head = COUNT.pack(len(frames)) + b"".join(LENGTH.pack(len(frame)) for frame in frames)
     return np.concatenate([np.frombuffer(head, np.uint8), *frames])
+
+
+def coded_bytes(bundled: np.ndarray, table: TensorTable) -> dict[str, int]:
+    """Return the bytes of ``codes`` and ``scales`` in frames of our own; the rest are headers."""
+    found = {"codes": 0, "scales": 0}
+    for frame in unbundle(bundled):
+        _, _, _, codec_id, bits, *_, payload_bytes = FIELDS.unpack(frame[: FIELDS.size].tobytes())
+        scales = codec_by_id(codec_id, bits).scale_bytes(table)
+        found["scales"] += scales
+        found["codes"] += payload_bytes - scales
+    return found
 
 
 def unbundle(bundled: np.ndarray) -> list[np.ndarray]:

@@ -54,7 +54,7 @@ class TrainTask:
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that travel: frames, radii, coefficients of the predictor, and the offset."""
+        """Bytes that travel: frames, radii, coefficients of the prediction, and attachments."""
         numbers = int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes)
         return numbers + sum(map(len, self.attachments.values()))
 

@@ -61,7 +61,7 @@ class SideChannel(ABC):
 def side_channels(config: Config) -> tuple[SideChannel, ...]:
     """Return the channels that a run opens."""
     from fedsense_core.data.chips.sensor_statistics import SharedStatistics
-    from fedsense_core.ssl.embedding_sums import EmbeddingSums
+    from fedsense_core.ssl.federated import EmbeddingSums
 
     found: list[SideChannel] = []
     if config.data.share_statistics:

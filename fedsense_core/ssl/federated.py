@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedsense_core.config import Config, TrainSection
+from fedsense_core.config import Config
+from fedsense_core.protocol.side_channels import Attachments, SideChannel
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.sigreg import (
     COUNT_BYTES,
@@ -34,6 +36,7 @@ from fedsense_core.ssl.sigreg import (
     unpack_parts,
 )
 from fedsense_core.ssl.step import precise
+from fedsense_core.state import State, as_bytes, as_tensor
 
 SUMS = "embedding-sums"
 """Attachment of a reply: sums over the client's embeddings of this round."""
@@ -123,59 +126,65 @@ def _directions(config: Config, server_round: int) -> Tensor:
     return random_directions(config.train.sigreg_directions, config.model.projector[1], generator)
 
 
-def reply_limits(train: TrainSection) -> dict[str, int]:
-    """Return the largest size in bytes of each attachment of a reply; none else may have one."""
-    return {SUMS: COUNT_BYTES + parts_bytes(train.sigreg_directions)} if train.federated_sigreg else {}
-
-
-def task_limits(train: TrainSection) -> dict[str, int]:
-    """Return the largest size in bytes of each attachment of a task."""
-    return {OFFSET: parts_bytes(train.sigreg_directions)} if train.federated_sigreg else {}
-
-
 def reply_attachments(sums: SigregStatistics | None) -> dict[str, bytes]:
     """Return what a client sends of its embeddings; nothing where it has no sums."""
     return {} if sums is None else {SUMS: sums.to_bytes()}
 
 
-def task_attachments(sums: Mapping[str, SigregStatistics], site: str) -> dict[str, bytes]:
-    """Return how far all embeddings of the last round were from a site's own.
+class EmbeddingSums(SideChannel):
+    """The server's end: sums of embeddings come up, the offset of the mixture goes down.
 
-    ``sums`` are those of the replies that were accepted, by site. Nothing where the site had none
-    among them, nor where it was alone: its offset would be zero.
+    Open where ``train.federated_sigreg`` is on.
     """
-    if site not in sums or len(sums) < 2:
-        return {}
-    # In the order of names: sums in float32 depend on it.
-    return {OFFSET: Offset.between([sums[name] for name in sorted(sums)], sums[site]).to_bytes()}
 
+    name = SUMS
+    carried_by = "round"
 
-def judge_sums(train: TrainSection, attachments: Mapping[str, bytes], examples: float) -> SigregStatistics | None:
-    """Return the sums that a reply must have, over all views of its examples; None where the run
-    asks for none.
+    def __init__(self, config: Config) -> None:
+        self.train = config.train
+        self.limit = COUNT_BYTES + parts_bytes(config.train.sigreg_directions)
+        self.sums: dict[str, SigregStatistics] = {}
+        """Over the last round's embeddings, by site: the next round's directions name them, and no
+        later one's."""
 
-    Raises ValueError where they are missing, could not be of any embeddings, or are of another
-    number of samples: the count is a weight, and nobody weighs more than the examples it trained
-    on.
-    """
-    if not train.federated_sigreg:
-        return None
-    sums = SigregStatistics.from_bytes(attachments.get(SUMS, b""), train.sigreg_directions)
-    views = examples * train.views
-    if sums.count != views:
-        raise ValueError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
-    return sums
+    def for_task(self, site: str) -> Attachments:
+        """Return how far all embeddings of the last round were from a site's own.
 
+        Nothing where the site had none among them, nor where it was alone: its offset would be
+        zero.
+        """
+        if site not in self.sums or len(self.sums) < 2:
+            return {}
+        # In the order of names: sums in float32 depend on it.
+        every = [self.sums[name] for name in sorted(self.sums)]
+        return {OFFSET: Offset.between(every, self.sums[site]).to_bytes()}
 
-def sums_state(sums: Mapping[str, SigregStatistics]) -> dict[str, Tensor]:
-    """Return sums by site as tensors of bytes, for a checkpoint."""
-    return {site: torch.frombuffer(bytearray(one.to_bytes()), dtype=torch.uint8) for site, one in sums.items()}
+    def judge(self, attachment: bytes, examples: float) -> SigregStatistics:
+        """Return the sums of a reply, over all views of its examples.
 
+        Raises ValueError where they are missing, could not be of any embeddings, or are of another
+        number of samples: the count is a weight, and nobody weighs more than the examples it
+        trained on.
+        """
+        sums = SigregStatistics.from_bytes(attachment, self.train.sigreg_directions)
+        views = examples * self.train.views
+        if sums.count != views:
+            raise ValueError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
+        return sums
 
-def sums_from_state(state: Mapping[str, Tensor]) -> dict[str, SigregStatistics]:
-    """Read what `sums_state` wrote. Raises ValueError for anything else."""
-    return {site: _sums_from(tensor.numpy().tobytes()) for site, tensor in state.items()}
+    def accept(self, judged: Mapping[str, Any]) -> None:
+        """Take the sums of the replies that count."""
+        self.sums = dict(judged)
 
+    def skip_round(self) -> None:
+        """Forget sums along directions that no round to come looks along."""
+        self.sums = {}
 
-def _sums_from(data: bytes) -> SigregStatistics:
-    return SigregStatistics.from_bytes(data, (len(data) - COUNT_BYTES) // parts_bytes(1))
+    def state_dict(self) -> State:
+        """Return the sums by site, each as bytes."""
+        return {site: as_tensor(sums.to_bytes()) for site, sums in self.sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums of a checkpoint. Raises ValueError for anything else."""
+        directions = self.train.sigreg_directions
+        self.sums = {site: SigregStatistics.from_bytes(as_bytes(sums), directions) for site, sums in state.items()}

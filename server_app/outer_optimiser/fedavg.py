@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 
 
 class FedAvg(OuterOptimiser):

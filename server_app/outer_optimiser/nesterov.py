@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsense_core.config import OuterSection
 from fedsense_core.state import State
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 
 
 class Nesterov(OuterOptimiser):

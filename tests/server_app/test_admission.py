@@ -20,7 +20,7 @@ from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
 from server_app.aggregation.rule import weighted_mean
-from server_app.drift import drift_of
+from server_app.drift_metrics import drift_of
 from server_app.round import Accepted, Expected, Round
 from server_app.transport import Answer
 

@@ -21,7 +21,7 @@ from fedsense_core.tensors import TensorTable
 from server_app.aggregation.l_dawa import cosine_of, layerwise_mean
 from server_app.aggregation.rule import weighted_mean
 from server_app.distillation.distiller import Distiller
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.round import Accepted
 
 Make = Callable[..., Federation]

@@ -22,7 +22,7 @@ from fedsense_core.tensors import TensorTable
 from server_app.distillation.distiller import Distiller
 from server_app.distillation.objective import Student, Teacher
 from server_app.distillation.similarity import Similarity, similarities, similarity_loss
-from server_app.outer_optimiser.optimiser import OuterOptimiser
+from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 
 RGB_BANDS = tuple(shipped_card("rgb", "test").bands)
 

@@ -98,13 +98,13 @@ def run(root: Path, changes: Changes) -> tuple[bytes, str]:
     folder = fed.run()
     state = Checkpoints(folder.checkpoints, fed.config.digest).newest()
     assert state is not None
-    return state.weights.numpy().tobytes(), json.dumps(untimed(folder.read_metrics()))
+    return state["weights"].numpy().tobytes(), json.dumps(untimed(folder.read_metrics()))
 
 
 def untimed(value: Any) -> Any:
-    """Return a record without its timings."""
+    """Return a record without its timings, and without what a process has needed so far."""
     if isinstance(value, dict):
-        return {key: untimed(inner) for key, inner in value.items() if "seconds" not in key}
+        return {key: untimed(inner) for key, inner in value.items() if "seconds" not in key and "memory" not in key}
     return [untimed(inner) for inner in value] if isinstance(value, list) else value
 
 

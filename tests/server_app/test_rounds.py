@@ -95,6 +95,25 @@ def test_run_without_a_single_good_round_fails_and_says_so(federation: Make) -> 
     assert not fed.folder.is_finished
 
 
+def test_every_metric_of_a_client_and_every_phase_is_in_its_line(federation: Make) -> None:
+    sent: dict[str, float] = {}
+
+    def listen(task: Message, reply: Message | None) -> Message | None:
+        assert reply is not None
+        reply.content["metrics"]["of-its-own"] = 3.5
+        sent.update(TrainReply.from_message(reply).metrics)
+        return reply
+
+    fed = federation(changes={"run.rounds": 1, "run.evaluate_every": 1})
+    fed.grid.faults = {(1, fed.node("beta")): listen}
+    fed.run()
+    (line,) = fed.lines()
+    assert line["clients"]["beta"] == sent
+    assert {"of-its-own", "shift-norm", "data-seconds", "codec-seconds", "resident-memory-bytes"} < set(sent)
+    assert {"down", "clients", "admit", "aggregate", "distill", "evaluate", "total"} == set(line["seconds"])
+    assert line["server_memory"]["resident"] > 1e6
+
+
 def test_bytes_in_metrics_are_the_arrays_that_travelled(federation: Make) -> None:
     fed = federation(changes={"run.rounds": 2})
     fed.run()
@@ -102,6 +121,12 @@ def test_bytes_in_metrics_are_the_arrays_that_travelled(federation: Make) -> Non
     assert 0 < fed.grid.bytes_up - frames < 6 * 6_000  # Flower's envelopes and records around six replies
     table = TensorTable.of(build_model(fed.config))
     payload = get_codec("eden", 1).payload_bytes(table)
+    tensors, blocks = len(table), sum(-(-spec.numel // 1024) for spec in table.specs if not spec.is_small)
+    scales = 4 * tensors + 2 * blocks
+    for line in fed.lines():
+        assert line["bytes_up_parts"] == {"codes": 3 * (payload - scales), "scales": 3 * scales}
+    assert fed.lines()[0]["bytes_down_parts"] == {"codes": 3 * 4 * table.numel, "scales": 0}
+    assert fed.lines()[1]["bytes_down_parts"]["scales"] == 3 * scales
     assert fed.lines()[0]["bytes_up"] == pytest.approx(3 * (payload + 96 + 128), abs=3 * 64)
 
 

@@ -31,9 +31,9 @@ from fedsense_core.tools.analysis.about import about_loss, about_run, config_of,
 from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
 from fedsense_core.tools.analysis.cka import FEWEST_IMAGES, cka_matrix, gram
 from fedsense_core.tools.analysis.curvature import extreme_eigenvalues
+from fedsense_core.tools.analysis.fixed_loss import Objective, exact
 from fedsense_core.tools.analysis.loss_imagery import batches_of, imagery_of
 from fedsense_core.tools.analysis.loss_paths import barrier, evenly
-from fedsense_core.tools.analysis.objective import Objective, exact
 from fedsense_core.tools.analysis.sharpness import noise_sharpness, sam_sharpness
 
 FORMAT = 1

@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from fedsense_core.config.list_values import AsTuple
 from fedsense_core.config.presets import PRESETS
-from fedsense_core.config.section import AsTuple
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.tools.downstream.names import Mode, TaskName
 

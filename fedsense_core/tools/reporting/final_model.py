@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fedsense_core.config import Config
-from fedsense_core.data import Band
+from fedsense_core.data.sites.sensors import Band
 from fedsense_core.device import chosen_device
 from fedsense_core.encoder import load_encoder
 from fedsense_core.models.pretraining import PretrainingModel, build_model

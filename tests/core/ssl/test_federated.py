@@ -14,21 +14,17 @@ from federation import tiny
 from torch import Tensor
 
 from client_app.training import Start, train_locally
-from fedsense_core.errors import ConfigError
+from fedsense_core.errors import ConfigError, FrameError
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.side_channels import judge_all, side_channels
 from fedsense_core.ssl.federated import (
     OFFSET,
     SUMS,
+    EmbeddingSums,
     FederatedSigreg,
     Offset,
-    judge_sums,
     reply_attachments,
-    reply_limits,
-    sums_from_state,
-    sums_state,
-    task_attachments,
-    task_limits,
 )
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.ssl.sigreg import KNOTS, SigregStatistics, random_directions, sigreg, sigreg_statistics
@@ -218,11 +214,17 @@ THREE = {
 }
 
 
-def test_a_task_tells_its_site_how_far_all_were_from_it_whatever_the_order_of_replies() -> None:
-    sent = task_attachments(THREE, "beta")
+def channel(sums: dict[str, SigregStatistics]) -> EmbeddingSums:
+    found = EmbeddingSums(SHARED)
+    found.accept(sums)
+    return found
+
+
+def test_a_task_says_how_far_all_were_from_its_site_whatever_the_order_of_replies() -> None:
+    sent = channel(THREE).for_task("beta")
     in_order = [THREE[site] for site in ("alpha", "beta", "gamma")]
     assert sent == {OFFSET: Offset.between(in_order, THREE["beta"]).to_bytes()}
-    assert sent == task_attachments(dict(reversed(THREE.items())), "beta")
+    assert sent == channel(dict(reversed(THREE.items()))).for_task("beta")
     part = FederatedSigreg.of(SHARED, 2, sent)
     assert part is not None
     assert part.offset is not None
@@ -232,48 +234,45 @@ def test_a_task_tells_its_site_how_far_all_were_from_it_whatever_the_order_of_re
 @pytest.mark.parametrize(
     ("sums", "site"), [({}, "beta"), (THREE, "delta"), ({"beta": THREE["beta"]}, "beta")], ids=["none", "new", "alone"]
 )
-def test_a_site_without_sums_or_others_is_told_nothing(sums: dict[str, SigregStatistics], site: str) -> None:
-    assert task_attachments(sums, site) == {}
+def test_a_site_without_sums_or_others_gets_nothing(sums: dict[str, SigregStatistics], site: str) -> None:
+    assert channel(sums).for_task(site) == {}
 
 
 def test_sums_of_all_views_are_accepted_as_they_are() -> None:
     sent = reply_attachments(THREE["alpha"])
-    judged = judge_sums(SHARED.train, sent, 3.0)  # of 3 views each
-    assert judged is not None
+    (judged,) = judge_all((EmbeddingSums(SHARED),), "round", sent, 3.0).values()  # of 3 views each
     assert judged.to_bytes() == sent[SUMS]
+    assert len(sent[SUMS]) == EmbeddingSums(SHARED).limit
     assert reply_attachments(None) == {}
+
+
+ALPHA = THREE["alpha"].to_bytes()
 
 
 @pytest.mark.parametrize(
     ("attachments", "examples", "problem"),
     [
         ({}, 3.0, "0 bytes of numbers, expected 816"),
-        ({SUMS: THREE["alpha"].to_bytes() + b"1"}, 3.0, "817 bytes"),
-        ({SUMS: THREE["alpha"].to_bytes()}, 4.0, "9 samples, its examples have 12 views"),
-        ({SUMS: (10**6).to_bytes(8, "little") + THREE["alpha"].to_bytes()[8:]}, 3.0, "1000000 samples"),
+        ({SUMS: ALPHA + b"1"}, 3.0, "825 bytes, at most 824"),
+        ({SUMS: ALPHA}, 4.0, "9 samples, its examples have 12 views"),
+        ({SUMS: (10**6).to_bytes(8, "little") + ALPHA[8:]}, 3.0, "1000000 samples"),
+        ({SUMS: ALPHA, "notes": b"x"}, 3.0, "'notes', which nobody asked for"),
     ],
-    ids=["missing", "long", "too-few", "too-many"],
+    ids=["missing", "long", "too-few", "too-many", "unknown"],
 )
-def test_sums_that_do_not_fit_the_examples_are_refused(
-    attachments: dict[str, bytes], examples: float, problem: str
-) -> None:
-    with pytest.raises(ValueError, match=problem):
-        judge_sums(SHARED.train, attachments, examples)
+def test_attachments_that_cannot_be_are_refused(attachments: dict[str, bytes], examples: float, problem: str) -> None:
+    with pytest.raises(FrameError, match=problem):
+        judge_all((EmbeddingSums(SHARED),), "round", attachments, examples)
 
 
-def test_attachments_have_the_sizes_of_their_limits() -> None:
-    assert {name: len(data) for name, data in reply_attachments(THREE["beta"]).items()} == reply_limits(SHARED.train)
-    assert {name: len(data) for name, data in task_attachments(THREE, "beta").items()} == task_limits(SHARED.train)
-
-
-def test_without_the_setting_nothing_is_attached_allowed_or_judged() -> None:
-    plain = tiny(train__recipe="lejepa").train
-    assert reply_limits(plain) == task_limits(plain) == {}
-    assert judge_sums(plain, {SUMS: b"anything"}, 3.0) is None
+def test_without_the_setting_there_is_no_channel() -> None:
+    assert [one.name for one in side_channels(SHARED)] == [SUMS]
+    assert side_channels(tiny(train__recipe="lejepa")) == ()
 
 
 def test_sums_survive_a_checkpoint_to_the_bit() -> None:
-    again = sums_from_state(sums_state(THREE))
-    assert {site: one.to_bytes() for site, one in again.items()} == {s: one.to_bytes() for s, one in THREE.items()}
+    again, state = EmbeddingSums(SHARED), channel(THREE).state_dict()
+    again.load_state_dict(state)
+    assert {site: one.to_bytes() for site, one in again.sums.items()} == {s: one.to_bytes() for s, one in THREE.items()}
     with pytest.raises(ValueError, match="bytes of numbers"):
-        sums_from_state({"alpha": sums_state(THREE)["alpha"][:-1]})
+        again.load_state_dict({"alpha": state["alpha"][:-1]})

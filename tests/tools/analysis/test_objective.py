@@ -10,12 +10,12 @@ import torch
 from federation import MASKED_CONV, MASKED_VIT, tiny
 from torch import nn
 
-from fedsense_core.data import shipped_card
 from fedsense_core.data.batches.batch import Batch
+from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.ssl.recipe import build_recipe
 from fedsense_core.tensors import TensorTable
-from fedsense_core.tools.analysis.objective import Objective
+from fedsense_core.tools.analysis.fixed_loss import Objective
 
 CASES: dict[str, dict[str, Any]] = {
     "simclr": {},

@@ -6,8 +6,6 @@ from typing import Any
 
 from pydantic import BeforeValidator
 
-from fedsense_core.section import Section
-
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """TOML and JSON know lists only."""
 
@@ -24,5 +22,3 @@ def _band_names(value: Any) -> Any:
 
 BandNames = BeforeValidator(_band_names)
 """A list, or one string with commas: Flower's run config carries no lists."""
-
-__all__ = ["AsTuple", "BandNames", "Section"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsense_core.run_folder.folder import RunFolder
 from server_app.callbacks.callback import RunCallback
-from server_app.callbacks.probes import Probes
+from server_app.callbacks.probing import Probes
 from server_app.record import line_of
 from server_app.round import Round
 from server_app.strategy import FedSense
