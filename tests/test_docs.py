@@ -214,7 +214,8 @@ def test_every_card_and_every_limit_is_described() -> None:
 
 
 def test_every_preset_and_every_dependency_has_its_line() -> None:
-    assert [name for name in PRESETS if f"\n| `{name}` |" not in TEXT["docs/configuration.md"]] == []
+    for page in ("docs/configuration.md", "docs/methods.md"):
+        assert [name for name in PRESETS if f"\n| `{name}` |" not in TEXT[page]] == [], page
     extras = [one for group in PROJECT["optional-dependencies"].values() for one in group if "fedsense" not in one]
     names = [re.split(r"[<>=]", one)[0] for one in PROJECT["dependencies"] + extras]
     table = TEXT["docs/development.md"].split("## Dependencies")[1].split("##")[0]
@@ -234,7 +235,14 @@ def test_what_is_installed_by_the_pages_exists_and_runs_in_continuous_integratio
     assert named <= set(PROJECT["optional-dependencies"])
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert [command for command in ("python -m pytest", "fedsense run") if command not in ci] == []
-    assert "fedsense run" in TEXT["README.md"]
+    first, second = re.findall(r"^```bash\n(.*?)^```$", TEXT["README.md"], re.MULTILINE | re.DOTALL)[:2]
+    assert first.endswith("&& fedsense run\n")
+    assert second.endswith("&& python -m pytest\n")
+
+
+def test_the_readme_stays_short_and_shows_a_picture() -> None:
+    assert len(BLOCK.sub("", TEXT["README.md"]).split()) <= 900
+    assert re.search(r"!\[[^\]]+\]\(docs/results/", TEXT["README.md"])
 
 
 def test_no_page_promises_what_is_not_there() -> None:

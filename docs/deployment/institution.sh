@@ -10,7 +10,7 @@ set -euo pipefail
 : "${SUPERLINK:=127.0.0.1:8443}"                      # address of the coordinator
 : "${CA:=$HOME/.fedsense/institution/ca.crt}"         # the certificate that the coordinator gave you
 : "${SITE:=$HOME/.fedsense/institution/site.toml}"    # your site file: which imagery, from which sensor
-: "${STATE:=$HOME/.fedsense/institution/state}"       # key, chips, and what is kept between rounds
+: "${STATE:=$HOME/.fedsense/institution/state}"       # key, chips, and state between rounds
 : "${PORT:=9094}"                                     # port on 127.0.0.1 for Flower's own processes
 # export CUDA_VISIBLE_DEVICES=0                       # which GPU; unset: the first, or the CPU where there is none
 

@@ -2,7 +2,7 @@
 for docs/codec.md.
 
 Bytes are those of one client's frames in Flower Arrays: payload, 96 bytes of header, 128 bytes of
-Array header, and down the list of frames and the radii and predictor coefficients (8 bytes a
+Array header, and down the list of frames and the radii and prediction coefficients (8 bytes a
 tensor). The tables are of the network alone, without heads. Codec times are measured here, once, on
 this machine; local training comes on top of them.
 

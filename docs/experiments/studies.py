@@ -130,7 +130,7 @@ def _bits() -> Study:
         {
             "name": "trellis",
             "preset": "fedsense",
-            "label": "fedsense, trellis and predictor",
+            "label": "fedsense, trellis and prediction",
             "settings": {"uplink.prediction": True},
             "compressions": list(trellis),
             "by_compression": trellis,

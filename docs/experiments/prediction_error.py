@@ -1,14 +1,14 @@
-"""Measure what the shared predictor takes off the error of the mean update, on a real federation.
+"""Measure what the shared prediction takes off the error of the mean update, on a real federation.
 
 One process plays server and institutions on the shipped sample, with the settings of
 ``flower.toml``: real local training, guidance, broadcasts and distillation. One arm drives the
 rounds; all arms code the *same* updates, each with its own residuals and coefficients, and the same
 momentum.
 
-    OMP_NUM_THREADS=1 python docs/experiments/predictor_error.py \\
+    OMP_NUM_THREADS=1 python docs/experiments/prediction_error.py \\
         --codec eden --bits 1 --rounds 20 --seeds 3 --out OUT
 
-Writes OUT/predictor_error-CODEC-BITS.json, .csv and .png, and prints a Markdown table. A finished
+Writes OUT/prediction_error-CODEC-BITS.json, .csv and .png, and prints a Markdown table. A finished
 seed is not run again.
 """
 
@@ -56,8 +56,8 @@ import matplotlib.pyplot as plt
 
 ARMS = {
     "plain": "error feedback alone",
-    "clipped": "predictor, clip at 1",
-    "corrected": "predictor, momentum without its start-up bias",
+    "clipped": "prediction, clip at 1",
+    "corrected": "prediction, momentum without its start-up bias",
 }
 FIRST_PREDICTED = 3
 """Round 1 has no momentum, round 2 no coefficient: the arms are equal until here."""
@@ -292,7 +292,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs, with seeds 0, 1, ... (default: 3)")
     parser.add_argument("--steps", type=int, default=10, help="local steps in a round (default: 10)")
     parser.add_argument("--driver", choices=list(ARMS), default="corrected", help="arm whose updates move the model")
-    parser.add_argument("--out", type=Path, default=Path("predictor_error"), help="folder to write to")
+    parser.add_argument("--out", type=Path, default=Path("prediction_error"), help="folder to write to")
     return parser.parse_args()
 
 
@@ -301,7 +301,7 @@ def main() -> None:
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     names = ("codec", "bits", "state_bits", "rounds", "steps", "driver")
-    path = options.out / f"predictor_error-{options.codec}-{options.bits}.json"
+    path = options.out / f"prediction_error-{options.codec}-{options.bits}.json"
     results = Results(path, {name: getattr(options, name) for name in names})
     for seed in range(options.seeds):
         if seed in results.seeds():

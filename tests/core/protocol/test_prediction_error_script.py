@@ -1,5 +1,5 @@
-"""The script behind the predictor's figures: what it writes, prints and refuses. A real federation
-takes minutes."""
+"""The script behind the figures of the prediction: what it writes, prints and refuses. A real
+federation takes minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "docs" / "experiments" / "predictor_error.py"))
+    return runpy.run_path(str(ROOT / "docs" / "experiments" / "prediction_error.py"))
 
 
 def lines_of(seed: int) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def lines_of(seed: int) -> list[dict[str, Any]]:
 def test_finished_seeds_are_kept_and_drawn_and_those_of_other_settings_refused(
     script: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = tmp_path / "predictor_error-eden-1.json"
+    path = tmp_path / "prediction_error-eden-1.json"
     for seed in (0, 1):
         script["Results"](path, {"rounds": 8}).add(seed, lines_of(seed))
     found = script["Results"](path, {"rounds": 8}).seeds()
