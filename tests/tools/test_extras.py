@@ -28,7 +28,7 @@ COMMANDS_OF_ANYBODY = (
     "fedsense_core.tools.runner.running",
     "fedsense_core.tools.runner.in_process",
 )
-NEED_NUMBA = ["fedsense_core.codecs.loops"]
+NEED_NUMBA = ["fedsense_core.codecs.kernels.numba_kernels"]
 WITH_OTHERS = {"torchvision", "scipy"}
 """Packages of an extra that come with others in any case: timm and scikit-learn need them."""
 
