@@ -105,7 +105,7 @@ class Checkpointed:
 
     @property
     def statistics(self) -> dict[str, SensorStatistics]:
-        shared = self.state["sensor-statistics"]
+        shared = self.state.get("sensor-statistics", {})
         return {site: SensorStatistics.from_bytes(as_bytes(tensor)) for site, tensor in shared.items()}
 
     @property
