@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 from mutations import PLAIN, Mutated, Original, mutate, mutations_of
 
-from fedsense_core.codecs.codec import Codec, get_codec
+from fedsense_core.codecs.codec import Codec, every_codec, get_codec
 from fedsense_core.config import resolve
 from fedsense_core.errors import Rejected
 from fedsense_core.protocol.broadcast import Stream
@@ -210,7 +210,7 @@ class Tally:
             self.longest = max(self.longest, reason, key=len)
 
 
-def courts(spool: Path, every_codec: bool = False) -> list[Court]:
+def courts(spool: Path, all_codecs: bool = False) -> list[Court]:
     """Return one court for each codec that updates travel in; some of them, or all."""
     few = [
         ("eden", 1),
@@ -223,7 +223,7 @@ def courts(spool: Path, every_codec: bool = False) -> list[Court]:
         ("bf16", 16),
     ]
     chosen = [get_codec(*one) for one in [*few, ("none", 32), ("topk", 1), ("ternary", 2), ("float8", 8)]]
-    if every_codec:
+    if all_codecs:
         chosen = [codec for codec in every_codec() if not codec.waterfill]
     found = [Court(codec, spool / str(i)) for i, codec in enumerate(chosen)]
     found.append(Court(get_codec("none", 32), spool / "model", kind=FrameKind.MODEL))

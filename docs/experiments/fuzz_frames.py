@@ -67,7 +67,7 @@ def small(frames: int, seed: int) -> tuple[Tally, Tally, int]:
     """Return what became of frames and of broadcasts, and the bytes by which resident memory
     rose."""
     with tempfile.TemporaryDirectory() as spool:
-        courts = judging.courts(Path(spool), every_codec=True)
+        courts = judging.courts(Path(spool), all_codecs=True)
         judging.trial(courts, 20 * len(courts), seed + 1)  # what any first use loads is not the frames'
         large_frames.RESET.write_text("5")
         before = large_frames.resident("VmRSS")

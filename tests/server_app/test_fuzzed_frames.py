@@ -63,7 +63,7 @@ def test_equal_seeds_mutate_equally_and_nothing_stays_as_it_was(tmp_path: Path) 
 
 
 def test_the_frame_that_is_mutated_is_accepted_itself(tmp_path: Path) -> None:
-    for court in courts(tmp_path, every_codec=True):
+    for court in courts(tmp_path, all_codecs=True):
         assert usual_seconds(court, 1) >= 0  # says that it was accepted
 
 

@@ -18,6 +18,7 @@ from fedsense_core.errors import CheckpointError, ConfigError
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.snapshots import Snapshots, write_snapshots
+from fedsense_core.state import State
 from fedsense_core.tensors import TensorTable
 from fedsense_core.tools.analysis.analyse import analyse_run
 from fedsense_core.tools.analysis.analysis_options import AnalysisOptions
@@ -182,10 +183,10 @@ def test_a_run_killed_before_its_last_checkpoint_keeps_the_models_of_the_repeate
     whole = Federation(tmp_path / "whole", changes)
     whole.run()
 
-    def killed(self: Checkpoints, state: Any) -> Path:
-        if state.round == 2:
+    def killed(self: Checkpoints, server_round: int, state: State) -> Path:
+        if server_round == 2:
             raise KeyboardInterrupt
-        return save(self, state)
+        return save(self, server_round, state)
 
     save = Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", killed)
