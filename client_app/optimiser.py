@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -83,15 +84,21 @@ def inner_optimiser(module: nn.Module, settings: TrainSection, shift: Mapping[st
     has no dampening and is not Nesterov's. Muon leaves what is no hidden matrix to AdamW.
     """
     parameters = dict(module.named_parameters())
-    parts: list[torch.optim.Optimizer] = []
-    if settings.optimiser == "sgd":
-        parts.append(torch.optim.SGD(parameters.values(), lr=1.0, momentum=settings.momentum, foreach=True))
-    else:
-        hidden = set(hidden_matrices(parameters)) if settings.optimiser == "muon" else set()
-        rest = [parameter for name, parameter in parameters.items() if name not in hidden]
-        if hidden:
-            parts.append(Muon(parameter for name, parameter in parameters.items() if name in hidden))
-        parts.append(torch.optim.Adam(rest, lr=1.0, eps=settings.epsilon, foreach=True))
+    hidden: set[str] = set()
+    match settings.optimiser:
+        case "sgd":
+            sgd = torch.optim.SGD(parameters.values(), lr=1.0, momentum=settings.momentum, foreach=True)
+            return InnerOptimiser(module, settings.weight_decay, shift, [sgd])
+        case "muon":
+            hidden = set(hidden_matrices(parameters))
+        case "adamw":
+            pass
+        case _:
+            assert_never(settings.optimiser)
+    rest = [parameter for name, parameter in parameters.items() if name not in hidden]
+    parts: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=1.0, eps=settings.epsilon, foreach=True)]
+    if hidden:
+        parts.insert(0, Muon(parameter for name, parameter in parameters.items() if name in hidden))
     return InnerOptimiser(module, settings.weight_decay, shift, parts)
 
 
