@@ -7,7 +7,6 @@ choice needs beside it stands in `CONTEXT`; what cannot show, and why, in `ALIKE
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -76,7 +75,7 @@ OTHERS = {f"{key}={choice}": (key, choice) for key, choice in others()}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Changes], tuple[bytes, str]]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Changes], tuple[bytes, str]]:
     """Return a function from changes of the settings to all that a run of them leaves; each is run
     once."""
     root = tmp_path_factory.mktemp("choices")
@@ -85,9 +84,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Chan
     def result(changes: str) -> tuple[bytes, str]:
         return run(root, json.loads(changes))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)  # a sixth of the time, and no machine fails here
-        yield lambda changes: result(json.dumps(changes, sort_keys=True))
+    return lambda changes: result(json.dumps(changes, sort_keys=True))
 
 
 def run(root: Path, changes: Changes) -> tuple[bytes, str]:
