@@ -29,6 +29,17 @@ CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """``module:Class``."""
 
 
+def stated_name(path: Path) -> str:
+    """Return the name that a site file gives, whatever else in it is wrong; empty where it gives
+    none."""
+    try:
+        with path.open("rb") as file:
+            name = tomllib.loads(file.read(SITE_FILE_BYTES).decode()).get("name")
+    except (OSError, ValueError):
+        return ""
+    return name if isinstance(name, str) and SITE_NAME.fullmatch(name) else ""
+
+
 def _is_glob(text: str) -> str:
     Pattern(text)
     return text
