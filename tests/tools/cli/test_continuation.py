@@ -105,8 +105,8 @@ def test_the_command_trains_longer(finished: RunFolder, tmp_path: Path, engine: 
     write_site(tmp_path, "public", 99)
     words = ["run", "--engine", engine, "--sites", str(tmp_path / "sites"), "--public", str(tmp_path / "public.toml")]
     words += [
-        "--labelled",
-        "",
+        "--set",
+        "federation.labelled=",
         "--set",
         "data.chip_size=16",
         "--set",
