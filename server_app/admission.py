@@ -28,7 +28,7 @@ from server_app.transport import Answer
 
 
 class Admission:
-    """Checks replies of one run; remembers the norms it accepted."""
+    """Checks replies of one run; remembers the norms of its last rounds."""
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class Admission:
         self.spool = spool
         self.channels = channels
         self.clients = clients or Clients()
-        self.norms: list[float] = []
+        self.norms: list[list[float]] = []
+        """‖Δ̂‖ of what counted in the last aggregated rounds."""
         # What every reply is judged in (N,): a frame never makes the server allocate a vector.
         self._scratch: Tensor | None = None
 
@@ -62,24 +63,38 @@ class Admission:
         except (FrameError, ValueError) as error:
             return Rejected(site, printable(str(error)))
 
+    def compare(self, round: Round) -> None:
+        """Reject what is too large beside the other replies of its round, once all have come: the
+        first round has no earlier one to go by, and in the last ones updates shrink."""
+        if not round.accepted:
+            return
+        limit = self.settings.norm_factor * statistics.median(one.norm for one in round.accepted)
+        for one in [one for one in round.accepted if one.norm > limit]:
+            round.accepted.remove(one)
+            round.reject(Rejected(one.site, _too_large(one.norm, limit, self._times("its round"))))
+            one.path.unlink(missing_ok=True)
+
     def remember(self, accepted: list[Accepted]) -> None:
-        """Take the norms of an aggregated round as the measure of later ones."""
-        self.norms += [one.norm for one in accepted]
+        """Take the norms of an aggregated round as the measure of those to come."""
+        self.norms = [*self.norms, [one.norm for one in accepted]][-self.settings.norm_rounds :]
 
     def norm_limit(self) -> tuple[float, str]:
-        """Return the largest admissible norm and where it comes from."""
-        if not self.norms:
+        """Return the largest norm that is admissible at once, and where it comes from."""
+        recent = [norm for norms in self.norms for norm in norms]
+        if not recent:
             return self.settings.first_round_max_norm, "admission.first_round_max_norm"
-        limit = self.settings.norm_factor * statistics.median(self.norms)
-        return limit, f"{self.settings.norm_factor:g} times the median of earlier rounds"
+        return self.settings.norm_factor * statistics.median(recent), self._times("the last rounds")
+
+    def _times(self, what: str) -> str:
+        return f"{self.settings.norm_factor:g} times the median of {what}"
 
     def state_dict(self) -> State:
-        """Return the norms of all updates that ever counted."""
-        return {"norms": list(self.norms)}
+        """Return the norms of the last rounds."""
+        return {"norms": [list(norms) for norms in self.norms]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the norms of a checkpoint."""
-        self.norms = [float(norm) for norm in state["norms"]]
+        self.norms = [[float(norm) for norm in norms] for norms in state["norms"]]
 
     def _accept(self, reply: TrainReply, site: str, round: Round) -> Accepted:
         if reply.frame is None:
@@ -110,8 +125,12 @@ class Admission:
         norm = vector_norm(update)
         limit, source = self.norm_limit()
         if not norm <= limit:  # also true for NaN
-            raise FrameError(f"update norm {norm:.4g} is above {limit:.4g} ({source})")
+            raise FrameError(_too_large(norm, limit, source))
         return norm
+
+
+def _too_large(norm: float, limit: float, source: str) -> str:
+    return f"update norm {norm:.4g} is above {limit:.4g} ({source})"
 
 
 def _check_header(header: FrameHeader, expected: Expected) -> None:

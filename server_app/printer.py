@@ -40,6 +40,7 @@ def describe_round(
     """
     rows = {
         "replies": _replies(metrics),
+        "alarms": _alarms(metrics),
         "notes": _notes(metrics),
         "loss": _loss(metrics),
         "bytes": _bytes(metrics),
@@ -70,7 +71,7 @@ class RoundPrinter:
         block = describe_round(metrics, self.rounds, random_probe(self.history), self.seconds_left())
         text = Text(block)
         text.highlight_regex(r"^round .*?$", "bold")
-        text.highlight_regex(r"(?m)^ +rejected .*$", "red")
+        text.highlight_regex(r"(?m)^ +(rejected|alarms) .*$", "red")
         self.console.print(text, soft_wrap=True)  # a log file keeps its lines whole
 
     def seconds_left(self) -> float | None:
@@ -114,6 +115,10 @@ def _replies(metrics: Mapping[str, Any]) -> str:
 
 def _notes(metrics: Mapping[str, Any]) -> str:
     return "\n".join(f"{clean(one['site'])}: {clean(one['note'])}" for one in metrics.get("notes") or ())
+
+
+def _alarms(metrics: Mapping[str, Any]) -> str:
+    return "\n".join(f"{clean(one['site'])}: {clean(one['reason'])}" for one in metrics.get("alarms") or ())
 
 
 def _loss(metrics: Mapping[str, Any]) -> str:

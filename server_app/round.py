@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Message, MessageType
 from flwr.common.logger import log
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class Accepted:
     site: str
     examples: float
     norm: float
-    """‖Δ̂‖."""
+    """‖Δ̂‖ as it came, before any clip."""
     metrics: Mapping[str, float]
     note: str
     """The client's own words, or nothing."""
@@ -75,11 +76,18 @@ class Accepted:
     """What side channels made of its attachments, by name."""
     factor: float = 1.0
     """What `aggregation.weights` makes of the chips that the site says it has."""
+    scale: float = 1.0
+    """What `aggregation.clip` multiplies Δ̂ by, wherever it counts."""
 
     def value(self) -> Tensor:
-        """Decode what travelled (N,): Δ̂, or the model."""
+        """Decode what travelled (N,), clipped: Δ̂, or the model."""
         _, payload = unpack(np.fromfile(self.path, np.uint8))
-        return self.expected.uplink(self.site).receive(payload)
+        value = self.expected.uplink(self.site).receive(payload)
+        if self.scale == 1:
+            return value
+        if self.expected.kind == FrameKind.MODEL:
+            return torch.lerp(self.expected.replica.weights, value, self.scale, out=value)
+        return value.mul_(self.scale)
 
     def update(self) -> Tensor:
         """Decode Δ̂ (N,), whatever travelled."""
@@ -159,9 +167,6 @@ class Round:
         """Enter what admission made of a reply."""
         if isinstance(judged, Accepted):
             self.accepted.append(judged)
-            codec, table = self.expected.codec, self.expected.stream.table
-            scales = codec.scale_bytes(table)
-            self._count_parts("bytes_up_parts", {"codes": codec.payload_bytes(table) - scales, "scales": scales})
         else:
             self.reject(judged)
 
@@ -180,12 +185,18 @@ class Round:
         self.notes.append({"site": site, "note": note})
 
     def close(self) -> None:
-        """Reject who has not answered, and put the accepted in the order of their names."""
+        """Reject who has not answered, and put the accepted in the order of their names: that in
+        which they came changes nothing."""
         federation = self.expected.config.federation
         for node in sorted(self.silent):
             why = f"no answer within {federation.deadline_s:g} s (federation.deadline_s)"
             self.reject(Rejected(self.site(node), why))
         self.accepted.sort(key=lambda one: one.site)
+        codec, table = self.expected.codec, self.expected.stream.table
+        scales, count = codec.scale_bytes(table), len(self.accepted)
+        if count:
+            parts = {"codes": count * (codec.payload_bytes(table) - scales), "scales": count * scales}
+            self._count_parts("bytes_up_parts", parts)
         if not self.counts:
             text = "round %d: %d accepted, quorum %d: nothing changes"
             log(WARNING, text, self.number, len(self.accepted), federation.quorum)

@@ -27,12 +27,13 @@ from fedsense_core.protocol.side_channels import accept_all, attachments_for, si
 from fedsense_core.state import State, Stateful
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
-from server_app.aggregation.rule import AggregationRule, weighted_mean
+from server_app.aggregation.clipping import clipped
+from server_app.aggregation.rule import AggregationRule
 from server_app.callbacks.callback import RunCallback
 from server_app.clients import Clients
 from server_app.cohort import Cohort
 from server_app.distillation.distiller import Distiller
-from server_app.drift_metrics import drift_of
+from server_app.drift_metrics import measured
 from server_app.method_summary import summary_lines
 from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.radius import Radius
@@ -157,6 +158,7 @@ class FedSense(Strategy):
 
     def finish(self, round: Round) -> bool:
         """Move w; below the quorum nothing moves, and False is returned."""
+        self.admission.compare(round)
         round.close()
         self.clients.heed(round.rejected)
         residual = " and, with it, its error-feedback residual" if self.config.feedback_in_use else ""
@@ -174,20 +176,17 @@ class FedSense(Strategy):
         return True
 
     def _aggregate(self, round: Round) -> None:
-        """Δ̄ = Σ p_i Δ̂_i; w = outer optimiser (w_t, Δ̄), or what another rule makes of replies.
-
-        Whatever the rule, drift, radii and prediction are measured by Δ̄: how far clients went.
-        """
+        """Δ̄ = Σ p_i Δ̂_i; w = outer optimiser (w_t, Δ̄), or what another rule makes of replies."""
         with round.timed("aggregate"):
-            replica, accepted = round.expected.replica, round.accepted
-            mean = weighted_mean(accepted)
+            accepted = round.accepted = clipped(round.accepted, self.config.aggregation)
+            replica = round.expected.replica
+            mean = self.rule.centre(accepted)
             update = mean - replica.weights if self.config.sends_models else mean
             if self.rule.moves_the_model:
                 combined = self.rule.combine(accepted, mean, self.table, self.aggregated)
                 self.weights = combined if self.config.sends_models else self.outer.step(self.weights, combined)
                 self.moved = True
-            drift, cosine = drift_of(accepted, update)
-            round.measured |= {"drift": drift, "cosine": cosine, "update_norm": float(update.norm())}
+            round.measured |= measured(accepted, update, self.rule)
             self.radius.observe(update)
             self.prediction.observe(update, replica)
 

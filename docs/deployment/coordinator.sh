@@ -75,8 +75,9 @@ members() {
 run() {
     connect
     cd "$FLWR_HOME"
-    local pair value id status log=run.log
-    for pair in "run.folder=$RUN_FOLDER" "$@"; do     # words need quotes in TOML, numbers and truth values must have none
+    local pair value id status log=run.log clip=(aggregation.clip=median)
+    [[ " $* " != *" aggregation.clip="* ]] || clip=()     # institutions that do not know each other: bounded, unless you say
+    for pair in "run.folder=$RUN_FOLDER" "${clip[@]}" "$@"; do     # words need quotes in TOML, numbers and truth values must have none
         value=${pair#*=}
         [[ $value =~ ^(true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|\".*\")$ ]] || value="\"$value\""
         printf '%s = %s\n' "${pair%%=*}" "$value"

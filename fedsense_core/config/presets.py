@@ -34,6 +34,7 @@ PRESETS: dict[str, Switches] = {
         "alignment": {"weight": 0.0},
         "uplink": {"codec": "trellis", "bits": 1, "feedback": True, "prediction": True},
         "downlink": {"codec": "trellis", "bits": 4},
+        "aggregation": {"clip": "median"},
         "outer": {"kind": "fedavg"},
         "distillation": {"kind": "similarity", "public_weight": 1.0},
     },

@@ -74,6 +74,9 @@ class AdmissionSection(Section):
     """Most chips that a client may say it has, where they are its weight
     (``aggregation.weights``)."""
     norm_factor: float = Field(10.0, gt=1)
-    """Largest update norm relative to the median of those accepted in earlier rounds."""
+    """Largest update norm relative to the median of those accepted in the last rounds, and to that
+    of its own round."""
+    norm_rounds: int = Field(5, ge=1)
+    """How many rounds the last ones are."""
     first_round_max_norm: float = Field(1_000.0, gt=0)
-    """Largest update norm while nothing has been accepted yet."""
+    """Largest update norm while nothing has been accepted yet, whatever its own round says."""

@@ -36,10 +36,16 @@ class DownlinkSection(CodecSection):
 class AggregationSection(Section):
     """How the clients' updates become one."""
 
-    kind: Literal["mean", "l-dawa", "l-dawa-normalised", "none"] = "mean"
-    """``mean``: by examples seen; ``l-dawa``: each layer by its cosine to the global one; ``none``:
-    the mean is not used, and distillation alone moves the model (FLESD, FedMKD,
-    ``public-only``)."""
+    kind: Literal["mean", "median", "trimmed-mean", "multi-krum", "l-dawa", "l-dawa-normalised", "none"] = "mean"
+    """``mean``: by examples seen; ``median`` and ``trimmed-mean`` of each parameter, and
+    ``multi-krum``, the mean without the replies that lie apart: rules that bear attackers;
+    ``l-dawa``: each layer by its cosine to the global one; ``none``: the mean is not used, and
+    distillation alone moves the model (FLESD, FedMKD, ``public-only``)."""
+    clip: Literal["none", "median"] = "none"
+    """``median``: an update that is longer than the median of its round counts as one of that
+    length."""
+    byzantine: int = Field(1, ge=0)
+    """Clients of a round that may be attackers (median, trimmed-mean, multi-krum)."""
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
     weights: Literal["equal", "chips", "sqrt-chips"] = "equal"
@@ -50,10 +56,23 @@ class AggregationSection(Section):
     def averages(self) -> bool:
         """Whether a mean of the clients' updates moves the model."""
         match self.kind:
-            case "mean" | "l-dawa" | "l-dawa-normalised":
+            case "mean" | "median" | "trimmed-mean" | "multi-krum" | "l-dawa" | "l-dawa-normalised":
                 return True
             case "none":
                 return False
+            case unknown:
+                assert_never(unknown)
+
+    @property
+    def least_clients(self) -> int:
+        """Replies below which the rule would not bear ``byzantine`` attackers."""
+        match self.kind:
+            case "median" | "trimmed-mean":
+                return 2 * self.byzantine + 1
+            case "multi-krum":
+                return 2 * self.byzantine + 3
+            case "mean" | "l-dawa" | "l-dawa-normalised" | "none":
+                return 1
             case unknown:
                 assert_never(unknown)
 

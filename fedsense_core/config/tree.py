@@ -120,6 +120,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _enough_to_bear_attackers(self) -> Config:
+        least, aggregation = self.aggregation.least_clients, self.aggregation
+        if self.federation.quorum < least:
+            raise ConfigError(
+                f"wrong configuration: aggregation.kind = {aggregation.kind!r} bears aggregation.byzantine = "
+                f"{aggregation.byzantine} attackers in a round of at least {least} replies, but federation.quorum = "
+                f"{self.federation.quorum}: set it to {least} or more, or name fewer attackers"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guidance_has_what_its_controls_change(self) -> Config:
         guidance = self.guidance
         if guidance.climbs_own_gradient and (guidance.sign < 0 or guidance.direction == "random"):

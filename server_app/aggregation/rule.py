@@ -27,6 +27,8 @@ class AggregationRule(ABC):
     name: ClassVar[str]
     moves_the_model: ClassVar[bool] = True
     """Whether what it returns is used."""
+    centre_is_mean: ClassVar[bool] = True
+    """Whether `centre` is Σ p_i x_i."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -36,9 +38,14 @@ class AggregationRule(ABC):
         """Return the rule that ``aggregation.kind`` names."""
         return implementation("server_app.aggregation", config.aggregation.kind, AggregationRule)(config)
 
+    def centre(self, accepted: Sequence[Accepted]) -> Tensor:
+        """Return where the replies lie (N,), by which drift, radii and prediction are measured: Σ
+        p_i x_i, or what a rule that bears attackers puts in its place."""
+        return weighted_mean(accepted)
+
     @abstractmethod
     def combine(self, accepted: Sequence[Accepted], mean: Tensor, table: TensorTable, rounds_before: int) -> Tensor:
-        """Return one vector (N,), given also Σ p_i x_i and how many rounds were aggregated
+        """Return one vector (N,), given also the centre and how many rounds were aggregated
         before."""
 
 

@@ -9,6 +9,7 @@ import torch
 from federation import tiny
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
+from spooled import spooled
 
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import Rejected
@@ -69,6 +70,45 @@ def test_norm_mean_spread_and_teachers_are_of_the_whole_update(tmp_path: Path) -
     drift, cosine = drift_of([accepted], meant)
     assert drift == {"alpha": 0.0}
     assert cosine["alpha"] == pytest.approx(1.0)
+
+
+def closed(tmp_path: Path, admission: Admission, norms: list[float]) -> Round:
+    """Return a round of one coordinate whose replies have these norms, once it is compared."""
+    accepted = spooled(tmp_path, [torch.tensor([norm]) for norm in norms], tiny(uplink__codec="none"))
+    tensors = torch.zeros(1)
+    round = Round(1, accepted[0].expected, tensors, tensors, accepted=accepted)
+    admission.compare(round)
+    admission.remember(round.accepted)
+    return round
+
+
+def test_limit_of_the_first_round_is_of_the_round_itself_and_later_ones_of_the_last(tmp_path: Path) -> None:
+    admission = Admission(tiny(admission__norm_rounds=2), tmp_path)
+    assert admission.norm_limit() == (1_000.0, "admission.first_round_max_norm")
+    first = closed(tmp_path, admission, [4.5, 900.0, 4.0, 5.0])
+    assert [(one.node, one.reason) for one in first.rejected] == [
+        ("site-001", "update norm 900 is above 47.5 (10 times the median of its round)")
+    ]
+    assert not (tmp_path / "site-001.frame").exists()
+    assert admission.norm_limit() == (45.0, "10 times the median of the last rounds")
+    closed(tmp_path, admission, [0.5, 0.5, 0.5])
+    closed(tmp_path, admission, [0.1, 0.1, 0.1])
+    assert admission.norm_limit()[0] == pytest.approx(3.0), "the first round is forgotten"
+    last = closed(tmp_path, admission, [0.1, 0.1, 2.9])
+    assert [one.node for one in last.rejected] == ["site-002"], "above ten times its own round"
+
+    again = Admission(tiny(admission__norm_rounds=2), tmp_path)
+    again.load_state_dict(admission.state_dict())
+    assert again.norm_limit() == admission.norm_limit()
+
+
+def test_a_minority_cannot_raise_the_limit_round_by_round(tmp_path: Path) -> None:
+    admission = Admission(tiny(), tmp_path)
+    sent = 1.0
+    for _ in range(30):
+        sent = min(9.99 * sent, 0.999 * admission.norm_limit()[0])
+        closed(tmp_path, admission, [1.0, 1.1, 0.9, sent, sent])
+    assert admission.norm_limit()[0] <= 11.0 * (1 + 1e-6)
 
 
 def test_update_too_large_with_its_prediction_is_rejected(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from federation import Federation, logged, same_bits
 from torch import Tensor
 
-import server_app.strategy as strategy_module
+import server_app.aggregation.rule as rule_module
 from fedsense_core.config import AggregationSection, OuterSection
 from fedsense_core.errors import ConfigError
 from fedsense_core.models.pretraining import build_model
@@ -141,7 +141,7 @@ def test_outer_optimiser_steps_along_what_the_codec_delivered(
         means.append(weighted_mean(accepted))
         return means[-1]
 
-    monkeypatch.setattr(strategy_module, "weighted_mean", kept)
+    monkeypatch.setattr(rule_module, "weighted_mean", kept)
     changes = {"preset": "diloco", "uplink.codec": "eden", "uplink.bits": 1, "uplink.feedback": True, "run.rounds": 2}
     fed = federation(changes=changes | {"downlink.codec": "eden", "downlink.bits": 4})
     fed.run()
@@ -157,6 +157,8 @@ KINDS = {
     "mean": {},
     "l-dawa": {"aggregation.plain_rounds": 1},
     "l-dawa-normalised": {"aggregation.plain_rounds": 1},
+    "median": {"aggregation.byzantine": 0},
+    "trimmed-mean": {"aggregation.byzantine": 0},
     "none": {"distillation.kind": "ensemble"},
 }
 

@@ -56,6 +56,7 @@ def write_report(run: RunFolder, pictures: ReportPictures | None = None) -> Path
         columns=COLUMNS,
         rounds=[_table_row(m) for m in history if m["round"] > 0],
         rejected=_words(history, "rejected", "node", "reason"),
+        alarms=_words(history, "alarms", "site", "reason"),
         notes=_words(history, "notes", "site", "note"),
         **_head(run, history),
     )

@@ -116,6 +116,17 @@ PAGE = """<!doctype html>
 </tbody></table></div>
 {% else %}<p class="empty">None.</p>{% endif %}
 </section>
+{% if alarms %}<section>
+<h2>Alarms</h2>
+<p class="why">These replies count, bounded by what the run allows. They stand out from the others of their round.</p>
+<div class="scroll"><table><caption>{{ alarms | length }} in all</caption>
+<thead><tr><th scope="col" class="num">Round</th><th scope="col">Institution</th>
+<th scope="col">Why</th></tr></thead>
+<tbody>{% for alarm in alarms %}
+<tr><td class="num">{{ alarm.round }}</td><td>{{ alarm.who }}</td>
+<td class="reason">{{ alarm.what }}</td></tr>{% endfor %}
+</tbody></table></div>
+</section>{% endif %}
 {% if notes %}<section>
 <h2>Notes</h2>
 <p class="why">These replies count. They left something out, such as an error-feedback residual.</p>
