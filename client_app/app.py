@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import round
-from fedsense_core.protocol.messages import TrainTask, handshake_run_ids
+from fedsense_core.protocol.messages import TrainTask, read_handshake_request
 
 app = ClientApp()
 
@@ -14,10 +16,14 @@ app = ClientApp()
 @app.query("handshake")
 def handshake(message: Message, context: Context) -> Message:
     """Answer who this client is and what it has."""
-    return Message(round.handshake(context, *handshake_run_ids(message)).to_records(), reply_to=message)
+    run_id, earlier_run_id, nonce = read_handshake_request(message)
+    answer = replace(round.handshake(context, run_id, earlier_run_id), nonce=nonce)
+    return Message(answer.to_records(), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with this round's update or the reason why there is none."""
-    return Message(round.train(context, TrainTask.from_records(message.content)).to_records(), reply_to=message)
+    task = TrainTask.from_records(message.content)
+    reply = replace(round.train(context, task), nonce=task.nonce)
+    return Message(reply.to_records(), reply_to=message)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedsense_core.config import Config
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
-from fedsense_core.protocol.messages import TrainReply, bytes_up, printable
+from fedsense_core.protocol.messages import TrainReply, bytes_up, check_sender, printable
 from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.state import State
@@ -55,6 +55,7 @@ class Admission:
         round.count("bytes_up", bytes_up(answer.message))
         try:
             reply = TrainReply.from_message(answer.message)
+            check_sender(answer.message, answer.node, reply.nonce, round.nonces.get(answer.node, b""))
             if reply.status != "trained":
                 return Rejected(site, reply.reason, "needs-snapshot" if reply.status == "needs-snapshot" else "bad")
             if reply.site != site:

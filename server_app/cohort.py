@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fedsense_core.config import Config
 from fedsense_core.errors import FedSenseError, FrameError, Rejected
 from fedsense_core.fingerprint import source_digest
-from fedsense_core.protocol.messages import Handshake, handshake_request, printable
+from fedsense_core.protocol.messages import Handshake, check_sender, handshake_request, new_nonce, printable
 from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.seeds import seed_of
 from server_app.clients import Clients
@@ -46,6 +46,11 @@ class Cohort:
         self.refused: dict[int, Rejected] = {}
         """By node: who cannot take part, and why; a node is asked once, and again when it has been
         away."""
+        self.admitted: dict[int, str] = {}
+        """By node: the name under which the coordinator admitted its key. Without keys there is
+        none."""
+        self.nonces: dict[int, bytes] = {}
+        """By node: the secret that its answer to the handshake must repeat."""
         self._handshakes: Transport | None = None
         self._grace_ends = 0.0
         self._patience_ends = 0.0
@@ -75,7 +80,9 @@ class Cohort:
 
     def _meet(self, grid: Grid) -> list[Rejected]:
         """Drop who left, greet who is new, and hear who has answered."""
-        nodes = sorted(grid.get_node_ids())
+        connected = {node.node_id: node.name for node in grid.get_nodes()}
+        nodes = sorted(connected)
+        self.admitted = {node: name for node, name in connected.items() if name}
         left = self.clients.drop_absent(nodes)
         for site in left:
             log(WARNING, "site %s is no longer connected", site)
@@ -93,17 +100,23 @@ class Cohort:
             return []
         self._grace_ends = time.monotonic() + HANDSHAKE_GRACE_S
         self._patience_ends = time.monotonic() + max(HANDSHAKE_PATIENCE_S, self.config.federation.wait_s)
-        content = handshake_request(self.run_id, self.earlier_run_id)
-        return self._handshakes.send([Message(content, node, "query.handshake", ttl=HANDSHAKE_TTL_S) for node in nodes])
+        self.nonces |= {node: new_nonce() for node in nodes}
+        return self._handshakes.send([self._request(node) for node in nodes])
+
+    def _request(self, node: int) -> Message:
+        content = handshake_request(self.run_id, self.earlier_run_id, self.nonces[node])
+        return Message(content, node, "query.handshake", ttl=HANDSHAKE_TTL_S)
 
     def _enter(self, answer: Answer) -> Rejected | None:
-        problem, who = answer.problem, f"node {answer.node}"
+        problem, who = answer.problem, self.admitted.get(answer.node, f"node {answer.node}")
         if answer.message is not None:
             try:
                 handshake = Handshake.from_message(answer.message)
+                check_sender(answer.message, answer.node, handshake.nonce, self.nonces.get(answer.node, b""))
+                self._check_name(answer.node, handshake.site)
                 if handshake.site not in self.clients.sites.values():  # a second node of one name is no site
                     who = handshake.site or who
-                said = judge_all(self.channels, "handshake", handshake.attachments)
+                said = judge_all(self.channels, "handshake", handshake.attachments, handshake.chips)
                 problem = self.clients.enter(answer.node, handshake, source_digest(), self._most_chips)
             except FrameError as error:
                 problem = str(error)
@@ -119,6 +132,20 @@ class Cohort:
         skipped = f", {handshake.skipped} unusable files skipped" if handshake.skipped else ""
         log(INFO, "site %s is here: %d chips%s", handshake.site, handshake.chips, skipped)
         return None
+
+    def _check_name(self, node: int, site: str) -> None:
+        """Raise FrameError for a site whose name is not the one under which its key was admitted;
+        that of another node is nobody else's, whoever says it first."""
+        admitted = self.admitted.get(node)
+        if not site or site == admitted:
+            return
+        if admitted:
+            raise FrameError(
+                f"it was admitted as {admitted!r}, but its site file has the name {site!r}: admit it under that name "
+                "(coordinator.sh admit), or change the file"
+            )
+        if site in self.admitted.values():
+            raise FrameError(f"site {site!r} is the name under which another node was admitted")
 
     @property
     def _most_chips(self) -> float:

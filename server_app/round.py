@@ -23,7 +23,7 @@ from fedsense_core.errors import Rejected
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.protocol.broadcast import Stream, coded_bytes
 from fedsense_core.protocol.frame import FrameKind, unpack
-from fedsense_core.protocol.messages import TrainTask
+from fedsense_core.protocol.messages import TrainTask, new_nonce
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.protocol.side_channels import Attachments
 from fedsense_core.protocol.uplink.pipeline import Uplink
@@ -113,6 +113,8 @@ class Round:
     tasks: list[Message] = field(default_factory=list, repr=False)
     asked: dict[int, str] = field(default_factory=dict)
     """Node -> site, of those that were sent a task."""
+    nonces: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """By node: the secret that its reply must repeat."""
     silent: set[int] = field(default_factory=set)
     """Nodes that have not answered yet."""
     accepted: list[Accepted] = field(default_factory=list)
@@ -143,7 +145,7 @@ class Round:
         """Address the round's task to a site: with the last round of it that counted (0 none), the
         frames that lead from what it has to the round's replica, and what side channels say to
         it."""
-        expected = self.expected
+        expected, nonce = self.expected, new_nonce()
         task = TrainTask(
             run_id=expected.stream.run_id,
             round=self.number,
@@ -155,10 +157,11 @@ class Round:
             gammas=self.gammas.numpy(),
             frames=frames,
             attachments=attachments,
+            nonce=nonce,
         )
         ttl = expected.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
-        self.asked[node] = site
+        self.asked[node], self.nonces[node] = site, nonce
         self.silent.add(node)
         self.count("bytes_down", task.bytes_down)
         self._count_parts("bytes_down_parts", coded_bytes(frames, expected.stream.table))

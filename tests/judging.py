@@ -32,6 +32,7 @@ from server_app.round import Accepted, Expected, Round
 from server_app.transport import Answer
 
 SITE = "alpha"
+NODE, NONCE = 5, b"secret of node 5"
 RUN, ROUND, VERSION = 0xFED5E15E, 5, 4
 MOST_NORM = 10.0
 """Largest update norm that is admitted; the valid update has 1."""
@@ -44,6 +45,12 @@ TABLE = TensorTable.from_shapes({"stem": (40, 50), "stem.bias": (40,), "empty": 
 OTHER_TABLE = TensorTable.from_shapes({"stem": (40, 50), "stem.bias": (41,), "empty": (0, 3), "head": (2, 1024)})
 
 Verdict = Accepted | Rejected | Exception
+
+
+def sent_by(node: int, message: Message) -> Message:
+    """Return a message as if that node had sent it."""
+    message.metadata.__dict__["_src_node_id"] = node
+    return message
 
 
 def numbers(table: TensorTable, norm: float) -> torch.Tensor:
@@ -131,18 +138,19 @@ class Court:
     def message(self, mutated: Mutated) -> Message:
         """Return a reply that carries what arrives."""
         frame = np.frombuffer(mutated.frame, np.uint8)
-        records = TrainReply(SITE, "trained", metrics={"num-examples": 8.0}, frame=frame).to_records()
+        reply = TrainReply(SITE, "trained", metrics={"num-examples": 8.0}, frame=frame, nonce=NONCE)
+        records = reply.to_records()
         if mutated.array is not None:
             records["update"] = ArrayRecord({"frame": Array("uint8", frame.shape, "numpy.ndarray", mutated.array)})
-        return Message(records, 5, "train")
+        return sent_by(NODE, Message(records, NODE, "train"))
 
     def judge(self, message: Message) -> tuple[Verdict, float]:
         """Return what the admission makes of a reply, and the seconds of computing that it took."""
         start = time.process_time()
         try:
             tensors = torch.zeros(len(self.expected.stream.table))
-            round = Round(ROUND, self.expected, tensors, tensors)
-            verdict: Verdict = self.admission.admit(Answer(5, message), SITE, round)
+            round = Round(ROUND, self.expected, tensors, tensors, nonces={NODE: NONCE})
+            verdict: Verdict = self.admission.admit(Answer(NODE, message), SITE, round)
         except Exception as error:
             verdict = error
         return verdict, time.process_time() - start

@@ -72,7 +72,7 @@ class AdmissionSection(Section):
     """Largest example count a client may claim for one round."""
     max_chips: int = Field(200_000, ge=1)
     """Most chips that a client may say it has, where they are its weight
-    (``aggregation.weights``)."""
+    (``aggregation.weights``), and whose pixels its statistics may count."""
     norm_factor: float = Field(10.0, gt=1)
     """Largest update norm relative to the median of those accepted in the last rounds, and to that
     of its own round."""

@@ -6,8 +6,10 @@ whatever its size.
 
 from __future__ import annotations
 
+import hmac
 import io
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +27,10 @@ MAX_TEXT = 500
 """Characters of a client's words that the server keeps."""
 MAX_ATTACHMENTS = 16
 """Attachments of one message, whoever sent it."""
+MOST_METRIC, MOST_BYTES = 1e6, 1e15
+"""What a client may say it measured: losses, norms, seconds and examples, and bytes of memory."""
+NONCE_BYTES = 16
+"""Of the secret that a message carries and its reply repeats: 128 bits nobody guesses."""
 MAX_NOTE = 200
 """Characters of a client's note, which stands in the record of every round that has one."""
 
@@ -51,6 +57,8 @@ class TrainTask:
     """Bundle of frames that leads from what the client holds to ``version``, uint8."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the side channels say to this client."""
+    nonce: bytes = field(default=b"", repr=False)
+    """Secret of this client and round: only who was sent the task can repeat it."""
 
     @property
     def bytes_down(self) -> int:
@@ -70,6 +78,7 @@ class TrainTask:
                 "config-digest": self.config_digest,
                 "radii": self.radii.astype("<f4").tobytes(),
                 "gammas": self.gammas.astype("<f4").tobytes(),
+                "nonce": self.nonce,
             }
         )
         broadcast = ArrayRecord({"frames": Array(self.frames)})
@@ -90,6 +99,7 @@ class TrainTask:
             gammas=np.frombuffer(_bytes(task, "gammas"), "<f4").copy(),
             frames=_array(content, "broadcast", "frames"),
             attachments=_attachments(content),
+            nonce=_nonce(task),
         )
 
 
@@ -107,6 +117,8 @@ class TrainReply:
     """What the coordinator should know of a round that went well otherwise; empty if nothing."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels; not judged yet."""
+    nonce: bytes = field(default=b"", repr=False)
+    """That of the task."""
 
     @property
     def examples(self) -> float:
@@ -116,7 +128,7 @@ class TrainReply:
     def to_records(self) -> RecordDict:
         """Pack into at most one Array, a MetricRecord and a ConfigRecord."""
         words = {"reason": self.reason or "-", "note": self.note or "-"}
-        reply = ConfigRecord({"site": self.site, "status": self.status, **words})
+        reply = ConfigRecord({"site": self.site, "status": self.status, **words, "nonce": self.nonce})
         metrics = MetricRecord({name: float(value) for name, value in self.metrics.items()})
         records = RecordDict({"reply": reply, "metrics": metrics, **_attached(self.attachments)})
         if self.frame is not None:
@@ -133,14 +145,15 @@ class TrainReply:
             metrics = dict(message.content.metric_records["metrics"])
             site, status, reason = (_text(reply, key) for key in ("site", "status", "reason"))
             note = printable(_text(reply, "note"))[:MAX_NOTE] if "note" in reply else "-"
-            attachments = _attachments(message.content)
+            attachments, nonce = _attachments(message.content), _nonce(reply)
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
-            return cls(site, "needs-snapshot" if status == "needs-snapshot" else "refused", printable(reason))
+            status = "needs-snapshot" if status == "needs-snapshot" else "refused"
+            return cls(site, status, printable(reason), nonce=nonce)
         frame = _array(message.content, "update", "frame")
         note = "" if note == "-" else note
-        return cls(site, "trained", printable(reason), _finite(metrics), frame, note, attachments)
+        return cls(site, "trained", printable(reason), _finite(metrics), frame, note, attachments, nonce)
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,8 @@ class Handshake:
     """Why it cannot train; empty if it can."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels, where its site allows it; not judged yet."""
+    nonce: bytes = field(default=b"", repr=False)
+    """That of the request."""
 
     def to_records(self) -> RecordDict:
         """Pack into one ConfigRecord."""
@@ -170,6 +185,7 @@ class Handshake:
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
+                "nonce": self.nonce,
             }
         )
         return RecordDict({"handshake": handshake, **_attached(self.attachments)})
@@ -193,20 +209,40 @@ class Handshake:
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
                 attachments=_attachments(message.content),
+                nonce=_nonce(answer),
             )
         except (KeyError, ValueError) as error:
             raise FrameError(f"not a handshake: {error}") from None
 
 
-def handshake_request(run_id: int, earlier_run_id: int = 0) -> RecordDict:
+def handshake_request(run_id: int, earlier_run_id: int, nonce: bytes) -> RecordDict:
     """Ask a client what it has, of a run and of the one that this goes on from (0 none)."""
-    return RecordDict({"request": ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id})})
+    words = {"run-id": run_id, "earlier-run-id": earlier_run_id, "nonce": nonce}
+    return RecordDict({"request": ConfigRecord({**words})})
 
 
-def handshake_run_ids(message: Message) -> tuple[int, int]:
-    """Return the run that a handshake is about, and the one that this goes on from (0 none)."""
+def read_handshake_request(message: Message) -> tuple[int, int, bytes]:
+    """Return the run that a handshake is about, the one that this goes on from (0 none), and the
+    nonce that its answer must repeat."""
     request = message.content.config_records["request"]
-    return _int(request, "run-id"), _int(request, "earlier-run-id")
+    return _int(request, "run-id"), _int(request, "earlier-run-id"), _nonce(request)
+
+
+def new_nonce() -> bytes:
+    """Draw the secret of one message. It is no part of the model, so no seed names it."""
+    return secrets.token_bytes(NONCE_BYTES)
+
+
+def check_sender(message: Message, node: int, nonce: bytes, expected: bytes) -> None:
+    """Raise FrameError where a reply is not of the node that was asked.
+
+    Flower hands over whatever a connected node uploads under another's message id, so what shows
+    who answers is ``nonce``, which only the node that was asked has been told.
+    """
+    if message.metadata.src_node_id != node:
+        raise FrameError(f"the reply to node {node} names node {message.metadata.src_node_id} as its sender")
+    if not expected or not hmac.compare_digest(nonce, expected):
+        raise FrameError("the reply does not repeat the secret of its task: somebody else sent it")
 
 
 def bytes_up(message: Message) -> int:
@@ -236,6 +272,11 @@ def _attachments(content: RecordDict) -> dict[str, bytes]:
     return {printable(name): _bytes(record, name) for name in record}
 
 
+def _nonce(record: ConfigRecord) -> bytes:
+    """Return the nonce of a record, whoever sent it; empty where there is none."""
+    return _bytes(record, "nonce") if "nonce" in record else b""
+
+
 def _array(content: RecordDict, record: str, key: str) -> np.ndarray:
     """Return the bytes of an Array as a view; ``Array.numpy`` would parse, and allocate what a
     sender claims."""
@@ -263,6 +304,9 @@ def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
     for key, value in list(metrics.items())[:64]:
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise FrameError(f"metric {printable(key)[:60]!r} is {printable(str(value))[:60]!r}, not a finite number")
+        most = MOST_BYTES if key.endswith("-bytes") else MOST_METRIC
+        if abs(value) > most:
+            raise FrameError(f"metric {printable(key)[:60]!r} is {value:g}, beyond {most:g}")
         clean[key] = float(value)
     return clean
 

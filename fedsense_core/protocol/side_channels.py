@@ -37,7 +37,8 @@ class SideChannel(ABC):
         """Return what an attachment says. Raises ValueError for what no honest client can have
         sent.
 
-        ``examples`` is what the same reply says it trained on; 0 in a handshake.
+        ``examples`` is what the same reply says it trained on; in a handshake the chips that the
+        site says it has.
         """
 
     @abstractmethod

@@ -28,6 +28,7 @@ from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.sigreg import (
     COUNT_BYTES,
     SigregStatistics,
+    are_of_samples,
     pack_parts,
     parts_bytes,
     random_directions,
@@ -170,6 +171,8 @@ class EmbeddingSums(SideChannel):
         views = examples * self.train.views
         if sums.count != views:
             raise ValueError(f"sums of embeddings are of {sums.count} samples, its examples have {views:g} views")
+        if not are_of_samples(sums):
+            raise ValueError("sums of embeddings are of no samples: their cosines and sines contradict each other")
         return sums
 
     def accept(self, judged: Mapping[str, Any]) -> None:

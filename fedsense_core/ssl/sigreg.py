@@ -57,6 +57,23 @@ class SigregStatistics:
         return cls(*parts, count)
 
 
+def are_of_samples(statistics: SigregStatistics) -> bool:
+    """Return whether there are samples that have these sums.
+
+    The knots are 0, h, 2h, ..., so φ(t_a - t_b) of all pairs of knots is a Toeplitz matrix (T, T)
+    for each direction. φ is that of some distribution if and only if the matrix has no negative
+    eigenvalue and φ(0) is 1 (theorem of Carathéodory and Toeplitz).
+    """
+    phi_MT = torch.complex(statistics.cosines_MT.double(), statistics.sines_MT.double()) / statistics.count
+    slack = KNOTS * ROUNDING
+    if bool(((phi_MT[:, 0] - 1).abs() > slack).any()):
+        return False
+    lags_TT = torch.arange(KNOTS)[:, None] - torch.arange(KNOTS)
+    toeplitz_MTT = phi_MT[:, lags_TT.abs()]
+    toeplitz_MTT = torch.where(lags_TT < 0, toeplitz_MTT.conj(), toeplitz_MTT)
+    return bool((torch.linalg.eigvalsh(toeplitz_MTT) >= -slack).all())
+
+
 def pack_parts(cosines_MT: Tensor, sines_MT: Tensor) -> bytes:
     """Return both as float32, little-endian: 8 M T bytes."""
     parts: np.ndarray = torch.stack([cosines_MT, sines_MT]).detach().cpu().float().numpy()

@@ -9,6 +9,7 @@ import torch
 from federation import tiny
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
+from judging import sent_by
 from spooled import spooled
 
 from fedsense_core.codecs.codec import get_codec
@@ -55,9 +56,9 @@ def judged(tmp_path: Path, prediction: float, most: float = 1_000.0) -> tuple[Ac
         table_digest=table.digest,
         payload_bytes=len(payload),
     )
-    reply = TrainReply("alpha", "trained", metrics={"num-examples": 8}, frame=pack(header, payload))
-    message = Message(reply.to_records(), 5, "train")
-    round = Round(3, expected, torch.zeros(len(table)), torch.zeros(len(table)))
+    reply = TrainReply("alpha", "trained", metrics={"num-examples": 8}, frame=pack(header, payload), nonce=b"secret")
+    message = sent_by(5, Message(reply.to_records(), 5, "train"))
+    round = Round(3, expected, torch.zeros(len(table)), torch.zeros(len(table)), nonces={5: b"secret"})
     return Admission(config, tmp_path).admit(Answer(5, message), "alpha", round), predicted + rest
 
 

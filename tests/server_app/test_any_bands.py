@@ -13,6 +13,7 @@ import rasterio
 import torch
 from federation import MASKED_VIT, SITES, Federation, same_bits, write_site
 from flwr.app import Message
+from judging import sent_by
 
 from fedsense_core import load_encoder
 from fedsense_core.config import resolve
@@ -137,8 +138,9 @@ def test_site_that_shares_no_more_or_may_not_train_is_no_part_of_the_export(tmp_
         for node, site in enumerate(SITES):
             shown = state.statistics[site] if site != "beta" else SensorStatistics()
             shared = {"sensor-statistics": shown.to_bytes()}
-            handshake = Handshake(site, 9, code=source_digest(), attachments=shared)
-            cohort._enter(Answer(node, Message(handshake.to_records(), 1, "query")))
+            cohort.nonces[node] = b"secret"
+            handshake = Handshake(site, 9, code=source_digest(), attachments=shared, nonce=b"secret")
+            cohort._enter(Answer(node, sent_by(node, Message(handshake.to_records(), 1, "query"))))
         assert isinstance(channels[0], SharedStatistics)
         assert set(channels[0].by_site) == left
 

@@ -27,7 +27,7 @@ def _reframed(reply: Message | None, change: Callable[[FrameHeader, bytes], tupl
     assert honest.frame is not None
     header, payload = unpack(honest.frame)
     frame = pack(*change(header, bytes(payload)))
-    return TrainReply(honest.site, "trained", "", honest.metrics, frame).to_records()
+    return TrainReply(honest.site, "trained", "", honest.metrics, frame, nonce=honest.nonce).to_records()
 
 
 def _with_metrics(reply: Message | None, **metrics: float) -> RecordDict:

@@ -106,6 +106,9 @@ class SharedStatistics(SideChannel):
     limit = MOST_BYTES
 
     def __init__(self, config: Config) -> None:
+        self.most_chips, self.chip_pixels = config.admission.max_chips, config.data.chip_size**2
+        # In a study the first client speaks for all: its own chips are a share of those.
+        self.speaks_for_itself = config.partition.kind == "sites"
         self.by_site: dict[str, SensorStatistics] = {}
 
     @property
@@ -114,8 +117,21 @@ class SharedStatistics(SideChannel):
         return reduce(SensorStatistics.merge, self.by_site.values(), SensorStatistics())
 
     def judge(self, attachment: bytes, examples: float) -> SensorStatistics:
-        """Read the statistics of a site, whoever sent them. Raises ValueError for anything else."""
-        return SensorStatistics.from_bytes(attachment)
+        """Read the statistics of a site of so many chips (``examples``), whoever sent them.
+
+        Raises ValueError for anything else, and for more pixels than the chips have, or as many as
+        ``admission.max_chips`` have.
+        """
+        said = SensorStatistics.from_bytes(attachment)
+        chips = min(examples, self.most_chips) if self.speaks_for_itself else self.most_chips
+        for sensor, bands in said.sensors.items():
+            for band, statistics in bands.items():
+                if statistics.count > chips * self.chip_pixels:
+                    raise ValueError(
+                        f"statistics of {sensor} {band} are of {statistics.count} pixels; {chips:g} chips of "
+                        f"{self.chip_pixels} pixels have fewer (admission.max_chips is {self.most_chips})"
+                    )
+        return said
 
     def accept(self, judged: Mapping[str, SensorStatistics]) -> None:
         """Take what a site says now; a site that says nothing any more is forgotten."""

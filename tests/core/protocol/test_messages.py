@@ -28,20 +28,21 @@ def message(content: RecordDict) -> Message:
 
 def test_task_survives_the_wire() -> None:
     radii, gammas = np.array([0.5, 0.0], np.float32), np.array([0.25, 1.0], np.float32)
-    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME, {"sums": b"1234"})
+    task = TrainTask(1 << 61, 3, 4, 2, "code", "digest", radii, gammas, FRAME, {"sums": b"1234"}, b"secret")
     back = TrainTask.from_records(message(task.to_records()).content)
     assert (back.run_id, back.round, back.version, back.acknowledged) == (1 << 61, 3, 4, 2)
     assert back.radii.tolist() == [0.5, 0.0]
     assert back.gammas.tolist() == [0.25, 1.0]
     assert np.array_equal(back.frames, FRAME)
     assert back.attachments == {"sums": b"1234"}
+    assert back.nonce == b"secret"
     assert back.bytes_down == 216 + 4
 
 
 def test_reply_survives_the_wire() -> None:
     sent = message(
         TrainReply(
-            "a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME, attachments={"sums": b"1234"}
+            "a", "trained", "", {"num-examples": 8, "ssl-loss": 1.5}, FRAME, attachments={"sums": b"1234"}, nonce=b"n"
         ).to_records()
     )
     reply = TrainReply.from_message(sent)
@@ -51,6 +52,7 @@ def test_reply_survives_the_wire() -> None:
     assert reply.frame is not None
     assert np.array_equal(reply.frame, FRAME)
     assert reply.attachments == {"sums": b"1234"}
+    assert reply.nonce == b"n"
     assert bytes_up(sent) == 200 + 128 + 4  # with the .npy header and the attachment
 
 
@@ -61,7 +63,7 @@ def test_bytes_of_a_reply_are_counted_whoever_sent_it() -> None:
 
 
 def test_handshake_survives_the_wire_with_and_without_a_problem() -> None:
-    for handshake in (Handshake("a", 5, 1, (1, 2), "c"), Handshake("", code="c", problem="no imagery")):
+    for handshake in (Handshake("a", 5, 1, (1, 2), "c", nonce=b"n"), Handshake("", code="c", problem="no imagery")):
         assert Handshake.from_message(message(handshake.to_records())) == handshake
 
 

@@ -256,9 +256,11 @@ ALPHA = THREE["alpha"].to_bytes()
         ({SUMS: ALPHA + b"1"}, 3.0, "825 bytes, at most 824"),
         ({SUMS: ALPHA}, 4.0, "9 samples, its examples have 12 views"),
         ({SUMS: (10**6).to_bytes(8, "little") + ALPHA[8:]}, 3.0, "1000000 samples"),
+        ({SUMS: ALPHA[:8] + np.full(816 // 4, 9, "<f4").tobytes()}, 3.0, "contradict each other"),
+        ({SUMS: ALPHA[:8] + bytes(816)}, 3.0, "contradict each other"),
         ({SUMS: ALPHA, "notes": b"x"}, 3.0, "'notes', which nobody asked for"),
     ],
-    ids=["missing", "long", "too-few", "too-many", "unknown"],
+    ids=["missing", "long", "too-few", "too-many", "all-ones", "all-zeros", "unknown"],
 )
 def test_attachments_that_cannot_be_are_refused(attachments: dict[str, bytes], examples: float, problem: str) -> None:
     with pytest.raises(FrameError, match=problem):
