@@ -3,7 +3,7 @@
 Nothing is left out for an alarm. Each reply is compared with the others of its round by two
 figures: its norm, as it came, and its cosine to the mean of the others. A figure is called odd by
 its robust z-score, the distance to the round's median in units of the median absolute deviation
-(Iglewicz and Hoaglin 1993); `MIN_...` below keep a round whose replies agree closely from calling
+(Iglewicz and Hoaglin 1993). The least deviations below keep replies that agree closely from making
 small differences odd. docs/decisions/robust-default.md has the measured rates.
 """
 
@@ -30,8 +30,9 @@ MIN_LOG_NORM = 0.25
 """Natural logarithm: with `ODD` a norm is odd beyond 2.7 times the median, or a 2.7th of it."""
 MIN_COSINE = 0.01
 """Noise of few bits and of small models."""
-MIN_COSINE_SHARE = 0.25
-"""Of the median: with `ODD` a cosine is odd below zero, or beyond twice the median."""
+MIN_COSINE_SHARE = 0.3
+"""Of the median: with `ODD` a cosine is odd beyond 2.2 times the median, or 0.2 of it below zero.
+One of zero is not: a sensor of its own may share nothing with the others."""
 
 
 def alarms_of(

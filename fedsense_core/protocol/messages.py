@@ -149,8 +149,8 @@ class TrainReply:
         except KeyError as error:
             raise FrameError(f"the reply has no {error}") from None
         if status != "trained":
-            status = "needs-snapshot" if status == "needs-snapshot" else "refused"
-            return cls(site, status, printable(reason), nonce=nonce)
+            refused: Status = "needs-snapshot" if status == "needs-snapshot" else "refused"
+            return cls(site, refused, printable(reason), nonce=nonce)
         frame = _array(message.content, "update", "frame")
         note = "" if note == "-" else note
         return cls(site, "trained", printable(reason), _finite(metrics), frame, note, attachments, nonce)
@@ -217,8 +217,8 @@ class Handshake:
 
 def handshake_request(run_id: int, earlier_run_id: int, nonce: bytes) -> RecordDict:
     """Ask a client what it has, of a run and of the one that this goes on from (0 none)."""
-    words = {"run-id": run_id, "earlier-run-id": earlier_run_id, "nonce": nonce}
-    return RecordDict({"request": ConfigRecord({**words})})
+    request = ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id, "nonce": nonce})
+    return RecordDict({"request": request})
 
 
 def read_handshake_request(message: Message) -> tuple[int, int, bytes]:
