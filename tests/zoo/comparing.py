@@ -1,0 +1,152 @@
+"""A layout from its files to its chips, by what an institution types: drafted, completed where a
+person is asked, loaded, and every pixel compared."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+from zoo.framework import Array, Bools, ExpectedSource, Layout, Truth
+
+from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.sites.schema import Site, Source
+from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.tools.onboarding.drafting import draft_site
+
+RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".vrt", ".nc", ".zip"}
+"""Suffixes of what has to be in a source, or be left out by name."""
+
+
+def check_layout(layout: Layout, folder: Path) -> None:
+    """Draft, load and read what ``layout`` writes below ``folder``, up to the first difference."""
+    expected = layout.make(folder / "archive")
+    path = folder / "site.toml"
+    draft = draft_site(folder / "archive", path, None, lambda done, total: None)
+    missing = [entry.guess.missing for entry in draft.entries if entry.guess.missing]
+    asked = [one for one in expected if not one.complete]
+    assert len(missing) == len(asked), f"a person is asked for: {missing}"
+    for one in asked:
+        assert any(re.search(one.missing, text) for text in missing), f"{one.missing!r} is not asked for: {missing}"
+    if asked and not any(one.answers for one in expected) and all(not one.truth for one in expected):
+        assert draft.fault
+        return  # refused, with its reason
+    if asked:
+        path.write_text(completed(path.read_text(), [answer for one in asked for answer in one.answers]))
+    else:
+        assert not draft.fault, f"the draft does not load: {draft.fault}"
+    site = load_site(path)
+    _compare_files(site, expected, folder / "archive")
+    parts = open_sources(site, "all", layout.chip_px, None)
+    skipped = [item for part in parts for item in part.skipped]
+    assert len(skipped) == len(layout.scenes_skipped), f"skipped: {skipped}"
+    for expression in layout.scenes_skipped:
+        assert any(re.search(expression, item.reason) for item in skipped), f"{expression!r}: {skipped}"
+    wanted = [one for one in expected if one.truth]
+    assert len(parts) == len(wanted), f"sources with chips: {[part.scene_paths for part in parts]}"
+    for one in wanted:
+        key = next(iter(one.truth))
+        chips = next((part for part in parts if any(key in path for path in part.scene_paths)), None)
+        assert chips is not None, f"no scene {key!r} in {[part.scene_paths for part in parts]}"
+        source = next(source for source in site.sources if any(key in str(scene.path) for scene in source.scenes))
+        _compare_source(source, one)
+        _compare_chips(chips, one, layout.chip_px, str(folder / "archive"), site.limits.min_valid)
+
+
+def completed(text: str, answers: Sequence[str]) -> str:
+    """Return a draft with its commented sources put in place and each ``?`` replaced, as it asks a
+    person to do."""
+    lines, left = text.split("\n"), list(answers)
+    for start in [i for i, line in enumerate(lines) if line == "# [[sources]]"]:
+        stop = _end_of_table(lines, start)
+        for i in range(start, stop):
+            lines[i] = re.sub(r'"\?"|\?', lambda _: left.pop(0), lines[i][2:])
+    assert not left, f"the draft does not ask for {left}"
+    return "\n".join(lines)
+
+
+def _end_of_table(lines: Sequence[str], start: int) -> int:
+    """Return where the commented table that begins at ``start`` ends: the most lines that are
+    TOML."""
+    stop = next((i for i in range(start, len(lines)) if not lines[i].startswith("#")), len(lines))
+    for end in range(stop, start, -1):
+        table = "\n".join(line[2:] for line in lines[start:end])
+        try:
+            tomllib.loads(re.sub(r"= \?", "= 0", table))
+        except tomllib.TOMLDecodeError:
+            continue
+        return end
+    raise AssertionError("\n".join(lines[start:stop]) + "\nis no TOML")
+
+
+def _compare_files(site: Site, expected: Sequence[ExpectedSource], archive: Path) -> None:
+    """Every raster is in a source, or is among those to be left out, and never both."""
+    used = {file for source in site.sources for file in source.files}
+    patterns = [pattern for one in expected for pattern in one.left_out]
+    strays, lost = [], []
+    for path in sorted(archive.resolve().rglob("*")):
+        if path.suffix.lower() not in RASTERS or not path.is_file():
+            continue
+        unwanted = any(fnmatch(path.name, pattern) for pattern in patterns)
+        if unwanted and path in used:
+            strays.append(path.name)
+        if not unwanted and not used & {path, *path.parents}:
+            lost.append(path.name)
+    assert not strays, f"in a source, though no imagery: {strays}"
+    assert not lost, f"in no source: {lost}"
+
+
+def _compare_source(source: Source, one: ExpectedSource) -> None:
+    card: SensorCard = source.card
+    assert source.sensor == one.sensor
+    assert len(source.scenes) == len(one.truth)
+    for key in ("gsd_m", "scale", "offset"):
+        if getattr(one, key) is not None:
+            np.testing.assert_allclose(getattr(card, key), getattr(one, key), rtol=0.02, err_msg=key)
+    if one.wavelengths_um:
+        assert card.names == list(one.bands)
+        np.testing.assert_allclose([band.wavelength_um for band in card.bands], one.wavelengths_um, atol=0.002)
+
+
+def _compare_chips(chips: Chips, one: ExpectedSource, size: int, archive: str, min_valid: float) -> None:
+    assert sorted(chips.bands) == sorted(one.bands)
+    order = [one.bands.index(band) for band in chips.bands]
+    truths = [_truth_of(path.removeprefix(archive), one) for path in chips.scene_paths]
+    assert len(set(map(id, truths))) == len(one.truth), f"scenes with chips: {chips.scene_paths}"
+    found = {
+        (int(scene), int(row), int(col)) for scene, row, col in zip(chips.scene, chips.row, chips.col, strict=True)
+    }
+    assert found == {(i, *at) for i, truth in enumerate(truths) for at in _usable(truth.valid, size, min_valid)}
+    pixels = chips.read(np.arange(len(chips))).numpy()
+    for i, chip in enumerate(pixels):
+        where = np.s_[chips.row[i] : chips.row[i] + size, chips.col[i] : chips.col[i] + size]
+        truth = truths[chips.scene[i]]
+        _compare_chip(
+            chip, truth.values[order][:, *where], truth.valid[where], f"{chips.scene_paths[chips.scene[i]]} {where}"
+        )
+        np.testing.assert_allclose(chips.valid[i], truth.valid[where].mean(), rtol=1e-6)
+
+
+def _truth_of(path: str, one: ExpectedSource) -> Truth:
+    found = [truth for key, truth in one.truth.items() if key in path]
+    assert len(found) == 1, f"{path} is {len(found)} of the scenes {list(one.truth)}"
+    return found[0]
+
+
+def _usable(valid: Bools, size: int, min_valid: float) -> list[tuple[int, int]]:
+    """Return row and column of each chip that has enough measurements."""
+    height, width = valid.shape
+    corners = [(row, col) for row in range(0, height - size + 1, size) for col in range(0, width - size + 1, size)]
+    return [(row, col) for row, col in corners if valid[row : row + size, col : col + size].mean() >= min_valid]
+
+
+def _compare_chip(chip: Array, values: Array, valid: Bools, where: str) -> None:
+    """Measurements are the truth's; all others show the mean of their band's measurements."""
+    np.testing.assert_allclose(chip[:, valid], values[:, valid], rtol=1e-5, atol=1e-5, err_msg=where)
+    if not valid.all():
+        means = np.broadcast_to(values[:, valid].mean(axis=1, keepdims=True), chip[:, ~valid].shape)
+        np.testing.assert_allclose(chip[:, ~valid], means, rtol=1e-5, atol=0.5, err_msg=f"filled pixels of {where}")
