@@ -138,8 +138,8 @@ def write_raster(
 ) -> Path:
     """Write ``values`` (C, H, W) or (H, W) as a georeferenced GeoTIFF, or by another ``driver``.
 
-    ``gsd`` is the side of a pixel in the coordinates' unit, 0 for no georeference; ``mask`` (H, W) is
-    written as the file's own.
+    ``gsd`` is the side of a pixel in the coordinates' unit, 0 for no georeference; ``mask`` (H, W)
+    is written as the file's own.
     """
     bands = values[None] if values.ndim == 2 else values
     count, height, width = bands.shape
