@@ -1,10 +1,15 @@
-"""Globs with placeholders: which files belong to one scene, and which band each of them holds."""
+"""Globs with placeholders: which files belong to one scene, and which band each of them holds.
+
+As in a shell, ``*`` and ``?`` match no dot at the beginning of a name: such files are hidden, or
+what macOS writes beside others.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +18,9 @@ from fedsense_core.errors import SiteError, nearest
 
 PLACEHOLDERS = ("scene", "band")
 """What may stand in braces."""
-_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*)\}|.", re.DOTALL)
+OVER_FOLDERS = "scene:**"
+"""The same for a scene's name that goes over several folders."""
+_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*(?::\*\*)?)\}|.", re.DOTALL)
 _AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -29,17 +36,23 @@ class Match:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component."""
+    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component.
+
+    ``{scene:**}`` stands for whole folders too: ``a/1/B02.tif`` is band B02 of scene ``a/1`` in
+    ``{scene:**}/{band}.tif``, and of scene ``a`` in ``{scene:**}/1/{band}.tif``.
+    """
 
     glob: str
 
     def __post_init__(self) -> None:
-        for name in re.findall(r"\{(\w*)\}", self.glob):
-            if name not in PLACEHOLDERS:
+        for name in re.findall(r"\{(\w*(?::[^{}]*)?)\}", self.glob):
+            if name not in (*PLACEHOLDERS, OVER_FOLDERS):
                 raise ValueError(
                     f"{self.glob!r} has an unknown placeholder {{{name}}}.{nearest(name, list(PLACEHOLDERS))} "
-                    "There are {scene} and {band}; a brace that is part of a name is written [{]"
+                    "There are {scene}, {scene:**} and {band}; a brace that is part of a name is written [{]"
                 )
+        if re.search(r"[^/]\{scene:", self.glob):
+            raise ValueError(f"{self.glob!r}: {{scene:**}} goes over whole folders, so it must follow a slash")
         if "band" in self.placeholders and "scene" not in self.placeholders:
             raise ValueError(f"{self.glob!r} has {{band}} but no {{scene}}, which says what files belong together")
         try:
@@ -50,12 +63,13 @@ class Pattern:
     @property
     def placeholders(self) -> frozenset[str]:
         """Names of the placeholders."""
-        return frozenset(name for name in PLACEHOLDERS if f"{{{name}}}" in self.glob)
+        return frozenset(name for name in PLACEHOLDERS if re.search(rf"\{{{name}(?::\*\*)?\}}", self.glob))
 
     @property
     def plain(self) -> str:
         """The glob with ``*`` instead of the placeholders."""
-        return re.sub(r"\{(?:scene|band)\}", "*", self.glob)
+        glob = re.sub(r"\{scene:\*\*\}(/?)", lambda found: "**/" if found[1] else "**/*", self.glob)
+        return re.sub(r"\{(?:scene|band)\}", "*", glob)
 
     def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
         """Return what the placeholders stand for in ``path``, or None where it does not fit.
@@ -119,9 +133,17 @@ def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
     root = Path(pattern.anchor) if pattern.is_absolute() else folder
     try:
         found = root.glob(str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else glob)
-        return [(root, file) for file in found if file.is_file()]
+        wanted = [part for part in pattern.parts if part.startswith(".")]
+        return [(root, file) for file in found if not _is_hidden(file.relative_to(root), wanted) and file.is_file()]
     except (ValueError, NotImplementedError, OSError) as error:
         raise SiteError(f"{where}: {glob!r} cannot be searched: {error}") from error
+
+
+def _is_hidden(path: Path, wanted: Sequence[str]) -> bool:
+    """Tell whether a part of the path begins with a dot that none of the glob's parts in ``wanted``
+    asks for."""
+    dotted = [part for part in path.parts if part.startswith(".") and part != ".."]
+    return any(not any(fnmatchcase(part, glob) for glob in wanted) for part in dotted)
 
 
 @lru_cache(maxsize=1024)
@@ -130,8 +152,9 @@ def _expression(glob: str, label: str) -> re.Pattern[str]:
     parts, known = [], False
     for token in _TOKEN.finditer(glob):
         text = token[0]
-        if token[1] == "scene":
-            parts.append("(?P=scene)" if known else "(?P<scene>[^/]+)")
+        if token[1] in ("scene", OVER_FOLDERS):
+            name = "[^/]+" if token[1] == "scene" else "[^/]+(?:/[^/]+)*"
+            parts.append("(?P=scene)" if known else f"(?P<scene>{name})")
             known = True
         elif token[1] == "band":
             parts.append(f"(?i:{re.escape(label)})")

@@ -140,7 +140,8 @@ def _scene(name: str, source: SourceFiles, layers: Sequence[Layer], mask: Path |
         raise SiteError(
             f"{source.images.where}: {name} has two files of band {source.card.bands[band].name!r}, "
             f"{first} and {second}. "
-            "Let {scene} stand for all that tells scenes apart, or make the globs disjoint."
+            "Let {scene}, or {scene:**} over several folders, stand for all that tells scenes apart, or make the globs "
+            "disjoint."
         )
     return Scene(tuple(layers), mask)
 

@@ -1,30 +1,33 @@
-"""Which rasters lie in a folder, and what each says that it holds. Only headers are read, no
-pixels."""
+"""Which rasters lie in a folder, and what each says that it holds. Of pixels only some rows of
+pictures with transparency are read."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from fedsense_core.data.raster.grids import Grid
+from fedsense_core.data.raster.other_bands import no_measurements
 from fedsense_core.data.raster.rasters import (
     DRIVERS,
     DTYPES,
+    FAULTS,
     GDAL_OPTIONS,
     MASK_DTYPES,
     Unreadable,
     check_claims,
+    one_line,
     open_raster,
 )
 from fedsense_core.data.sites.limits import ReadLimits
@@ -32,21 +35,9 @@ from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.errors import SiteError
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)
-NOT_READ = (
-    ".jp2",
-    ".vrt",
-    ".img",
-    ".nc",
-    ".hdf",
-    ".h5",
-    ".he5",
-    ".grd",
-    ".bil",
-    ".bip",
-    ".bsq",
-    ".ecw",
-    ".sid",
-    ".zarr",
+NOT_READ = frozenset(
+    {".jp2", ".vrt", ".img", ".nc", ".hdf", ".h5", ".he5", ".grd", ".bil", ".bip", ".bsq", ".ecw", ".sid", ".zarr"}
+    | {".ntf", ".nitf", ".pix", ".j2k", ".jxl", ".webp", ".bmp", ".gif", ".heic", ".avif"}
 )
 """Rasters of other formats: counted, so that nobody wonders where they are."""
 MOST_OPENED = 4000
@@ -54,6 +45,10 @@ MOST_OPENED = 4000
 be alike."""
 PEEK_PX = 256
 """Side of the one window that `peek` reads."""
+ALPHA_ROWS = 64
+"""Rows of a picture that are looked at for what is half transparent."""
+METADATA_BYTES = 1 << 16
+"""Of a file of metadata, at most so much is looked at."""
 
 FilesProgress = Callable[[int, int], None]
 """Called with the files done and all files."""
@@ -77,6 +72,10 @@ class Look:
     """Side of a pixel in metres, None without georeference."""
     width: int
     height: int
+    no_measurement: str = ""
+    """Why the numbers are none, such as entries of a colour table; empty for imagery."""
+    pages: int = 1
+    """Images in the file, of which only the first is read."""
 
 
 @dataclass(frozen=True)
@@ -153,18 +152,54 @@ def look(path: Path) -> Look:
         if file.dtypes[0] not in DTYPES and not (single and file.dtypes[0] in MASK_DTYPES):
             raise Unreadable(f"has pixels of type {file.dtypes[0]}; allowed are {', '.join(DTYPES)}")
         colours = file.colorinterp
+        has_alpha = file.count > 1 and colours[-1] == ColorInterp.alpha
+        # A PNG's last band is what it says; in a GeoTIFF, "alpha" may be near infrared.
+        is_transparent = has_alpha and file.driver == "PNG"
         gsd_m = Grid.of(file).gsd_m(0.0)
         return Look(
-            bands=file.count,
+            bands=file.count - is_transparent,
             dtype=file.dtypes[0],
-            texts=tuple(text or "" for text in file.descriptions),
-            wavelengths_um=tuple(_wavelength_um(file.tags(i, ns="IMAGERY")) for i in file.indexes),
+            texts=tuple(text or "" for text in file.descriptions[: file.count - is_transparent]),
+            wavelengths_um=tuple(
+                _wavelength_um(file.tags(i, ns="IMAGERY")) for i in file.indexes[: file.count - is_transparent]
+            ),
             is_rgb=colours[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue),
-            has_alpha=file.count > 1 and colours[-1] == ColorInterp.alpha,
+            has_alpha=has_alpha and not is_transparent,
             gsd_m=gsd_m or None,
             width=file.width,
             height=file.height,
+            no_measurement=_no_measurement(file, is_transparent),
+            pages=max(1, len(file.subdatasets)),
         )
+
+
+def _no_measurement(file: Any, is_transparent: bool) -> str:
+    """Say why an open file's numbers are no measurements, or return an empty text."""
+    if why := no_measurements(file):
+        return why
+    if is_transparent:
+        rows = Window(0, 0, min(file.width, 4 * PEEK_PX), min(file.height, ALPHA_ROWS))
+        try:
+            check_claims(file, DTYPES, ReadLimits())
+            alpha = file.read(file.count, window=rows)
+        except (*FAULTS, OSError) as error:
+            raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
+        if not np.isin(alpha, (0, np.iinfo(alpha.dtype).max)).all():
+            return "is half transparent"
+    return ""
+
+
+def satellite_of(path: Path) -> str:
+    """Return the satellite that Maxar's metadata beside a file name, such as ``WV02``, or an empty
+    text."""
+    for suffix in (".IMD", ".imd"):
+        try:
+            text = path.with_suffix(suffix).read_bytes()[:METADATA_BYTES].decode("ascii", "replace")
+        except OSError:
+            continue
+        if found := re.search(r'satId\s*=\s*"(\w+)"', text):
+            return found[1]
+    return ""
 
 
 def peek(path: Path, band: int) -> NDArray[np.float64]:
@@ -177,7 +212,7 @@ def peek(path: Path, band: int) -> NDArray[np.float64]:
             window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
             values = np.asarray(file.read(band, window=window), np.float64)
             return values[np.isfinite(values)]
-    except (Unreadable, RasterioError, OSError):
+    except (Unreadable, *FAULTS, OSError):
         return np.zeros(0)
 
 
@@ -185,10 +220,12 @@ def _files(folder: Path) -> tuple[list[str], list[Skipped], Counter[str]]:
     paths: list[str] = []
     odd: list[Skipped] = []
     other: Counter[str] = Counter()
-    for parent, _, names in os.walk(folder):
+    for parent, names in _walked(folder):
         for name in names:
             suffix = PurePosixPath(name).suffix.lower()
-            path = (Path(parent) / name).relative_to(folder).as_posix()
+            path = f"{parent}{name}"
+            if name.startswith("."):
+                continue  # such as what macOS writes beside each file, with the same suffix
             if suffix in SUFFIXES and not path.isprintable():
                 # A site file is text; besides, bytes that are no UTF-8 would not go into it.
                 odd.append(Skipped(path, "has a name that cannot be written; rename it"))
@@ -197,6 +234,38 @@ def _files(folder: Path) -> tuple[list[str], list[Skipped], Counter[str]]:
             elif suffix in NOT_READ:
                 other[suffix] += 1
     return sorted(paths), odd, other
+
+
+def _walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path of each folder from ``folder``, with a slash at its end, and its files' names.
+
+    Links to folders are followed after all else, each folder once, so that none leads around in
+    circles. Hidden folders are left out.
+    """
+    seen: set[tuple[int, int]] = set()
+    left, links = deque([""]), deque[str]()
+    while left or links:
+        path = left.popleft() if left else links.popleft()
+        try:
+            stat = (folder / path).stat()
+            entries = sorted(os.scandir(folder / path), key=lambda entry: entry.name)
+        except OSError:
+            continue  # a folder that may not be read, or a link to nowhere
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders = [entry for entry in entries if _is_folder(entry)]
+        yield path, [entry.name for entry in entries if entry not in folders]
+        for entry in folders:
+            if not entry.name.startswith("."):
+                (links if entry.is_symlink() else left).append(f"{path}{entry.name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _family(path: str) -> str:
