@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
+from fedsense_core.data.sites.products import is_product
 from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError, nearest
 
 PLACEHOLDERS = ("scene", "band")
@@ -104,19 +106,18 @@ def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str,
 
 
 def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where: str) -> Iterator[tuple[Path, Match]]:
-    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs
-    begin at ``folder``.
+    """Yield the files and products that fit, each once by its real path, and what the placeholders
+    stand for. Relative globs begin at ``folder``.
 
     Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with
     ``where``, for what is no glob of this machine's disk.
     """
+    found: dict[Path, Match] = {}
     for root, file in _matches(folder, pattern.plain, where):
-        if not pattern.placeholders:
-            yield file.resolve(), Match()
-            continue
-        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels)
+        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels) if pattern.placeholders else Match()
         if match:
-            yield file.resolve(), match
+            found.setdefault(file.resolve(), match)
+    yield from found.items()
 
 
 def _at_root(pattern: Pattern) -> Pattern:
@@ -131,19 +132,35 @@ def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
         raise SiteError(f"{where}: {glob!r} is no plain path; list files of this machine's disk.")
     pattern = Path(glob)
     root = Path(pattern.anchor) if pattern.is_absolute() else folder
+    parts = pattern.relative_to(root).parts if pattern.is_absolute() else pattern.parts
+    if not parts:
+        raise SiteError(f"{where}: {glob!r} is no file; write a glob of files.")
     try:
-        found = root.glob(str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else glob)
-        wanted = [part for part in pattern.parts if part.startswith(".")]
-        return [(root, file) for file in found if not _is_hidden(file.relative_to(root), wanted) and file.is_file()]
-    except (ValueError, NotImplementedError, OSError) as error:
+        found = dict.fromkeys(path for path in _expanded(root, parts) if path.is_file() or is_product(path))
+        return [(root, path) for path in found]
+    except (ValueError, OSError) as error:
         raise SiteError(f"{where}: {glob!r} cannot be searched: {error}") from error
 
 
-def _is_hidden(path: Path, wanted: Sequence[str]) -> bool:
-    """Tell whether a part of the path begins with a dot that none of the glob's parts in ``wanted``
-    asks for."""
-    dotted = [part for part in path.parts if part.startswith(".") and part != ".."]
-    return any(not any(fnmatchcase(part, glob) for glob in wanted) for part in dotted)
+def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield what a glob's ``parts`` match below ``folder``. Links are followed, see `walking`."""
+    part, rest = parts[0], parts[1:]
+    if part == "**" and rest:
+        for inner in folders_below(folder):
+            yield from _expanded(inner, rest)
+        return
+    if any(letter in part for letter in "*?["):
+        fits = re.compile(translate(part)).match
+        is_hidden_meant = part.startswith(".")
+        found = [path for path in listed(folder) if fits(path.name) and path.name.startswith(".") == is_hidden_meant]
+    else:
+        found = [folder / part]
+    if not rest:
+        yield from found
+        return
+    # What links lead to has its name from where it lies, if it can be reached there.
+    for path in sorted(filter(Path.is_dir, found), key=Path.is_symlink):
+        yield from _expanded(path, rest)
 
 
 @lru_cache(maxsize=1024)

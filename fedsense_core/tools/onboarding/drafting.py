@@ -18,10 +18,11 @@ from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.globbing import literal
 from fedsense_core.tools.onboarding.guessing import guess
+from fedsense_core.tools.onboarding.safe_groups import add_products
 from fedsense_core.tools.onboarding.scene_groups import Group, Grouping, group
 from fedsense_core.tools.onboarding.site_text import Entry, not_used, site_text, what_files
 from fedsense_core.tools.onboarding.survey import FilesProgress, Survey, peek, satellite_of, survey
-from fedsense_core.tools.onboarding.wording import some
+from fedsense_core.tools.onboarding.wording import count, some
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def draft_site(folder: Path, out: Path, name: str | None, progress: FilesProgres
         )
     found = survey(folder.absolute(), progress)
     grouping = group(found.images)
-    entries = tuple(_entry(one, found, out) for one in grouping.groups)
+    prefix = _prefix(found.folder, out)
+    products = [Entry(one, what, prefix) for one, what in add_products(grouping, found.folder, found.products)]
+    entries = (*products, *(_entry(one, found, prefix) for one in grouping.groups))
     entries = tuple(sorted(entries, key=lambda entry: bool(entry.guess.missing)))  # what is complete comes first
     if not entries:
         raise SiteError(f"{folder}: holds nothing to train on. {'; '.join(not_used(found, grouping))}.")
@@ -65,7 +68,8 @@ def draft_site(folder: Path, out: Path, name: str | None, progress: FilesProgres
 def describe(draft: Draft) -> Text:
     """Say in the terminal what was found and written, and what to type next."""
     found, page = draft.survey, Text()
-    page.append(f"{len(found.images)} rasters in {clean(str(found.folder))}")
+    products = f" and {count(len(found.products), 'product')}" if found.products else ""
+    page.append(f"{count(len(found.images), 'raster')}{products} in {clean(str(found.folder))}")
     page.append(f" ({found.opened} of them opened)\n" if found.opened < len(found.images) else "\n")
     for number, entry in enumerate(draft.entries, start=1):
         page.append(f"\nsource {number}  ")
@@ -94,12 +98,12 @@ def describe(draft: Draft) -> Text:
     return page
 
 
-def _entry(one: Group, found: Survey, out: Path) -> Entry:
+def _entry(one: Group, found: Survey, prefix: str) -> Entry:
     first = one.images[0]
     path, file = f"{found.folder.name}/{first.path}", found.folder / first.path
     look = replace(first.look, gsd_m=one.gsd_m)
     guessed = guess(path, look, one.labels, partial(peek, file), satellite_of(file))
-    return Entry(one, guessed, _prefix(found.folder, out))
+    return Entry(one, guessed, prefix)
 
 
 def _prefix(folder: Path, out: Path) -> str:

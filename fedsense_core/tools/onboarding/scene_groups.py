@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median_low
 
-from fedsense_core.data.raster.rasters import DTYPES
+from fedsense_core.data.raster.formats import DTYPES
 from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is_polarised, parsed, scene_starts
 from fedsense_core.tools.onboarding.products import (
     is_by_product,
@@ -38,6 +38,7 @@ BESIDE = "is no imagery to train on"
 BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angles, areas, masks, pictures"
 UNJOINED = "is a mask that no pattern joins to its scene"
 ODD = "has other bands than the files around it, and is skipped when they are read"
+REPEATS = "is a mosaic of files that are here, too"
 AMBIGUOUS = "cannot be told from others by a pattern (give such files a folder of their own)"
 
 
@@ -53,6 +54,8 @@ class Group:
     gsd_m: float | None
     """Side of the finest bands' pixels in metres, None where the files do not say it."""
     mask: Masks | None = None
+    products: bool = False
+    """Whether scenes are SAFE products, which say themselves what their files are."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,6 +97,8 @@ def group(images: Sequence[Image]) -> Grouping:
             masks.append(part)
         elif image.look.no_measurement:
             result.leave_out(image.look.no_measurement, [image.path])
+        elif image.look.repeats:
+            result.leave_out(REPEATS, [image.path])
         elif is_by_product(image.name) or image.look.dtype not in DTYPES:
             result.leave_out(BESIDE, [image.path])
         elif image.path in beside_radar:

@@ -47,6 +47,8 @@ def site_text(name: str, found: Survey, grouping: Grouping, entries: Sequence[En
 
 def what_files(one: Group) -> str:
     """Say what files a source has."""
+    if one.products:
+        return f"{count(one.scenes, 'product')}, each as its SAFE folder or archive"
     look = one.images[0].look
     sizes = sorted({image.look.gsd_m for image in one.images if image.look.gsd_m})
     metres = (
@@ -64,12 +66,8 @@ def what_files(one: Group) -> str:
 def not_used(found: Survey, grouping: Grouping) -> Iterator[str]:
     """Say what is in no source, and why."""
     for reason, paths in grouping.left_out.items():
-        yield f"in no source: {count(len(paths), 'file')}, as each {reason}: {some(paths)}"
-    paged = [image for image in found.images if image.look.pages > 1]
-    if paged:
-        pages = max(image.look.pages for image in paged)
-        which = f"{count(len(paged), 'file')} of up to {pages} pages: {some([image.path for image in paged])}"
-        yield f"only the first page is read of {which}; write the others apart: gdal_translate GTIFF_DIR:2:IN OUT.tif"
+        which = "it" if len(paths) == 1 else "each"
+        yield f"in no source: {count(len(paths), 'file')}, as {which} {reason}: {some(paths)}"
     for item in found.unreadable[:NAMED]:
         yield f"cannot be used: {clean(item.path)} {clean(item.reason)}"
     if len(found.unreadable) > NAMED:
@@ -80,7 +78,9 @@ def not_used(found: Survey, grouping: Grouping) -> Iterator[str]:
 
 
 def _lines(name: str, found: Survey, grouping: Grouping, entries: Sequence[Entry], out: Path) -> Iterator[str]:
-    yield f"# Draft of a site file, made by `fedsense data init` from {len(found.images)} rasters in"
+    products = f" and {count(len(found.products), 'product')}" if found.products else ""
+    what = f"{count(len(found.images), 'raster')}{products}"
+    yield f"# Draft of a site file, made by `fedsense data init` from {what} in"
     yield f"# {clean(str(found.folder))}"
     yield "# Every guess says its reason: read them, and correct what is wrong. Then type"
     yield f"#   fedsense data check {clean(out.name)}"
@@ -148,6 +148,8 @@ def _table(entry: Entry) -> Iterator[str]:
     if entry.group.mask:
         yield ""
         yield from _mask(entry)
+    if entry.group.products and entry.guess.sensor == "sentinel2-l2a":
+        yield "# Clouds, their shadows and faults are left out by each product's own scene classification (SCL)."
 
 
 def _keys(guessed: Guess) -> Iterator[str]:
@@ -165,7 +167,7 @@ def _bands_of(entry: Entry, part: int) -> tuple[str, ...] | None:
 
 
 def _card(entry: Entry) -> Iterator[str]:
-    guessed, look = entry.guess, entry.group.images[0].look
+    guessed, images = entry.guess, entry.group.images
     yield ""
     yield "[sources.sensor]"
     size = guessed.gsd_m if guessed.gsd_m is not None else "?" if guessed.missing else 1.0
@@ -180,7 +182,7 @@ def _card(entry: Entry) -> Iterator[str]:
         )
         yield f"    {{ name = {_quoted(band.name)}, {what} }},"
     if not guessed.custom_bands:
-        for i in range(1, min(max(look.bands, len(entry.group.labels)), MAX_BANDS) + 1):
+        for i in range(1, min(max(images[0].look.bands, len(entry.group.labels)), MAX_BANDS) + 1):
             yield f'    {{ name = "band_{i}", wavelength_um = ? }},'
     yield "]"
 

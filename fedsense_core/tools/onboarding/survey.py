@@ -3,11 +3,10 @@ pictures with transparency are read."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,29 +16,28 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from fedsense_core.data.raster.grids import Grid
-from fedsense_core.data.raster.other_bands import no_measurements
-from fedsense_core.data.raster.rasters import (
+from fedsense_core.data.raster.files import check_claims, check_pages, open_raster
+from fedsense_core.data.raster.formats import (
     DRIVERS,
     DTYPES,
     FAULTS,
     GDAL_OPTIONS,
     MASK_DTYPES,
+    NOT_READ,
     Unreadable,
-    check_claims,
     one_line,
-    open_raster,
 )
+from fedsense_core.data.raster.grids import Grid
+from fedsense_core.data.raster.other_bands import no_measurements
+from fedsense_core.data.raster.vrt import sources_of
 from fedsense_core.data.sites.limits import ReadLimits
+from fedsense_core.data.sites.products import FOLDER as SAFE
+from fedsense_core.data.sites.products import is_product
 from fedsense_core.data.sites.schema import Skipped
+from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)
-NOT_READ = frozenset(
-    {".jp2", ".vrt", ".img", ".nc", ".hdf", ".h5", ".he5", ".grd", ".bil", ".bip", ".bsq", ".ecw", ".sid", ".zarr"}
-    | {".ntf", ".nitf", ".pix", ".j2k", ".jxl", ".webp", ".bmp", ".gif", ".heic", ".avif"}
-)
-"""Rasters of other formats: counted, so that nobody wonders where they are."""
 MOST_OPENED = 4000
 """Headers that are read. Of more files, each name family gives a share, and the others are taken to
 be alike."""
@@ -74,8 +72,8 @@ class Look:
     height: int
     no_measurement: str = ""
     """Why the numbers are none, such as entries of a colour table; empty for imagery."""
-    pages: int = 1
-    """Images in the file, of which only the first is read."""
+    repeats: bool = False
+    """A mosaic (VRT) of files that were found themselves."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,8 @@ class Survey:
     images: tuple[Image, ...]
     unreadable: tuple[Skipped, ...]
     """Rasters that cannot be used, and why; paths from the folder."""
+    products: tuple[str, ...]
+    """SAFE folders, and archives of them; paths from the folder."""
     not_read: Counter[str]
     """Files of each other raster format."""
     opened: int
@@ -126,28 +126,32 @@ def survey(folder: Path, progress: FilesProgress = lambda done, total: None) -> 
     raster."""
     if not folder.is_dir():
         raise SiteError(f"{folder}: is no folder. Give the folder in which your imagery lies.")
-    paths, unreadable, not_read = _files(folder)
-    if not paths:
+    if is_product(folder):
+        raise SiteError(f"{folder}: is a product; give the folder that it lies in.")
+    paths, products, unreadable, not_read = _files(folder)
+    if not (paths or products):
         other = ", ".join(f"{count} {suffix}" for suffix, count in not_read.most_common(4))
         hint = f" It holds {other}: convert them to GeoTIFF, for example with `gdal_translate`." if other else ""
         raise SiteError(f"{folder}: holds no raster that is read ({', '.join(SUFFIXES)}).{hint}")
     chosen = _chosen(paths)
+    real = {(folder / path).resolve() for path in paths} if any(path.endswith(".vrt") for path in paths) else set()
     looks: dict[str, Look] = {}
     with rasterio.Env(**GDAL_OPTIONS):
         for done, path in enumerate(chosen):
             progress(done, len(chosen))
             try:
-                looks[path] = look(folder / path)
+                looks[path] = _marked(folder / path, look(folder / path), real)
             except Unreadable as reason:
                 unreadable.append(Skipped(path, str(reason)))
     progress(len(chosen), len(chosen))
     images = tuple(Image(path, seen) for path, seen in _all_looks(paths, looks, {item.path for item in unreadable}))
-    return Survey(folder, images, tuple(unreadable), not_read, len(chosen))
+    return Survey(folder, images, tuple(unreadable), tuple(products), not_read, len(chosen))
 
 
 def look(path: Path) -> Look:
     """Read a file's header. Raises Unreadable for what training would skip anyway."""
     with open_raster(path) as file:
+        check_pages(path, file, ReadLimits())
         single = file.count == 1  # only a mask may have the wider types
         if file.dtypes[0] not in DTYPES and not (single and file.dtypes[0] in MASK_DTYPES):
             raise Unreadable(f"has pixels of type {file.dtypes[0]}; allowed are {', '.join(DTYPES)}")
@@ -169,8 +173,12 @@ def look(path: Path) -> Look:
             width=file.width,
             height=file.height,
             no_measurement=_no_measurement(file, is_transparent),
-            pages=max(1, len(file.subdatasets)),
         )
+
+
+def _marked(path: Path, seen: Look, real: set[Path]) -> Look:
+    """Mark a VRT that leads to some of the files in ``real``."""
+    return replace(seen, repeats=path.suffix == ".vrt" and not real.isdisjoint(sources_of(path)))
 
 
 def _no_measurement(file: Any, is_transparent: bool) -> str:
@@ -216,56 +224,34 @@ def peek(path: Path, band: int) -> NDArray[np.float64]:
         return np.zeros(0)
 
 
-def _files(folder: Path) -> tuple[list[str], list[Skipped], Counter[str]]:
+def _files(folder: Path) -> tuple[list[str], list[str], list[Skipped], Counter[str]]:
+    """Return the paths of rasters and of products, what cannot be used, and how many files of other
+    formats there are. Links to folders are followed; hidden files are none."""
     paths: list[str] = []
+    products: list[str] = []
     odd: list[Skipped] = []
     other: Counter[str] = Counter()
-    for parent, names in _walked(folder):
-        for name in names:
-            suffix = PurePosixPath(name).suffix.lower()
-            path = f"{parent}{name}"
+    for parent in folders_below(folder):
+        place = parent.relative_to(folder)
+        if any(part.lower().endswith(SAFE) for part in place.parts):
+            continue
+        for found in listed(parent):
+            name, suffix = found.name, found.suffix.lower()
+            path = (place / name).as_posix()
             if name.startswith("."):
                 continue  # such as what macOS writes beside each file, with the same suffix
-            if suffix in SUFFIXES and not path.isprintable():
+            if is_product(found) and path.isprintable():
+                products.append(path)
+            elif suffix not in NOT_READ and (suffix not in SUFFIXES or found.is_dir()):
+                continue
+            elif suffix in SUFFIXES and not path.isprintable():
                 # A site file is text; besides, bytes that are no UTF-8 would not go into it.
                 odd.append(Skipped(path, "has a name that cannot be written; rename it"))
             elif suffix in SUFFIXES:
                 paths.append(path)
             elif suffix in NOT_READ:
                 other[suffix] += 1
-    return sorted(paths), odd, other
-
-
-def _walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the path of each folder from ``folder``, with a slash at its end, and its files' names.
-
-    Links to folders are followed after all else, each folder once, so that none leads around in
-    circles. Hidden folders are left out.
-    """
-    seen: set[tuple[int, int]] = set()
-    left, links = deque([""]), deque[str]()
-    while left or links:
-        path = left.popleft() if left else links.popleft()
-        try:
-            stat = (folder / path).stat()
-            entries = sorted(os.scandir(folder / path), key=lambda entry: entry.name)
-        except OSError:
-            continue  # a folder that may not be read, or a link to nowhere
-        if (stat.st_dev, stat.st_ino) in seen:
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders = [entry for entry in entries if _is_folder(entry)]
-        yield path, [entry.name for entry in entries if entry not in folders]
-        for entry in folders:
-            if not entry.name.startswith("."):
-                (links if entry.is_symlink() else left).append(f"{path}{entry.name}/")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    return sorted(paths), sorted(products), odd, other
 
 
 def _family(path: str) -> str:

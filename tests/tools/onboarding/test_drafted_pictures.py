@@ -84,6 +84,8 @@ def test_linked_folders_are_looked_into_once_and_never_in_circles(tmp_path: Path
     (tmp_path / "archive" / "loop").symlink_to("loop")
     found = survey(tmp_path / "archive")
     assert [image.path for image in found.images] == ["more/b.tif", "years/a.tif"]
+    _, site = drafted(tmp_path / "archive")
+    assert [names[0] for names in names_of(site.sources[0])] == ["a.tif", "b.tif"]
 
 
 def test_other_formats_and_further_pages_are_named(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_other_formats_and_further_pages_are_named(tmp_path: Path) -> None:
         (folder / name).touch()
     draft, _ = drafted(folder)
     text = " ".join(draft.path.read_text().replace("\n#  ", "").split())
-    assert "1 file of up to 4 pages: stack.tif" in text
+    assert "cannot be used: stack.tif has 4 pages that are pictures of their own" in text
     assert "2 .bmp, 1 .webp" in text
 
 
