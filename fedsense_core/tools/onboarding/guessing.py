@@ -15,6 +15,7 @@ from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.sensors import Band, Polarisation, SensorCard
 from fedsense_core.tools.onboarding.products import (
     EUROSAT,
+    FORCE,
     POLARISATIONS,
     RADIANCE,
     card_of,
@@ -36,6 +37,7 @@ _COUNTS = ("uint16", "int16", "uint32", "int32")
 _FLOATS = ("float32", "float64")
 _EUROSAT_ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 """EuroSAT's files have band 8A last, unlike the products that they were cut from."""
+_FORCE_FILL = ("nodata", -9999.0)
 MOST_REFLECTANCE = 2.0
 """98 % of the pixels of reflectances are below this; of counts they are far above."""
 
@@ -147,9 +149,25 @@ def _by_maker(product: str, why: str, look: Look, satellite: str) -> Guess | Non
         return Guess(f"{why}, whose 13 bands of level 1C have B8A last", "sentinel2-l1c", names, gsd_m=10.0)
     if product == EUROSAT and look.bands == 3 and look.dtype == "uint8":
         return Guess(f"{why}, as pictures of 10 m pixels", "rgb", gsd_m=10.0)
+    if product.startswith(FORCE):
+        return _by_force(product.removeprefix(FORCE), why, look)
     if product == "naip" and look.bands == 3:
         return Guess(f"{why}; 3 bands are taken to be red, green and blue", "naip", ("red", "green", "blue"))
     return None
+
+
+def _by_force(sensor: str, why: str, look: Look) -> Guess | None:
+    """Return the card and bands of FORCE's files: without those that serve its correction, in units
+    of 0.0001. Source: its documentation, "Level 2 Processing System", "Output Format"."""
+    card = card_of(sensor)
+    names = tuple(name for name in card.names if name not in ("coastal", "water_vapour"))
+    if len(names) != look.bands:
+        return None
+    keys: list[tuple[str, str | float]] = [("scale", 1e-4)] if card.scale != 1e-4 else []
+    keys += [("offset", 0.0)] if card.offset else []
+    return Guess(
+        f"{why}, in units of 0.0001, and there are {look.bands} bands", sensor, names, keys=(*keys, _FORCE_FILL)
+    )
 
 
 def _by_product(path: str, product: str, why: str, look: Look, peek: Peek) -> Guess | None:
