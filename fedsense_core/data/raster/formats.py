@@ -52,6 +52,7 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_PAM_ENABLED": "NO",
     # GDAL's cache of decoded blocks, in bytes; by default 5 % of the memory, for each client.
     "GDAL_CACHEMAX": 64 << 20,
+    # Several threads lose the errors of JPEG 2000 tiles, which then read as zeros.
     "GDAL_NUM_THREADS": 1,
     # Its shortcut for whole PNGs returns whatever was in memory where a file is cut off.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
@@ -63,9 +64,6 @@ GDAL_OPTIONS: dict[str, Any] = {
 FAULTS = (RasterioError, CPLE_BaseError, UnicodeError, MemoryError)
 """What rasterio raises for a file that it cannot make sense of."""
 _NAMES = {"GTiff": "GeoTIFF", JPEG2000: "JPEG 2000"}
-# Damage is an error where it is noticed. GEOREF_SOURCES would leave a codestream without boxes the
-# coordinates that were in memory before (GDAL 3.10).
-_OPEN_OPTIONS = {JPEG2000: {"STRICT": "YES", "OPEN_REMOTE_GML": "NO"}}
 
 
 class Unreadable(Exception):
@@ -84,13 +82,16 @@ def unread(path: PurePath, driver: str, why: str) -> Unreadable:
     return Unreadable(f"is no readable {_NAMES.get(driver, driver)} ({why}){hint}")
 
 
-def opened(name: str, path: PurePath, driver: str) -> Any:
-    """Open with this driver and no other what GDAL calls ``name`` and people ``path``. Raises
-    Unreadable."""
+def opened(name: str, path: PurePath, driver: str, **options: str) -> Any:
+    """Open with this driver and no other what GDAL calls ``name`` and people ``path``; ``options``
+    are the driver's.
+
+    Raises Unreadable.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(name, driver=driver, **_OPEN_OPTIONS.get(driver, {}))
+            return rasterio.open(name, driver=driver, **options)
     except (*FAULTS, OSError) as error:
         raise unread(path, driver, one_line(error)) from error
 
