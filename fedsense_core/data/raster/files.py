@@ -101,10 +101,10 @@ def _check_one_picture(pictures: Sequence[tuple[int, int, int]], file: Any) -> N
     others = [page for page in pictures if page[0] > 1 and page[1] * page[2] >= file.width * file.height]
     if others:
         named = ", ".join(f"page {number} of {width} x {height}" for number, width, height in others[:NAMED])
+        named += ", ..." * (len(others) > NAMED)
         raise Unreadable(
-            f"has {len(others) + 1} pages that are pictures of their own (beside the first {named}"
-            f"{', ...' * (len(others) > NAMED)}), and only the first would be read; write each into a file of its own: "
-            "`gdal_translate GTIFF_DIR:2:FILE NEW.tif`"
+            f"has {len(file.subdatasets)} pages ({named}), and only the first would be read; "
+            "write each into a file of its own: `gdal_translate GTIFF_DIR:2:FILE NEW.tif`"
         )
 
 

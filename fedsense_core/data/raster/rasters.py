@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
-from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages
+from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages, parts_of
 from fedsense_core.data.raster.formats import DTYPES, FAULTS, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid
 from fedsense_core.data.sites.limits import ReadLimits
@@ -229,8 +229,19 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
         masked=any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags),
         alpha=has_alpha,
         nodata=tuple(_distinct(card, as_stored(file.nodatavals[i - 1], file.dtypes[0])) for i in indexes),
-        units=Units.of(layer.path, file, indexes, source),
+        units=_units_of(layer.path, file, indexes, source),
     )
+
+
+def _units_of(path: Path, file: Any, indexes: Sequence[int], source: Source) -> Units:
+    """Return what the bands of a file need; of a VRT, what the files need whose numbers it shows.
+
+    Raises Unreadable where they need different things.
+    """
+    first, *others = (Units.of(part, file, indexes, source) for part in parts_of(path)[1:] or (path,))
+    if any(other != first for other in others):
+        raise Unreadable("is a VRT of files whose numbers carry different offsets; make one of each kind of file")
+    return first
 
 
 def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
