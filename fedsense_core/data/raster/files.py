@@ -122,6 +122,11 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return (path, *sources_of(path)) if driver_of(path) == "VRT" else (path,)
 
 
+def origins_of(path: Path) -> tuple[Path, ...]:
+    """Return the files whose numbers ``path`` shows: itself, or a VRT's sources."""
+    return parts_of(path)[1:] or (path,)
+
+
 def _open_source(path: Path, limits: ReadLimits) -> Any:
     """Open a file that a VRT shows, checked as if it were read by itself. Raises Unreadable."""
     file = open_raster(path, limits)

@@ -14,8 +14,11 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
-"""What pixels may be. Wider integers and complex numbers are no imagery."""
+from fedsense_core.data.raster.units import CHIP_DTYPES
+
+DTYPES = (*CHIP_DTYPES, "int8", "uint32", "int32", "float64")
+"""What pixels may be; chips have the first ones. 64-bit integers and complex numbers are no
+imagery."""
 MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 """What classes and flags may be."""
 JPEG2000 = "JP2OpenJPEG"
