@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,7 @@ def _compare_files(site: Site, expected: Sequence[ExpectedSource], archive: Path
     for path in sorted(archive.resolve().rglob("*")):
         if path.suffix.lower() not in RASTERS or not path.is_file():
             continue
-        unwanted = any(fnmatch(path.name, pattern) for pattern in patterns)
+        unwanted = any(path.match(pattern) for pattern in patterns)
         if unwanted and path in used:
             strays.append(path.name)
         if not unwanted and not used & {path, *path.parents}:
