@@ -13,9 +13,9 @@ from zoo.framework import Array, Bools, ExpectedSource, Layout, Truth
 
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.opening import load_site, open_sources
-from fedsense_core.data.sites.schema import Site, Source
+from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import SensorCard
-from fedsense_core.tools.onboarding.drafting import draft_site
+from fedsense_core.tools.onboarding.drafting import Draft, draft_site
 
 RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".vrt", ".nc", ".zip"}
 """Suffixes of what has to be in a source, or be left out by name."""
@@ -23,49 +23,80 @@ RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".vrt", ".nc", ".zi
 
 def check_layout(layout: Layout, folder: Path) -> None:
     """Draft, load and read what ``layout`` writes below ``folder``, up to the first difference."""
-    expected = layout.make(folder / "archive")
-    path = folder / "site.toml"
-    draft = draft_site(folder / "archive", path, None, lambda done, total: None)
-    missing = [entry.guess.missing for entry in draft.entries if entry.guess.missing]
-    asked = [one for one in expected if not one.complete]
-    assert len(missing) == len(asked), f"a person is asked for: {missing}"
-    for one in asked:
-        assert any(re.search(one.missing, text) for text in missing), f"{one.missing!r} is not asked for: {missing}"
-    if asked and not any(one.answers for one in expected) and all(not one.truth for one in expected):
+    archive, path = folder / "archive", folder / "site.toml"
+    expected = layout.make(archive)
+    draft = draft_site(archive, path, None, lambda done, total: None)
+    answers = _answers(draft, expected)
+    if not any(one.truth for one in expected):
         assert draft.fault
         return  # refused, with its reason
-    if asked:
-        path.write_text(completed(path.read_text(), [answer for one in asked for answer in one.answers]))
-    else:
-        assert not draft.fault, f"the draft does not load: {draft.fault}"
+    assert any(answers) or not draft.fault, f"the draft does not load: {draft.fault}"
+    path.write_text(completed(path.read_text(), answers))
     site = load_site(path)
-    _compare_files(site, expected, folder / "archive")
+    _compare_files(site, expected, archive)
     parts = open_sources(site, "all", layout.chip_px, None)
-    skipped = [item for part in parts for item in part.skipped]
-    assert len(skipped) == len(layout.scenes_skipped), f"skipped: {skipped}"
-    for expression in layout.scenes_skipped:
-        assert any(re.search(expression, item.reason) for item in skipped), f"{expression!r}: {skipped}"
+    _compare_skipped([item for part in parts for item in part.skipped], layout.scenes_skipped)
     wanted = [one for one in expected if one.truth]
     assert len(parts) == len(wanted), f"sources with chips: {[part.scene_paths for part in parts]}"
     for one in wanted:
         key = next(iter(one.truth))
-        chips = next((part for part in parts if any(key in path for path in part.scene_paths)), None)
-        assert chips is not None, f"no scene {key!r} in {[part.scene_paths for part in parts]}"
-        source = next(source for source in site.sources if any(key in str(scene.path) for scene in source.scenes))
+        source = next(
+            (source for source in site.sources if any(key in str(scene.path) for scene in source.scenes)), None
+        )
+        assert source is not None, f"no scene {key!r}"
         _compare_source(source, one)
-        _compare_chips(chips, one, layout.chip_px, str(folder / "archive"), site.limits.min_valid)
+        chips = next(part for part in parts if any(key in path for path in part.scene_paths))
+        _compare_chips(chips, one, layout.chip_px, str(archive.resolve()), site.limits.min_valid)
 
 
-def completed(text: str, answers: Sequence[str]) -> str:
-    """Return a draft with its commented sources put in place and each ``?`` replaced, as it asks a
-    person to do."""
-    lines, left = text.split("\n"), list(answers)
-    for start in [i for i, line in enumerate(lines) if line == "# [[sources]]"]:
-        stop = _end_of_table(lines, start)
-        for i in range(start, stop):
-            lines[i] = re.sub(r'"\?"|\?', lambda _: left.pop(0), lines[i][2:])
-    assert not left, f"the draft does not ask for {left}"
+def _answers(draft: Draft, expected: Sequence[ExpectedSource]) -> list[Sequence[str]]:
+    """Return what a person answers to each source of the draft that is not complete: nothing for
+    rasters that are no imagery anyway."""
+    unwanted = _left_out(expected)
+    asked = [one for one in expected if not one.complete]
+    answers: list[Sequence[str]] = []
+    for entry in draft.entries:
+        if not entry.guess.missing:
+            continue
+        names = [image.name for image in entry.group.images]
+        if all(any(fnmatch(name, pattern) for pattern in unwanted) for name in names):
+            answers.append(())
+            continue
+        one = next((one for one in asked if re.search(one.missing, entry.guess.missing)), None)
+        assert one is not None, f"a person is asked for {entry.guess.missing}, of {names[:4]}: {entry.guess.reason}"
+        asked.remove(one)
+        answers.append(one.answers)
+    assert not asked, f"not asked for: {[one.missing for one in asked]}"
+    return answers
+
+
+def _left_out(expected: Sequence[ExpectedSource]) -> list[str]:
+    return [pattern for one in expected for pattern in one.left_out]
+
+
+def _compare_skipped(skipped: Sequence[Skipped], expressions: Sequence[str]) -> None:
+    assert len(skipped) == len(expressions), f"skipped: {skipped}"
+    for expression in expressions:
+        assert any(re.search(expression, item.reason) for item in skipped), f"{expression!r}: {skipped}"
+
+
+def completed(text: str, answers: Sequence[Sequence[str]]) -> str:
+    """Return a draft whose commented sources with answers are put in place, each ``?`` replaced, as
+    it asks a person to do."""
+    lines = text.split("\n")
+    starts = [i for i, line in enumerate(lines) if line == "# [[sources]]"]
+    for start, given in zip(starts, answers, strict=True):
+        stop = _end_of_table(lines, start) if given else start
+        lines[start:stop] = _filled("\n".join(line[2:] for line in lines[start:stop]), given).split("\n")[
+            : stop - start
+        ]
     return "\n".join(lines)
+
+
+def _filled(table: str, answers: Sequence[str]) -> str:
+    parts = re.split(r'"\?"|\?', table)
+    assert len(parts) == len(answers) + 1, f"{len(answers)} answers to the {len(parts) - 1} questions of\n{table}"
+    return "".join(part + answer for part, answer in zip(parts, (*answers, ""), strict=True))
 
 
 def _end_of_table(lines: Sequence[str], start: int) -> int:
@@ -85,7 +116,8 @@ def _end_of_table(lines: Sequence[str], start: int) -> int:
 def _compare_files(site: Site, expected: Sequence[ExpectedSource], archive: Path) -> None:
     """Every raster is in a source, or is among those to be left out, and never both."""
     used = {file for source in site.sources for file in source.files}
-    patterns = [pattern for one in expected for pattern in one.left_out]
+    read = {place for file in used for place in (file, *file.parents)}  # a file within a zip makes the zip a used one
+    patterns = _left_out(expected)
     strays, lost = [], []
     for path in sorted(archive.resolve().rglob("*")):
         if path.suffix.lower() not in RASTERS or not path.is_file():
@@ -93,7 +125,7 @@ def _compare_files(site: Site, expected: Sequence[ExpectedSource], archive: Path
         unwanted = any(path.match(pattern) for pattern in patterns)
         if unwanted and path in used:
             strays.append(path.name)
-        if not unwanted and not used & {path, *path.parents}:
+        if not unwanted and path not in read and not used & set(path.parents):
             lost.append(path.name)
     assert not strays, f"in a source, though no imagery: {strays}"
     assert not lost, f"in no source: {lost}"

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Units, Unreadable, as_stored, both, measured
+from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.rasters import Units, as_stored, both, measured
 from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, read_scene
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.schema import Images, Scene, Source
 
 Array = NDArray[Any]
@@ -153,10 +155,13 @@ class SceneSource:
             _reading(source, self.spec),
             [[str(layer.path), layer.bands] for layer in self.scene.layers],
             [_state(path) for path in files],
-            [(source.digests or {}).get(path, "unlisted") for path in files] if source.digests is not None else None,
+            [(source.digests or {}).get(on_disk(path), "unlisted") for path in files]
+            if source.digests is not None
+            else None,
             asdict(source.mask) if source.mask and self.scene.mask else None,
             source.gsd_range_m,
             source.baseline_offset,
+            self.scene.fault,
         )
 
     def windows(self) -> Iterator[PixelWindow]:
@@ -361,13 +366,13 @@ def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: Ch
 
 
 def _state(path: Path) -> list[Any]:
-    """Return size, time of change and readability of a file; one that has vanished is found missing
-    by its reader."""
+    """Return size, time of change and readability of a file, or of its archive; one that has
+    vanished is found missing by its reader."""
     try:
-        stat = path.stat()
+        stat = on_disk(path).stat()
     except OSError:
         return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(on_disk(path), os.R_OK)]
 
 
 def _reading(source: Source, spec: ChipSpec) -> list[Any]:

@@ -20,20 +20,11 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fedsense_core.atomic_io import sha256
+from fedsense_core.data.raster.files import check_claims, open_raster, parts_of
+from fedsense_core.data.raster.formats import FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid, GridMapping, GridMismatch, bilinear, nearest, surrounding
-from fedsense_core.data.raster.rasters import (
-    CHIP_TAG,
-    FAULTS,
-    GDAL_OPTIONS,
-    MASK_DTYPES,
-    Raster,
-    Unreadable,
-    both,
-    check_claims,
-    inspect,
-    one_line,
-    open_raster,
-)
+from fedsense_core.data.raster.rasters import CHIP_TAG, Raster, both, inspect
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, MaskRule, Scene, Source
 
@@ -74,6 +65,7 @@ class PixelWindow:
 class Mask:
     """An open raster of classes or flags."""
 
+    path: Path
     file: Any
     rule: MaskRule
     mapping: GridMapping
@@ -144,7 +136,7 @@ class OpenScene:
         parts = [self._read_layer(layer, window) for layer in self.layers]
         valid = reduce(both, (valid for _, valid in parts))
         if self.mask is not None:
-            with _naming_file(Path(self.mask.file.name), self.path):
+            with _naming_file(self.mask.path, self.path):
                 valid = both(valid, self.mask.valid(window))
         if len(parts) == 1:
             values = parts[0][0]
@@ -178,10 +170,11 @@ def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
 
 
 def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files of a scene that are read for the named bands: no layer without any, and the
-    mask by a rule."""
+    """Return the files of a scene that are read for the named bands: no layer without any, the mask
+    by a rule, and what VRTs lead to."""
     layers = [layer.path for layer, _ in _layers_needed(scene, source.card.positions(bands, source.sensor))]
-    return (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    files = (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    return tuple(dict.fromkeys(part for path in files for part in parts_of(path)))
 
 
 def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWindow]:
@@ -198,8 +191,10 @@ def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWi
 
 
 def _open(scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack) -> OpenScene:
+    if scene.fault:
+        raise Unreadable(scene.fault)
     wanted = source.card.positions(spec.bands, source.sensor)
-    for path in files_needed(scene, source, spec.bands):
+    for path in dict.fromkeys(map(on_disk, files_needed(scene, source, spec.bands))):
         with _naming_file(path, scene.path):
             _check_digest(path, source.digests)
     needed = _layers_needed(scene, wanted)
@@ -231,15 +226,15 @@ def _open_layer(
     layer: Layer, chosen: tuple[int, ...], scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack
 ) -> Raster:
     with _naming_file(layer.path, scene.path):
-        file = stack.enter_context(open_raster(layer.path))
+        file = stack.enter_context(open_raster(layer.path, spec.limits))
         return inspect(file, layer, chosen, source, spec.limits)
 
 
 def _open_mask(path: Path, rule: MaskRule, scene: Scene, reference: Raster, spec: ChipSpec, stack: ExitStack) -> Mask:
     with _naming_file(path, scene.path):
-        file = stack.enter_context(open_raster(path))
+        file = stack.enter_context(open_raster(path, spec.limits))
         check_claims(file, MASK_DTYPES, spec.limits)
-        return Mask(file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
+        return Mask(path, file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
 
 
 def _check_reference(reference: Raster, source: Source, spec: ChipSpec) -> None:

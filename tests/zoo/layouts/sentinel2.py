@@ -98,11 +98,48 @@ def _element84(folder: Path) -> list[ExpectedSource]:
     return [ExpectedSource("sentinel2-l2a", names_of(LEVEL_2A), truth, gsd_m=10, scale=1e-4, left_out=left_out)]
 
 
+def _by_asset_key(folder: Path) -> list[ExpectedSource]:
+    """The same bucket as tools for STAC save it, each file by the key of its asset: ``nir08`` is
+    B8A, and not the B08 that other catalogues of this name mean."""
+    truth = {}
+    for scene, name in enumerate(("S2A_36QWD_20220516_0_L2A", "S2B_36QWD_20221117_0_L2A")):
+        for key, code in ASSET_KEYS.items():
+            write_raster(folder / name / f"{key}.tif", stored(code, scene), GSD_M[code], nodata=0)
+        write_raster(folder / name / "scl.tif", scene_classes(scene), 20, nodata=0)
+        for key in ("aot", "wvp"):
+            write_raster(folder / name / f"{key}.tif", stored("B05", scene), 20, nodata=0)
+        write_raster(folder / name / "visual.tif", np.full((3, SIZE, SIZE), 77, np.uint8), nodata=0)
+        (folder / name / f"{name}.json").write_text("{}")
+        truth[name] = Truth(seen(LEVEL_2A, scene), clear_pixels(scene))
+    left_out = ("aot.tif", "wvp.tif", "visual.tif")
+    return [ExpectedSource("sentinel2-l2a", names_of(LEVEL_2A), truth, gsd_m=10, scale=1e-4, left_out=left_out)]
+
+
+ASSET_KEYS = {
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "swir16": "B11",
+    "swir22": "B12",
+}
+
 LAYOUTS = (
     Layout(
-        "sentinel-cogs-v0",
-        "https://registry.opendata.aws/sentinel-2-l2a-cogs (bucket layout), "
-        "https://github.com/stac-utils/stac-server examples of sentinel-s2-l2a-cogs items",
+        "sentinel-cogs",
+        "https://registry.opendata.aws/sentinel-2-l2a-cogs (bucket: UTM zone/latitude band/square/year/month/scene)",
         _element84,
+    ),
+    Layout(
+        "earth-search-by-key",
+        "https://earth-search.aws.element84.com/v1/collections/sentinel-2-l2a (keys of assets); "
+        "https://stac-asset.readthedocs.io (FileNameStrategy.KEY)",
+        _by_asset_key,
     ),
 )
