@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from zoo.framework import Array, Bools, ExpectedSource, Layout, Truth
@@ -59,7 +59,7 @@ def _answers(draft: Draft, expected: Sequence[ExpectedSource]) -> list[Sequence[
         if not entry.guess.missing:
             continue
         names = [image.name for image in entry.group.images]
-        if all(any(fnmatch(name, pattern) for pattern in unwanted) for name in names):
+        if all(any(PurePath(image.path).match(pattern) for pattern in unwanted) for image in entry.group.images):
             answers.append(())
             continue
         one = next((one for one in asked if re.search(one.missing, entry.guess.missing)), None)
