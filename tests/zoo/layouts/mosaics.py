@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from zoo.framework import Array, ExpectedSource, Layout, Truth, byte_planes, everywhere, write_raster
+from zoo.framework import Array, Bools, ExpectedSource, Layout, Truth, byte_planes, everywhere, write_raster
 
 SIZE = 32
 RGB = ("red", "green", "blue")
@@ -91,18 +91,33 @@ def _printed(folder: Path) -> list[ExpectedSource]:
 
 
 def _soft_alpha(folder: Path) -> list[ExpectedSource]:
+    truth = pictures(folder, 4)
+    rows, columns = np.indices((SIZE, SIZE))
+    soft = np.clip((rows + columns) * 40 - 40, 0, 255).astype(np.uint8)
+    write_raster(folder / "logo.png", np.concatenate([byte_planes(3, SIZE), soft[None]]), gsd=0, driver="PNG")
+    return [ExpectedSource("rgb", RGB, truth, left_out=("logo.png",))]
+
+
+def with_alpha(values: Array, seen: Bools) -> Array:
+    """Return pixels (C, H, W) with a last band that is opaque where they are ``seen``."""
+    return np.concatenate([values, np.where(seen, 255, 0)[None].astype(np.uint8)])
+
+
+def _hard_alpha(folder: Path) -> list[ExpectedSource]:
     truth = {}
     for scene in range(2):
-        values, alpha = byte_planes(3, SIZE, scene), soft_edge()
-        write_raster(folder / f"drone_{scene}.png", np.concatenate([values, alpha[None]]), gsd=0, driver="PNG")
-        truth[f"drone_{scene}"] = Truth(values.astype(float), alpha > 0)
+        values, seen = byte_planes(3, SIZE, scene), everywhere(SIZE)
+        seen[:4, 17 : 20 + scene] = False
+        values[:, 20, 20] = 0  # black, and seen
+        write_raster(folder / f"drone_{scene}.png", with_alpha(values, seen), gsd=0, driver="PNG")
+        truth[f"drone_{scene}"] = Truth(values.astype(float), seen)
     return [ExpectedSource("rgb", RGB, truth)]
 
 
-def soft_edge() -> Array:
-    """Return transparency (H, W) that falls from opaque to nothing at the upper left."""
-    rows, columns = np.indices((SIZE, SIZE))
-    return np.clip((rows + columns) * 40 - 40, 0, 255).astype(np.uint8)
+def _one_grey(folder: Path) -> list[ExpectedSource]:
+    truth = pictures(folder, 20)
+    write_raster(folder / "img_0020.png", byte_planes(1, SIZE), gsd=0, driver="PNG")
+    return [ExpectedSource("rgb", RGB, truth)]
 
 
 LAYOUTS: Sequence[Layout] = (
@@ -128,8 +143,19 @@ LAYOUTS: Sequence[Layout] = (
         _printed,
     ),
     Layout(
-        "Pictures with soft transparency",
-        "https://www.w3.org/TR/png/, colour type 6, and GDAL's RFC 15: alpha of 0 alone is no measurement",
+        "Pictures with a half transparent one among them",
+        "https://www.w3.org/TR/png/, colour type 6: colours behind a soft edge are mixed with others",
         _soft_alpha,
+    ),
+    Layout(
+        "Pictures with transparency of all or nothing",
+        "https://www.w3.org/TR/png/, colour type 6, and GDAL's RFC 15: an alpha of 0 is no measurement",
+        _hard_alpha,
+    ),
+    Layout(
+        "Pictures with a grey one among them",
+        "https://www.w3.org/TR/png/, colour types 0 and 2, as DOTA, fMoW and Million-AID mix them",
+        _one_grey,
+        scenes_skipped=("band",),
     ),
 )
