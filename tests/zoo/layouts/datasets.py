@@ -21,7 +21,7 @@ def write_picture(path: Path, scene: int, bands: int = 3, gsd: float = 0.0, alph
     if alpha is not None:
         values = np.concatenate([np.where(alpha, values, 0), 255 * alpha[None]]).astype(np.uint8)
     driver = {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff")
-    options = {"photometric": "RGB"} if driver == "GTiff" and len(values) > 2 else {}
+    options = {"photometric": "RGB", "ALPHA": "NO" if alpha is None else "YES"} if driver == "GTiff" else {}
     if driver == "JPEG":
         options = {"QUALITY": "100"}
     write_raster(path, values, gsd=gsd, driver=driver, **options)
