@@ -22,6 +22,7 @@ from fedsense_core.data.chips.cache import IngestRequest, IngestResult, ingest
 from fedsense_core.data.chips.chipping import Progress, chip_sources, digest
 from fedsense_core.data.chips.chips import Chips, as_tensor
 from fedsense_core.data.raster.datasets import open_dataset
+from fedsense_core.data.raster.other_bands import check_share
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.cards import MASKS
@@ -179,7 +180,8 @@ def open_sources(
 def _ingest(
     site: Site, bands: Bands, size: int, cache_dir: Path | None, limits: ReadLimits | None, progress: Progress | None
 ) -> list[tuple[ChipSpec, IngestResult]]:
-    """Return what each source gives, and what was asked of it."""
+    """Return what each source gives, and what was asked of it. Raises SiteError as `check_share`
+    does."""
     limits = limits or site.limits
     specs = []
     for number, source in enumerate(site.sources, start=1):
@@ -196,6 +198,7 @@ def _ingest(
             images = open_dataset(source.dataset, source.card, where) if source.dataset else None
             request = IngestRequest(chip_sources(source, spec, images), spec, room, progress)
             result = ingest(request, Path(folder) / _folder(site, number, spec))
+            check_share(result.skipped, len(request.sources))
             room -= result.count
             opened.append((spec, result))
     return opened

@@ -191,7 +191,7 @@ class ChipStore:
             elif record is None or not record.fits(room):
                 missing.append(number)
             elif record.reason:
-                skipped.append(Skipped(source.name, record.reason))
+                skipped.append(Skipped(source.name, record.reason, record.other_bands))
             else:
                 used[number] = record
                 room -= record.count

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.other_bands import OtherBands
 from fedsense_core.data.raster.rasters import Units, as_stored, both, measured
 from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, read_scene
 from fedsense_core.data.sites.archives import on_disk
@@ -96,6 +97,8 @@ class ChipRecord:
     count: int = 0
     whole: bool = True
     """False if there was no room for all its chips."""
+    other_bands: bool = False
+    """True if it was skipped because its bands are not the card's."""
 
     def fits(self, room: int) -> bool:
         """Tell whether chipping the source with so much room would give just these chips."""
@@ -114,7 +117,8 @@ class ChipSource(Protocol):
         """What identifies it, its present state and how it is to be read."""
 
     def windows(self) -> Iterator[PixelWindow]:
-        """Yield its pixels. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
+        """Yield its pixels. Raises Unreadable or OtherBands for one to skip, perhaps half-way, and
+        SiteError."""
 
 
 class ChipWriter(Protocol):
@@ -226,7 +230,7 @@ def chip(
     """Yield what each source gave, in order, its chips being written to ``writer_of`` their type.
 
     ``room_for`` says how many chips a source may have; where that is none, chipping ends.
-    Raises SiteError when a file contradicts its sensor card.
+    Raises SiteError when an image of a dataset contradicts its sensor card.
     """
     with closing(prefetch(_read(sources), PREFETCHED_WINDOWS)) as events:
         chipping: _Chipping | None = None
@@ -242,17 +246,17 @@ def chip(
                     continue
                 yield number, chipping.record()
                 return
-            yield number, chipping.undone(str(event)) if event else chipping.record()
+            yield number, chipping.undone(event, sources[number].name) if event else chipping.record()
             chipping = None
 
 
-def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | None]]:
+def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | OtherBands | None]]:
     """Yield each source's windows and, at its end, None or what was wrong with it."""
     for number, source in enumerate(sources):
         try:
             for window in source.windows():
                 yield number, window
-        except Unreadable as reason:
+        except (Unreadable, OtherBands) as reason:
             yield number, reason
         except OSError as error:
             yield number, Unreadable(f"cannot be read ({error.strerror})")
@@ -300,12 +304,14 @@ class _Chipping:
         self._writer.statistics = self._writer.statistics.merge(self._statistics)
         return ChipRecord("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
 
-    def undone(self, reason: str) -> ChipRecord:
-        """Take back what was written."""
+    def undone(self, fault: Unreadable | OtherBands, name: str) -> ChipRecord:
+        """Take back what was written of the source of that name."""
         if self._writer is not None:
             self._writer.truncate(self._start)
         # A file's name need not be text, but what is written down must be.
-        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode())
+        other_bands = isinstance(fault, OtherBands)
+        reason = fault.of_scene(name) if isinstance(fault, OtherBands) else str(fault)
+        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode(), other_bands=other_bands)
 
 
 def usable_chips(window: PixelWindow, spec: ChipSpec) -> tuple[Array, Bools | None, Array]:
