@@ -233,13 +233,11 @@ def _unknown(look: Look) -> Guess:
 def _radar(path: str, why: str, look: Look, bands: tuple[Polarisation, ...], peek: Peek) -> Guess:
     scale, values = hyp3_scale(path), peek(1)
     values = values[(values > LEAST_DECIBELS) & (values != 0)]
-    sensor, keys = "", ()
+    sensor = ""
+    keys: Keys = ()
     if product_of(path)[0] == PALSAR:
-        reason, scale, keys = (
-            "gamma nought in decibels is 20 log10 of its numbers minus 83",
-            "amplitude",
-            (PALSAR_SCALE,),
-        )
+        reason, scale = "gamma nought in decibels is 20 log10 of its numbers minus 83", "amplitude"
+        keys = (PALSAR_SCALE,)
     elif scale:
         said = {"power": "powers", "amplitude": "amplitudes", "no": "decibels"}[scale]
         reason = f"the letter behind the first of its processing codes says {said}"

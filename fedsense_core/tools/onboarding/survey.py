@@ -242,7 +242,8 @@ def peek(path: Path, band: int) -> NDArray[np.float64]:
             window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
             values = np.asarray(file.read(band, window=window), np.float64)
             # A fill of -32768 would make powers look like decibels.
-            return values[np.isfinite(values) & (file.read_masks(band, window=window) != 0)]
+            seen = np.asarray(file.read_masks(band, window=window) != 0)
+            return np.asarray(values[np.isfinite(values) & seen])
     except (Unreadable, *FAULTS, OSError):
         return np.zeros(0)
 
