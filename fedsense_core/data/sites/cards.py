@@ -108,5 +108,11 @@ MASKS: dict[str, dict[str, tuple[int, ...]]] = {
     # 8), 3 cloud, 4 cloud shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15
     # repeat the others as confidences.
     "landsat-qa": {"drop_bits": (0, 1, 2, 3, 4)},
+    # MAJA, CLM: bit 0 all clouds but the thinnest and all shadows, 1 to 5 which of them, and how
+    # they were found. Kept: bit 6 thinnest clouds, 7 high clouds by 1.38 micrometres.
+    "maja-clm": {"drop_bits": (0, 1, 2, 3)},
+    # FORCE, QAI: bit 0 no data, 1 and 2 cloud (buffered, opaque, cirrus), 3 cloud shadow. Kept: bit
+    # 4 snow, 5 water; the others say how good aerosols, illumination and water vapour are.
+    "force-qai": {"drop_bits": (0, 1, 2, 3)},
 }
 """Name -> the fields of a `MaskRule`: ready-made rules for the masks that come with products."""

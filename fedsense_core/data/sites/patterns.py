@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedsense_core.data.sites.products import is_product
-from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.sensors import SensorCard, other_names
 from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError, nearest
 
@@ -102,6 +102,9 @@ def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str,
         for label in {card.bands[i].name, card.bands[i].code} - {""}:
             if labels.setdefault(label.lower(), i) != i:
                 raise SiteError(f"{where}: the card has two bands {label!r} that {{band}} cannot tell apart.")
+    for label, i in other_names(card).items():
+        if i in bands:
+            labels.setdefault(label, i)
     return labels
 
 

@@ -20,6 +20,16 @@ Polarisation = Literal["VV", "VH", "HH", "HV"]
 """Of a radar band: sent and received, vertical or horizontal."""
 BASELINE_WITH_OFFSET = 4.0
 """Processing baseline from which Sentinel-2's products carry an offset (January 2022)."""
+_COMMON_NAMES = {
+    "red_edge_1": "rededge1",
+    "red_edge_2": "rededge2",
+    "red_edge_3": "rededge3",
+    "nir_narrow": "nir08",
+    "water_vapour": "nir09",
+    "swir_1": "swir16",
+    "swir_2": "swir22",
+}
+"""Of Sentinel-2 in Earth Search, and of Landsat, whose only near infrared is ``nir08`` there."""
 _BASELINE = re.compile(r"(?:^|_)N(\d\d)(\d\d)(?=_|\.|$)")
 
 
@@ -156,6 +166,19 @@ class SensorCard(BaseModel):
         padded = re.sub(r"(?<=\D)(\d)$", r"0\1", name)
         labels = [label for band in self.bands for label in (band.name, band.code) if label]
         return f" Did you mean {padded!r}?" if padded in labels else nearest(name, labels)
+
+
+def other_names(card: SensorCard) -> dict[str, int]:
+    """Return what files call the card's bands besides names and codes, in lower case, with their
+    positions: B4 for B04, and the common names of STAC catalogues (the extension `eo`)."""
+    known = {label.lower() for band in card.bands for label in (band.name, band.code)}
+    found: dict[str, int] = {}
+    for i, band in enumerate(card.bands):
+        common = "nir08" if band.name == "nir" and "nir_narrow" not in known else _COMMON_NAMES.get(band.name, "")
+        for name in (re.sub(r"^b0(?=\d$)", "b", band.code.lower()), common):
+            if name and name not in known:
+                found[name] = i
+    return found
 
 
 def shipped_card(name: str, where: str) -> SensorCard:

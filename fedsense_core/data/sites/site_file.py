@@ -130,7 +130,7 @@ class MaskEntry(FilesEntry):
 
     _needs_files: ClassVar[bool] = False
 
-    kind: Literal["sentinel2-scl", "landsat-qa", "none"] | None = None
+    kind: Literal["sentinel2-scl", "landsat-qa", "maja-clm", "force-qai", "none"] | None = None
     """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL or Landsat's
     QA_PIXEL; or none, where a product holds a mask that is not wanted."""
     drop: list[Annotated[int, Field(ge=-32768, le=65535)]] = []

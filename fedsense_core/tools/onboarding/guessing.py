@@ -16,6 +16,7 @@ from fedsense_core.data.sites.sensors import Band, Polarisation, SensorCard
 from fedsense_core.tools.onboarding.products import (
     COLOUR_INFRARED,
     EUROSAT,
+    FORCE,
     PALSAR,
     POLARISATIONS,
     RADIANCE,
@@ -42,6 +43,7 @@ PALSAR_SCALE = ("scale", 7.07946e-05)
 """10^(-83/20), by which JAXA's amplitudes are calibrated (dataset description of the mosaics)."""
 LEAST_DECIBELS = -100.0
 """No echo is weaker: what is below is a fill that the file does not declare."""
+_FORCE_FILL = ("nodata", -9999.0)
 MOST_REFLECTANCE = 2.0
 """98 % of the pixels of reflectances are below this; of counts they are far above."""
 
@@ -155,9 +157,25 @@ def _by_maker(product: str, why: str, look: Look, satellite: str) -> Guess | Non
         return Guess(f"{why}, as pictures of 10 m pixels", "rgb", gsd_m=10.0)
     if product == COLOUR_INFRARED and look.bands == 3 and look.dtype == "uint8":
         return Guess(why, "aerial-rgbn", ("nir", "red", "green"))
+    if product.startswith(FORCE):
+        return _by_force(product.removeprefix(FORCE), why, look)
     if product == "naip" and look.bands == 3:
         return Guess(f"{why}; 3 bands are taken to be red, green and blue", "naip", ("red", "green", "blue"))
     return None
+
+
+def _by_force(sensor: str, why: str, look: Look) -> Guess | None:
+    """Return the card and bands of FORCE's files: without those that serve its correction, in units
+    of 0.0001. Source: its documentation, "Level 2 Processing System", "Output Format"."""
+    card = card_of(sensor)
+    names = tuple(name for name in card.names if name not in ("coastal", "water_vapour"))
+    if len(names) != look.bands:
+        return None
+    keys: list[tuple[str, str | float]] = [("scale", 1e-4)] if card.scale != 1e-4 else []
+    keys += [("offset", 0.0)] if card.offset else []
+    return Guess(
+        f"{why}, in units of 0.0001, and there are {look.bands} bands", sensor, names, keys=(*keys, _FORCE_FILL)
+    )
 
 
 def _by_product(path: str, product: str, why: str, look: Look, peek: Peek) -> Guess | None:

@@ -134,7 +134,7 @@ def parsed(image: Image) -> Part | None:
     if found is None:
         return None
     before = found["before"] or ""
-    scene = re.sub(r"(?i)_(?:SR|TOA|BOA)_$|[_.-]$", "", before)
+    scene = re.sub(r"(?i)_(?:SR|TOA|BOA|FRE|SRE)_$|[_.-]$", "", before)
     after = f"{found['after'] or ''}{image.suffix}"
     return Part(image, found["label"].lower(), folder, inner, scene, before[len(scene) :], after)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fedsense_core.data.sites.cards import CARDS
-from fedsense_core.data.sites.sensors import Polarisation, SensorCard
+from fedsense_core.data.sites.sensors import Polarisation, SensorCard, other_names
 
 POLARISATIONS: tuple[Polarisation, ...] = ("VV", "VH", "HH", "HV")
 RTC = "sentinel1-rtc"
@@ -19,6 +19,8 @@ PALSAR = "alos-palsar"
 COLOUR_INFRARED = "colour-infrared"
 RADIANCE = "radiance-planetscope"
 EUROSAT = "eurosat"
+FORCE = "force:"
+"""Before the card of the sensor: reflectance in units of 0.0001, whatever the card's is."""
 
 _PRODUCTS = (
     (r"HLS\.([LS])30\.T\d{2}[A-Z]{3}\.\d{7}T\d{6}\.v\d", r"hls-\g<1>30", "the name is that of a HLS product"),
@@ -82,6 +84,18 @@ _PRODUCTS = (
         "the name is that of a Sentinel-2 product of level 2A",
     ),
     (
+        r"SENTINEL2[A-D]_\d{8}-\d{6}-\d{3}_L2A_T\d{2}[A-Z]{3}_",
+        "sentinel2-l2a",
+        "the name is that of a Sentinel-2 product of MAJA",
+    ),
+    (r"(?<!\d)\d{8}_LEVEL2_SEN2[A-D]_(?:BOA|QAI)", FORCE + "sentinel2-l2a", "the name is that of FORCE's Sentinel-2"),
+    (r"(?<!\d)\d{8}_LEVEL2_LND0([4-9])_(?:BOA|QAI)", FORCE + r"landsat\1-l2", "the name is that of FORCE's Landsat"),
+    (
+        r"L[CET]0?(\d)_(?:CU|AK|HI)_\d{6}_\d{8}_\d{8}_02_(?!TOA)",
+        r"landsat\1-l2",
+        "the name is that of Landsat Analysis Ready Data",
+    ),
+    (
         r"L[COETM]0?(\d)_L([12])[A-Z]{2}_\d{6}_\d{8}",
         r"landsat\1-l\2",
         "the name is that of a Landsat Collection 2 product",
@@ -96,6 +110,7 @@ _PRODUCTS = (
     ),
     (r"(?i:sentinel[-_ ]?2|(?:^|[/_-])s2(?=[/_-]))", "sentinel2", "the path names Sentinel-2"),
     (r"(?i:sentinel[-_ ]?1|(?:^|[/_-])s1(?=[/_-]))", "sentinel1-grd", "the path names Sentinel-1"),
+    (r"_S1(?:Hand|Weak|Perm)?[.]", "sentinel1-grd", "the name is that of radar of Sen1Floods11"),
     (r"(?i:landsat[-_ ]?0?([45789]))", r"landsat\1", "the path names Landsat"),
     (r"(?i:(?:^|[/_-])modis(?=[/_-]))", "modis", "the path names MODIS"),
 )
@@ -103,12 +118,20 @@ _PRODUCTS = (
 _BY_PRODUCT = re.compile(
     r"(?i:thumb|quick.?look|preview|browse)|^ICON_|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
     r"|QA_RADSAT|QA_AEROSOL|QA_PIXEL_|[_.](?:VAA|VZA|SAA|SZA)(?=[_.]|$)|_ST_|_ATMOS_OPACITY|_CLOUD_QA"
+    r"|^(?:aot|wvp|visual)[.]|SENTINEL2.*_(?:ATB|EDG|MG2|SAT|IAB|DFP|DTF|WVC|QKL)_"
     r"|_3B_(?:\w+_)?(?:Visual|DN_udm|udm(?!2))|_3A_udm|-P\d[A-Z]S[_-]|-PAN\d?(?=[.]|$)|^IMG_[A-Z0-9]+_P_\d"
     r"|^10[0-9A-F]{14}-(?!visual|ms\.)|-(?:MSS|PAN)\d?(?:_thumb)?\.jpg$"
 )
 """Files beside the bands of a product: pictures for people, angles, temperatures, quality of other
 kinds, and panchromatic bands, which no card has."""
-_MASKS = {"scl": "sentinel2-scl", "qa_pixel": "landsat-qa", "fmask": "hls-fmask", "udm2": "planet-udm2"}
+_MASKS = {
+    "scl": "sentinel2-scl",
+    "qa_pixel": "landsat-qa",
+    "fmask": "hls-fmask",
+    "udm2": "planet-udm2",
+    "clm": "maja-clm",
+    "qai": "force-qai",
+}
 _ORDER = ("rgb", "aerial-rgbn", "sentinel2-l2a", "sentinel2-l1c", "landsat8-l2", "landsat7-l2", "sentinel1-grd")
 """Cards that band names alone may mean, the likeliest first. Others differ from these in nothing
 that names tell."""
@@ -184,12 +207,10 @@ def card_of(name: str) -> SensorCard:
 
 
 def labels(card: SensorCard) -> dict[str, int]:
-    """Return names and codes in lower case with their positions; ``b4`` stands for ``b04`` too."""
-    found = {}
+    """Return names, codes and what else files call bands, in lower case, with their positions."""
+    found = other_names(card)
     for i, band in enumerate(card.bands):
-        for label in {band.name.lower(), band.code.lower()} - {""}:
-            found[label] = i
-            found[re.sub(r"^b0(?=\d$)", "b", label)] = i
+        found |= dict.fromkeys({band.name.lower(), band.code.lower()} - {""}, i)
     return found
 
 

@@ -3,8 +3,9 @@ masks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from fedsense_core.data.raster.other_bands import MOST_OTHER
@@ -67,9 +68,9 @@ def band_globs(family: Sequence[Part], masks: Sequence[Part], names: Sequence[st
     for part in family:
         kinds.setdefault(part.kind, []).append(part)
     ordered = sorted(kinds.values(), key=lambda parts: (gsd_of(parts), parts[0].kind))
-    prefix = common_start([part.scene for part in family])
+    starts = _starts([part.scene for part in family])
     best: BandGlobs | None = None
-    for telling, start in [(telling, start) for telling in TELLINGS for start in dict.fromkeys(("", prefix))]:
+    for telling, start in [(telling, start) for telling in TELLINGS for start in starts]:
         if (start and telling != "name") or not _tells_apart(family, telling):
             continue
         sets, used = [], []
@@ -126,6 +127,14 @@ def masked_image_globs(
                 if found is not None and _same_scenes(glob, found.files.globs[0], scenes):
                     return glob, found
     return None
+
+
+def _starts(scenes: Sequence[str]) -> list[str]:
+    """Return how all names of scenes begin, the shortest first; of a single scene not all of its
+    name, for ``{scene}`` stands for something."""
+    if len(set(scenes)) > 1:
+        return list(dict.fromkeys(("", common_start(scenes))))
+    return ["", *(scenes[0][: found.end()] for found in re.finditer(r"[_.-](?=.)", scenes[0]))]
 
 
 def _tells_apart(family: Sequence[Part], telling: Telling) -> bool:
@@ -207,13 +216,28 @@ def _joined(images: Sequence[Image], masks: Sequence[Part]) -> Iterator[tuple[Te
                 ends.add(image.name[len(start) :])
                 pairs.append((image, scenes[f"{above}{start}"]))
         if len(ends) == 1 and len({part.image.path for _, part in pairs}) == len(pairs):
-            yield telling, pairs, ends.pop()
+            end = ends.pop()
+            yield telling, pairs, end
+            if more := _common_part_at_end([part.scene for _, part in pairs]):
+                yield telling, [(image, _with_less_scene(part, more)) for image, part in pairs], f"{more}{end}"
     alone = {image.folder: image for image in images}
     if len(alone) == len(images):
         for telling in by_folder:
             bare = [part for part in masks if part.folder in alone and not part.scene and part.folder]
             if bare and _tells_apart(bare, telling):
                 yield telling, [(alone[part.folder], part) for part in bare], ""
+
+
+def _common_part_at_end(scenes: Sequence[str]) -> str:
+    """Return with what all scenes' names end from a separator on, as with their sensor; not all of
+    a name."""
+    shortest = min(scenes, key=len)
+    ends = (shortest[found.start() :] for found in re.finditer(r"(?<=.)[_.-]", shortest))
+    return next((end for end in ends if all(scene.endswith(end) for scene in scenes)), "")
+
+
+def _with_less_scene(part: Part, end: str) -> Part:
+    return replace(part, scene=part.scene.removesuffix(end), between=f"{end}{part.between}")
 
 
 def _image_candidates(

@@ -21,6 +21,7 @@ from fedsense_core.tools.onboarding.products import (
 )
 from fedsense_core.tools.onboarding.scene_globs import (
     MOST_LISTED,
+    BandGlobs,
     GlobSet,
     Masks,
     band_globs,
@@ -35,6 +36,10 @@ the name says the scene."""
 GAP = 1.5
 """Pixels so many times larger than the next smaller ones are another source's."""
 BESIDE = "is no imagery to train on"
+MOST_KINDS = 4
+"""Lists of bands that scenes of one family are tried to be told apart by: levels of a product, not
+scenes that lack some file."""
+SLOPES = "is the same reflectance as another file, without correction of slopes"
 BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angles, areas, masks, pictures"
 UNJOINED = "is a mask that no pattern joins to its scene"
 ODD = "has other bands than the files around it, and is skipped when they are read"
@@ -111,7 +116,7 @@ def group(images: Sequence[Image]) -> Grouping:
             bands.append(part)
         else:
             rest.append(image)
-    families, single = _families(bands)
+    families, single = _families(_corrected(bands, result))
     names = [image.path for image in images]
     for family in families:
         _add_bands(result, family, masks, names)
@@ -162,16 +167,53 @@ def _families(bands: Sequence[Part]) -> tuple[list[list[Part]], list[Image]]:
     return list(families.values()), single
 
 
+def _corrected(bands: Sequence[Part], result: Grouping) -> list[Part]:
+    """Leave out reflectances of MAJA without correction of slopes where there are those with it."""
+    corrected = {(part.folder, part.scene) for part in bands if part.between == "_FRE_"}
+    kept, twice = list[Part](), list[str]()
+    for part in bands:
+        if part.between == "_SRE_" and (part.folder, part.scene) in corrected:
+            twice.append(part.image.path)
+        else:
+            kept.append(part)
+    result.leave_out(SLOPES, twice)
+    return kept
+
+
+def _by_their_bands(family: Sequence[Part]) -> list[list[Part]]:
+    """Split a family where folders hold scenes of other bands, as levels of a product do, which no
+    single list of bands describes."""
+    scenes: dict[str, list[Part]] = {}
+    for part in family:
+        scenes.setdefault(f"{part.folder}/{part.scene}", []).append(part)
+    kinds: dict[frozenset[str], list[Part]] = {}
+    for parts in scenes.values():
+        kinds.setdefault(frozenset(part.label for part in parts), []).extend(parts)
+    return list(kinds.values())
+
+
 def _add_bands(result: Grouping, family: list[Part], masks: list[Part], names: Sequence[str]) -> None:
     chosen = _finest(family)
     used_paths = {part.image.path for part in chosen}
     result.leave_out(BESIDE, [part.image.path for part in family if part.image.path not in used_paths])
-    found = band_globs(chosen, masks, names)
-    fitted = {part.image.path for part in found.parts} if found else set()
+    globs = _scene_globs(chosen, masks, names)
+    fitted = {part.image.path for found in globs for part in found.parts}
     result.leave_out(AMBIGUOUS, [part.image.path for part in chosen if part.image.path not in fitted])
-    if found is not None:
+    for found in globs:
         images = tuple(part.image for part in found.parts)
         result.groups.append(Group(images, found.sets, found.scenes, _finest_gsd(found.parts), found.mask))
+
+
+def _scene_globs(family: list[Part], masks: Sequence[Part], names: Sequence[str]) -> list[BandGlobs]:
+    """Return globs for scenes of the same bands apart where such globs fit them all, else for all
+    together."""
+    apart = _by_their_bands(family)
+    few = 1 < len(apart) <= MOST_KINDS
+    globs = [found for parts in apart if (found := band_globs(parts, masks, names))] if few else []
+    if globs and sum(len(found.parts) for found in globs) == len(family):
+        return globs
+    together = band_globs(family, masks, names)
+    return [together] if together else []
 
 
 def _finest(family: Sequence[Part]) -> list[Part]:

@@ -182,8 +182,10 @@ def _card(entry: Entry) -> Iterator[str]:
         )
         yield f"    {{ name = {_quoted(band.name)}, {what} }},"
     if not guessed.custom_bands:
-        for i in range(1, min(max(images[0].look.bands, len(entry.group.labels)), MAX_BANDS) + 1):
-            yield f'    {{ name = "band_{i}", wavelength_um = ? }},'
+        # {band} stands for what files call their bands.
+        names = entry.group.labels or [f"band_{i}" for i in range(1, images[0].look.bands + 1)]
+        for name in names[:MAX_BANDS]:
+            yield f"    {{ name = {_quoted(name)}, wavelength_um = ? }},"
     yield "]"
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedsense_core.data.sites.cards import CARDS, MASKS
-from fedsense_core.data.sites.sensors import Band, SensorCard, shipped_card
+from fedsense_core.data.sites.sensors import Band, SensorCard, other_names, shipped_card
 from fedsense_core.data.sites.site_file import MaskEntry
 from fedsense_core.errors import SiteError
 
@@ -96,13 +96,47 @@ def test_an_unknown_band_is_answered_with_the_nearest_one() -> None:
 
 def test_the_site_file_knows_each_ready_made_mask() -> None:
     kinds = get_args(get_args(MaskEntry.model_fields["kind"].annotation)[0])
-    assert set(kinds) == MASKS.keys()
+    assert set(kinds) - {"none"} == MASKS.keys()
 
 
 def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
     scl, landsat = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in ("sentinel2-scl", "landsat-qa"))
     assert (scl.drop, scl.drop_bits) == ((0, 1, 3, 8, 9, 10), ())
     assert (landsat.drop, landsat.drop_bits) == ((), (0, 1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dropped", "kept"),
+    [
+        ("maja-clm", (0b1, 0b11, 0b101, 0b1001), (0, 1 << 6, 1 << 7)),
+        ("force-qai", (0b1, 0b10, 0b100, 0b110, 0b1000), (0, 1 << 4, 1 << 5, 28672)),
+    ],
+)
+def test_masks_of_other_processors_drop_clouds_and_shadows(
+    kind: str, dropped: tuple[int, ...], kept: tuple[int, ...]
+) -> None:
+    """As the format pages of MAJA (CLM) and FORCE (QAI) list their bits."""
+    bits = sum(1 << bit for bit in MaskEntry(paths=["{scene}.tif"], kind=kind).rule.drop_bits)
+    assert all(value & bits for value in dropped)
+    assert not any(value & bits for value in kept)
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "band"),
+    [
+        ("sentinel2-l1c", "b1", "coastal"),
+        ("sentinel2-l1c", "nir08", "nir_narrow"),
+        ("sentinel2-l2a", "rededge3", "red_edge_3"),
+        ("landsat8-l2", "nir08", "nir"),
+        ("landsat5-l2", "swir16", "swir_1"),
+    ],
+)
+def test_bands_have_the_names_that_files_give_them(card: str, name: str, band: str) -> None:
+    """Files of SSL4EO-S12 are called B1.tif; assets of Earth Search and of the USGS' catalogue by
+    the common names of STAC."""
+    one = shipped_card(card, "test")
+    assert one.names[other_names(one)[name]] == band
+    assert not {label.lower() for known in one.bands for label in (known.name, known.code)} & other_names(one).keys()
 
 
 def test_a_ready_made_mask_may_drop_more() -> None:

@@ -146,7 +146,7 @@ def _modis(folder: Path) -> list[ExpectedSource]:
         valid = everywhere(SIZE)
         valid[:, 0] = False
         truth[day] = Truth(shown, valid)
-    names = tuple(f"band_{i}" for i in range(1, 8))
+    names = tuple(f"b0{i}" for i in range(1, 8))
     answers = tuple(str(wave) for wave in waves)
     return [
         ExpectedSource(
