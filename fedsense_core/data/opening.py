@@ -102,7 +102,7 @@ def _has_files(entry: MaskEntry | None) -> TypeGuard[MaskEntry]:
 def _product_rule(scenes: Sequence[Scene]) -> MaskRule | None:
     """Return the rule for the masks that products hold, where the site file says nothing of
     masks."""
-    return MaskRule(**MASKS[CLASSIFICATION]) if any(scene.mask for scene in scenes) else None
+    return MaskRule(drop=MASKS[CLASSIFICATION]["drop"]) if any(scene.mask for scene in scenes) else None
 
 
 def _digests_of(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:

@@ -14,8 +14,9 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
-"""What pixels may be. Wider integers and complex numbers are no imagery."""
+DTYPES = ("uint8", "uint16", "int16", "float32", "int8", "uint32", "int32", "float64")
+"""What pixels may be; chips have the first four. 64-bit integers and complex numbers are no
+imagery."""
 MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 """What classes and flags may be."""
 JPEG2000 = "JP2OpenJPEG"
