@@ -193,7 +193,7 @@ def _airbus(name: str, folders: str, suffix: str, size_m: float, sensor: str, da
 
 
 def _rapideye(folder: Path) -> list[ExpectedSource]:
-    truth, bands = {}, ("blue", "green", "red", "red_edge", "nir")
+    truth, bands = {}, ("blue", "green", "red", "red_edge_1", "nir")
     for scene, name in enumerate(("3357121_2018-09-11_RE3_3A", "3357122_2018-09-12_RE4_3A")):
         values = counts(5, scene)
         write(folder / name / f"{name}_Analytic.tif", values, gsd=5)
