@@ -14,8 +14,10 @@ from fedsense_core.data.chips.statistics import MAX_BANDS
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.sensors import Band, Polarisation, SensorCard
 from fedsense_core.tools.onboarding.products import (
+    COLOUR_INFRARED,
     EUROSAT,
     FORCE,
+    PALSAR,
     POLARISATIONS,
     RADIANCE,
     card_of,
@@ -37,6 +39,10 @@ _COUNTS = ("uint16", "int16", "uint32", "int32")
 _FLOATS = ("float32", "float64")
 _EUROSAT_ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 """EuroSAT's files have band 8A last, unlike the products that they were cut from."""
+PALSAR_SCALE = ("scale", 7.07946e-05)
+"""10^(-83/20), by which JAXA's amplitudes are calibrated (dataset description of the mosaics)."""
+LEAST_DECIBELS = -100.0
+"""No echo is weaker: what is below is a fill that the file does not declare."""
 _FORCE_FILL = ("nodata", -9999.0)
 MOST_REFLECTANCE = 2.0
 """98 % of the pixels of reflectances are below this; of counts they are far above."""
@@ -149,6 +155,8 @@ def _by_maker(product: str, why: str, look: Look, satellite: str) -> Guess | Non
         return Guess(f"{why}, whose 13 bands of level 1C have B8A last", "sentinel2-l1c", names, gsd_m=10.0)
     if product == EUROSAT and look.bands == 3 and look.dtype == "uint8":
         return Guess(f"{why}, as pictures of 10 m pixels", "rgb", gsd_m=10.0)
+    if product == COLOUR_INFRARED and look.bands == 3 and look.dtype == "uint8":
+        return Guess(why, "aerial-rgbn", ("nir", "red", "green"))
     if product.startswith(FORCE):
         return _by_force(product.removeprefix(FORCE), why, look)
     if product == "naip" and look.bands == 3:
@@ -242,21 +250,26 @@ def _unknown(look: Look) -> Guess:
 
 def _radar(path: str, why: str, look: Look, bands: tuple[Polarisation, ...], peek: Peek) -> Guess:
     scale, values = hyp3_scale(path), peek(1)
+    values = values[(values > LEAST_DECIBELS) & (values != 0)]
     sensor = ""
-    if scale:
+    keys: Keys = ()
+    if product_of(path)[0] == PALSAR:
+        reason, scale = "gamma nought in decibels is 20 log10 of its numbers minus 83", "amplitude"
+        keys = (PALSAR_SCALE,)
+    elif scale:
         said = {"power": "powers", "amplitude": "amplitudes", "no": "decibels"}[scale]
         reason = f"the letter behind the first of its processing codes says {said}"
     elif look.dtype in _COUNTS:
         reason, sensor, scale = "integers are amplitudes as ESA distributes them", "sentinel1-grd", "amplitude"
-    elif (values < 0).any():
-        reason, sensor, scale = "there are negative values, so that they are decibels", "sentinel1-grd-db", "no"
+    elif len(values) and np.median(values) < 0:
+        reason, sensor, scale = "most values are negative, so that they are decibels", "sentinel1-grd-db", "no"
     else:
-        reason, scale = "floats without a negative value are taken to be calibrated powers", "power"
+        reason, scale = "floats that are not negative are taken to be calibrated powers", "power"
     reason = f"{why}; {reason}"
     if sensor and set(bands) <= set(card_of(sensor).names):
         return Guess(reason, sensor, bands if list(bands) != card_of(sensor).names else None)
     custom_bands = tuple(Band(name=band, polarisation=band) for band in bands)
-    return Guess(reason, custom_bands=custom_bands, keys=(("kind", "sar"), ("decibels", scale)))
+    return Guess(reason, custom_bands=custom_bands, keys=(("kind", "sar"), ("decibels", scale), *keys))
 
 
 def _form(look: Look, peek: Peek) -> str:

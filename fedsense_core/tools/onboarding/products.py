@@ -14,6 +14,9 @@ POLARISATIONS: tuple[Polarisation, ...] = ("VV", "VH", "HH", "HV")
 RTC = "sentinel1-rtc"
 """Radiometrically terrain corrected radar of HyP3 and OPERA: no card, as HyP3 offers three
 scales."""
+PALSAR = "alos-palsar"
+"""Yearly mosaics of ALOS and ALOS-2: no card, as bands of radar are HH and HV."""
+COLOUR_INFRARED = "colour-infrared"
 RADIANCE = "radiance-planetscope"
 EUROSAT = "eurosat"
 FORCE = "force:"
@@ -46,12 +49,30 @@ _PRODUCTS = (
         "naip",
         "the name is that of NAIP, aerial photographs of the USA",
     ),
+    (r"IMG_PHR1[AB]_(?:P?MS)_\d{15}_", "pleiades", "the name is that of a Pleiades product"),
+    (r"IMG_SPOT[67]_(?:P?MS)_\d{15}_", "spot67", "the name is that of a SPOT 6 or 7 product"),
+    (r"(?:^|/)\d{7}_\d{4}-\d{2}-\d{2}_RE\d_3A_Analytic", "rapideye", "the name is that of a RapidEye tile"),
+    (
+        r"(?:^|[-_/])(?:IRC|IRRG|CIR)(?=[-_./])|(?:^|/)top_mosaic_09cm_area\d",
+        COLOUR_INFRARED,
+        "the name is that of colour infrared photographs, whose bands are near infrared, red and green",
+    ),
+    (
+        r"(?:^|/)[NS]\d{2}[EW]\d{3}_\d{2}_(?:sl|date|linci|mask)(?=[_.])",
+        PALSAR,
+        "the name is that of JAXA's mosaics of PALSAR",
+    ),
     (
         r"S1[A-D]_(?:IW|EW|S\d)_\d{8}T\d{6}_[SD][VH][PRO]_RTC\d\d_[A-Z]_[gs][pad][uw][nf][ec][dm]",
         RTC,
         "the name is that of Sentinel-1, terrain corrected by HyP3",
     ),
     (r"OPERA_L2_RTC-S1", RTC, "the name is that of OPERA's terrain corrected Sentinel-1"),
+    (
+        r"(?:iw|ew|s\d)-[vh]{2}\.rtc\.tiff?$",
+        RTC,
+        "the name is that of the Planetary Computer's terrain corrected Sentinel-1",
+    ),
     (
         r"S2[A-D]_MSIL1C|S2[A-D]_.*_L1C(?=[_./])",
         "sentinel2-l1c",
@@ -95,10 +116,11 @@ _PRODUCTS = (
 )
 """Expression, card (or only its beginning), reason. The first that fits counts."""
 _BY_PRODUCT = re.compile(
-    r"thumb|quick.?look|preview|browse|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
+    r"(?i:thumb|quick.?look|preview|browse)|^ICON_|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
     r"|QA_RADSAT|QA_AEROSOL|QA_PIXEL_|[_.](?:VAA|VZA|SAA|SZA)(?=[_.]|$)|_ST_|_ATMOS_OPACITY|_CLOUD_QA"
     r"|^(?:aot|wvp|visual)[.]|SENTINEL2.*_(?:ATB|EDG|MG2|SAT|IAB|DFP|DTF|WVC|QKL)_"
-    r"|_3B_(?:\w+_)?(?:Visual|DN_udm|udm(?!2))|-P\d[A-Z]S[_-]|-PAN\d?(?=[.]|$)"
+    r"|_3B_(?:\w+_)?(?:Visual|DN_udm|udm(?!2))|_3A_udm|-P\d[A-Z]S[_-]|-PAN\d?(?=[.]|$)|^IMG_[A-Z0-9]+_P_\d"
+    r"|^10[0-9A-F]{14}-(?!visual|ms\.)|-(?:MSS|PAN)\d?(?:_thumb)?\.jpg$"
 )
 """Files beside the bands of a product: pictures for people, angles, temperatures, quality of other
 kinds, and panchromatic bands, which no card has."""
@@ -141,7 +163,7 @@ def product_of(path: str) -> tuple[str, str]:
 
 def is_radar(product: str) -> bool:
     """Tell whether a product's bands are polarisations."""
-    return product.startswith("sentinel1")
+    return product.startswith("sentinel1") or product == PALSAR
 
 
 def is_by_product(name: str) -> bool:

@@ -109,6 +109,8 @@ def group(images: Sequence[Image]) -> Grouping:
             result.leave_out(BESIDE, [image.path])
         elif image.path in beside_radar:
             result.leave_out(BESIDE_RADAR, [image.path])
+        elif image.look.no_imagery:
+            result.leave_out(image.look.no_imagery, [image.path])
         elif part and part.label not in labels_of(product_of(image.path)[0]):
             result.leave_out(BESIDE, [image.path])  # such as thermal bands, which no card has
         elif part:

@@ -36,6 +36,7 @@ from fedsense_core.data.sites.products import is_product
 from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError
+from fedsense_core.tools.onboarding.label_rasters import MOST_COLUMNS, MOST_ROWS, needs_sample, no_imagery
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)
 MOST_OPENED = 4000
@@ -74,6 +75,9 @@ class Look:
     """Why the numbers are none, such as entries of a colour table; empty for imagery."""
     repeats: bool = False
     """A mosaic (VRT) of files that were found themselves."""
+    no_imagery: str = ""
+    """Why a file that could be read is none, such as classes painted as colours; empty for
+    imagery."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def survey(folder: Path, progress: FilesProgress = lambda done, total: None) -> 
         for done, path in enumerate(chosen):
             progress(done, len(chosen))
             try:
-                looks[path] = _marked(folder / path, look(folder / path), real)
+                looks[path] = _marked(folder / path, look(folder / path, path), real)
             except Unreadable as reason:
                 unreadable.append(Skipped(path, str(reason)))
     progress(len(chosen), len(chosen))
@@ -148,8 +152,12 @@ def survey(folder: Path, progress: FilesProgress = lambda done, total: None) -> 
     return Survey(folder, images, tuple(unreadable), tuple(products), not_read, len(chosen))
 
 
-def look(path: Path) -> Look:
-    """Read a file's header. Raises Unreadable for what training would skip anyway."""
+def look(path: Path, name: str = "") -> Look:
+    """Read a file's header, and of few files some pixels; ``name`` is its path from the surveyed
+    folder.
+
+    Raises Unreadable for what training would skip anyway.
+    """
     with open_raster(path) as file:
         check_pages(path, file, ReadLimits())
         single = file.count == 1  # only a mask may have the wider types
@@ -173,6 +181,7 @@ def look(path: Path) -> Look:
             width=file.width,
             height=file.height,
             no_measurement=_no_measurement(file, is_transparent),
+            no_imagery=no_imagery(name, file, _sample(file) if needs_sample(name, file) else None),
         )
 
 
@@ -197,12 +206,25 @@ def _no_measurement(file: Any, is_transparent: bool) -> str:
     return ""
 
 
+def _sample(file: Any) -> NDArray[Any] | None:
+    """Return some pixels (C, h, w) from the middle of an open file, or None where they cannot be
+    read."""
+    rows, columns = min(MOST_ROWS, file.height), min(MOST_COLUMNS, file.width)
+    window = Window((file.width - columns) // 2, (file.height - rows) // 2, columns, rows)
+    try:
+        check_claims(file, DTYPES, ReadLimits())
+        return np.asarray(file.read(window=window))
+    except (Unreadable, *FAULTS, OSError):
+        return None
+
+
 def satellite_of(path: Path) -> str:
     """Return the satellite that Maxar's metadata beside a file name, such as ``WV02``, or an empty
-    text."""
-    for suffix in (".IMD", ".imd"):
+    text. Tiles of one product share them."""
+    whole = path.with_name(re.sub(r"_R\d+C\d+(?=-)", "", path.name))
+    for beside in (one.with_suffix(suffix) for one in (path, whole) for suffix in (".IMD", ".imd")):
         try:
-            text = path.with_suffix(suffix).read_bytes()[:METADATA_BYTES].decode("ascii", "replace")
+            text = beside.read_bytes()[:METADATA_BYTES].decode("ascii", "replace")
         except OSError:
             continue
         if found := re.search(r'satId\s*=\s*"(\w+)"', text):
@@ -211,15 +233,17 @@ def satellite_of(path: Path) -> str:
 
 
 def peek(path: Path, band: int) -> NDArray[np.float64]:
-    """Return the pixels of one window in the middle of a file, of the 1-based ``band``; none if it
-    cannot be read."""
+    """Return the measurements of one window in the middle of a file, of the 1-based ``band``; none
+    if it cannot be read."""
     try:
         with rasterio.Env(**GDAL_OPTIONS), open_raster(path) as file:
             check_claims(file, DTYPES, ReadLimits())
             width, height = min(PEEK_PX, file.width), min(PEEK_PX, file.height)
             window = Window((file.width - width) // 2, (file.height - height) // 2, width, height)
             values = np.asarray(file.read(band, window=window), np.float64)
-            return values[np.isfinite(values)]
+            # A fill of -32768 would make powers look like decibels.
+            seen = np.asarray(file.read_masks(band, window=window) != 0)
+            return np.asarray(values[np.isfinite(values) & seen])
     except (Unreadable, *FAULTS, OSError):
         return np.zeros(0)
 

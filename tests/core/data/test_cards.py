@@ -74,12 +74,15 @@ def test_a_bright_field_lies_within_what_is_expected(name: str, stored: int) -> 
         ("worldview3", "BAND_C BAND_B BAND_G BAND_Y BAND_R BAND_RE BAND_N BAND_N2", 1.24, 1),
         ("gaofen1", "blue green red nir", 8, 1),
         ("gaofen2", "blue green red nir", 4, 1),
+        ("pleiades", "red green blue nir", 2, 1),
+        ("spot67", "red green blue nir", 6, 1),
+        ("rapideye", "blue green red red_edge_1 nir", 5, 1),
         ("naip", "red green blue nir", 0.6, 1),
     ],
 )
 def test_cards_of_products_have_their_files_order_and_units(name: str, bands: str, gsd_m: float, scale: float) -> None:
-    """As HLS' user guide, Planet's PSScene assets, Maxar's IMD files, CRESDA and NAIP's metadata
-    list them."""
+    """As HLS' user guide, Planet's PSScene and RapidEye assets, Maxar's IMD files, CRESDA, Airbus'
+    DIMAP and NAIP's metadata list them."""
     one = shipped_card(name, "test")
     assert one.positions(bands.split(), "test") == tuple(range(len(one.bands)))
     assert (one.gsd_m, one.scale) == (gsd_m, scale)
