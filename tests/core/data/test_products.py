@@ -53,6 +53,19 @@ def test_its_chips_are_its_pixels_less_the_offset_that_its_metadata_state(tmp_pa
     assert np.array_equal(values, stored - 1000)
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_the_metadata_of_the_product_decide_its_offset(archived: bool, tmp_path: Path) -> None:
+    root = write_l2a(tmp_path)
+    stored = pixels(band_file(root, "B04", 10))
+    text = (root / "MTD_MSIL2A.xml").read_text()
+    (root / "MTD_MSIL2A.xml").write_text(text.replace("-1000", "-500"))
+    if archived:
+        zipped(root)
+        shutil.rmtree(root)
+    site = site_of(tmp_path, paths="*.zip" if archived else "*.SAFE")
+    assert np.array_equal(pixels_of(open_chips(site, ["red"], 192, None))[0], stored - 500)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("name", ["{}.SAFE.zip", "{}.zip"])
 def test_an_archive_gives_the_chips_of_its_folder(method: int, name: str, tmp_path: Path) -> None:
