@@ -178,7 +178,7 @@ def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
     described = [card.position(text or "") for text in texts]
     if None not in described and described != list(layer.bands):
         raise OtherBands(
-            layer.path, f"calls its own bands {', '.join(texts)}, but the site file expects {expected} (in this order)"
+            layer.path, f"has band descriptions that say {', '.join(texts)}, but the site file expects {expected}"
         )
     return bool(has_alpha)
 
