@@ -170,8 +170,8 @@ CARDS: dict[str, dict[str, Any]] = {
     "gaofen2": {"bands": _GAOFEN, "gsd_m": 4.0, **_PMS},
     "pleiades": {"bands": _PLEIADES, "gsd_m": 2.0, **_AIRBUS},
     "spot67": {"bands": _SPOT, "gsd_m": 6.0, **_AIRBUS},
-    # Radiance in units of 0.01, of which bright clouds have some 450; or surface reflectance in units
-    # of 0.0001, where the name says `_SR`.
+    # Radiance in units of 0.01, of which bright clouds have some 450; or surface reflectance in
+    # units of 0.0001, where the name says `_SR`.
     "rapideye": {"bands": _RAPIDEYE, "gsd_m": 5.0, "nodata": 0.0, "expected": (0.0, 50_000.0)},
 }
 """Name -> the fields of a `SensorCard`."""

@@ -77,9 +77,12 @@ def band_globs(family: Sequence[Part], masks: Sequence[Part], names: Sequence[st
         for parts in ordered:
             labels = tuple(sorted({part.label for part in parts}, key=band_order))
             found = _band_glob(parts, family, telling, start, labels, names)
-            if found is not None:
+            # Scenes are those of the first files; others without them would be lost.
+            first = {part.told_by(telling) for part in used}
+            joined = [part for part in parts if not sets or part.told_by(telling) in first]
+            if found is not None and joined:
                 sets.append(GlobSet((found,), labels))
-                used += parts
+                used += joined
         if used and (best is None or len(used) > len(best.parts)):
             scenes = len({part.told_by(telling) for part in used})
             best = BandGlobs(tuple(sets), tuple(used), scenes, _masks(masks, used, telling, start, names))

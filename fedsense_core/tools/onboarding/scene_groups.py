@@ -44,6 +44,7 @@ BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angle
 UNJOINED = "is a mask that no pattern joins to its scene"
 ODD = "has other bands than the files around it, and is skipped when they are read"
 REPEATS = "is a mosaic of files that are here, too"
+NO_FIRST = "is of a scene without the files with the smallest pixels, or cannot be told from others by a pattern"
 AMBIGUOUS = "cannot be told from others by a pattern (give such files a folder of their own)"
 
 
@@ -198,7 +199,8 @@ def _add_bands(result: Grouping, family: list[Part], masks: list[Part], names: S
     result.leave_out(BESIDE, [part.image.path for part in family if part.image.path not in used_paths])
     globs = _scene_globs(chosen, masks, names)
     fitted = {part.image.path for found in globs for part in found.parts}
-    result.leave_out(AMBIGUOUS, [part.image.path for part in chosen if part.image.path not in fitted])
+    missed = [part.image.path for part in chosen if part.image.path not in fitted]
+    result.leave_out(NO_FIRST if globs else AMBIGUOUS, missed)
     for found in globs:
         images = tuple(part.image for part in found.parts)
         result.groups.append(Group(images, found.sets, found.scenes, _finest_gsd(found.parts), found.mask))
