@@ -17,12 +17,16 @@ from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
 from fedsense_core.tools.onboarding.globbing import literal
-from fedsense_core.tools.onboarding.guessing import guess
+from fedsense_core.tools.onboarding.guessing import guess, numbers_of
+from fedsense_core.tools.onboarding.products import POLARISATIONS, known_names
 from fedsense_core.tools.onboarding.safe_groups import add_products
 from fedsense_core.tools.onboarding.scene_groups import Group, Grouping, group
 from fedsense_core.tools.onboarding.site_text import Entry, not_used, site_text, what_files
 from fedsense_core.tools.onboarding.survey import FilesProgress, Survey, peek, satellite_of, survey
 from fedsense_core.tools.onboarding.wording import count, some
+
+COMPARED = 8
+"""Files of floats, of each source, whose numbers are looked at."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,20 @@ def _entry(one: Group, found: Survey, prefix: str) -> Entry:
     path, file = f"{found.folder.name}/{first.path}", found.folder / first.path
     look = replace(first.look, gsd_m=one.gsd_m)
     guessed = guess(path, look, one.labels, partial(peek, file), satellite_of(file))
+    if not guessed.missing and (kinds := _kinds(one, found.folder)):
+        guessed = replace(guessed, missing=f"a folder for each kind of numbers: {kinds}")
     return Entry(one, guessed, prefix)
+
+
+def _kinds(one: Group, folder: Path) -> str:
+    """Say of floats which files hold numbers of which kind, if some that are looked at differ: one
+    source reads all in the same way."""
+    floats = [image for image in one.images if image.look.dtype.startswith("float")]
+    looked_at = [floats[i * len(floats) // COMPARED] for i in range(COMPARED)] if len(floats) > COMPARED else floats
+    is_radar = any(label.upper() in POLARISATIONS for label in (*one.labels, *known_names(one.images[0].look.texts)))
+    kinds = {numbers_of(image.look, partial(peek, folder / image.path), is_radar): image.path for image in looked_at}
+    kinds.pop("", None)
+    return ", ".join(f"{path} holds {kind}" for kind, path in kinds.items()) if len(kinds) > 1 else ""
 
 
 def _prefix(folder: Path, out: Path) -> str:

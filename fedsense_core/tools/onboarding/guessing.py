@@ -103,7 +103,7 @@ def _by_names(product: str, why: str, look: Look, named: tuple[str, ...], where:
     fitting = [name for name in cards_of(product) if all(label in labels(card_of(name)) for label in named)]
     is_coded = all(re.fullmatch(r"b\d{1,2}a?", label) for label in named)
     # Names of colours are given to floats of any kind.
-    form = _form(look, peek) if product or is_coded or look.dtype not in _FLOATS else ""
+    form = numbers_of(look, peek, is_radar=False) if product or is_coded or look.dtype not in _FLOATS else ""
     if product not in CARDS:
         fitting = [name for name in fitting if _fits_form(card_of(name), look, form)]
     # Names of colours alone say nothing of who made 16-bit files: it takes a code such as B04, or
@@ -187,10 +187,10 @@ def _by_product(path: str, product: str, why: str, look: Look, peek: Peek) -> Gu
     names = cards_of(product)
     cards = [card_of(name) for name in names]
     for name, card in zip(names, cards, strict=True):
-        if product not in CARDS and not _fits_form(card, look, _form(look, peek)):
+        if product not in CARDS and not _fits_form(card, look, numbers_of(look, peek, is_radar=False)):
             continue
         if len(card.bands) == look.bands:
-            keys = _as_reflectance(card) if _form(look, peek) == "reflectance" else ()
+            keys = _as_reflectance(card) if numbers_of(look, peek, is_radar=False) == "reflectance" else ()
             already = ", and the values are reflectances already" if keys else ""
             return Guess(f"{why}, and there are {look.bands} bands{already}", name, keys=keys)
     if look.is_rgb and look.dtype == "uint8":
@@ -249,9 +249,7 @@ def _unknown(look: Look) -> Guess:
 
 
 def _radar(path: str, why: str, look: Look, bands: tuple[Polarisation, ...], peek: Peek) -> Guess:
-    scale, values = hyp3_scale(path), peek(1)
-    values = values[(values > LEAST_DECIBELS) & (values != 0)]
-    sensor = ""
+    scale, sensor = hyp3_scale(path), ""
     keys: Keys = ()
     if product_of(path)[0] == PALSAR:
         reason, scale = "gamma nought in decibels is 20 log10 of its numbers minus 83", "amplitude"
@@ -261,7 +259,7 @@ def _radar(path: str, why: str, look: Look, bands: tuple[Polarisation, ...], pee
         reason = f"the letter behind the first of its processing codes says {said}"
     elif look.dtype in _COUNTS:
         reason, sensor, scale = "integers are amplitudes as ESA distributes them", "sentinel1-grd", "amplitude"
-    elif len(values) and np.median(values) < 0:
+    elif numbers_of(look, peek, is_radar=True) == "decibels":
         reason, sensor, scale = "most values are negative, so that they are decibels", "sentinel1-grd-db", "no"
     else:
         reason, scale = "floats that are not negative are taken to be calibrated powers", "power"
@@ -272,15 +270,18 @@ def _radar(path: str, why: str, look: Look, bands: tuple[Polarisation, ...], pee
     return Guess(reason, custom_bands=custom_bands, keys=(("kind", "sar"), ("decibels", scale), *keys))
 
 
-def _form(look: Look, peek: Peek) -> str:
-    """Return what the numbers are: ``bytes``, ``counts``, ``reflectance`` or, where nothing says
-    it, an empty text."""
+def numbers_of(look: Look, peek: Peek, is_radar: bool) -> str:
+    """Return what the numbers are: ``bytes``, ``counts``, ``reflectance``, of radar ``decibels`` or
+    ``powers``; an empty text where nothing says it."""
     if look.dtype == "uint8":
         return "bytes"
     if look.dtype in _COUNTS:
         return "counts"
     values = peek(1)
     values = values[values != 0]
+    if is_radar:
+        values = values[values > LEAST_DECIBELS]
+        return ("decibels" if np.median(values) < 0 else "powers") if len(values) else ""
     if look.dtype not in _FLOATS or not len(values):
         return ""
     most = float(np.percentile(values, 98))

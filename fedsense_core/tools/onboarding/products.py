@@ -12,8 +12,8 @@ from fedsense_core.data.sites.sensors import Polarisation, SensorCard, other_nam
 
 POLARISATIONS: tuple[Polarisation, ...] = ("VV", "VH", "HH", "HV")
 RTC = "sentinel1-rtc"
-"""Radiometrically terrain corrected radar of HyP3 and OPERA: no card, as HyP3 offers three
-scales."""
+"""How terrain corrected radar of Sentinel-1 begins: no card, as HyP3 offers three scales, each a
+product of its own."""
 PALSAR = "alos-palsar"
 """Yearly mosaics of ALOS and ALOS-2: no card, as bands of radar are HH and HV."""
 COLOUR_INFRARED = "colour-infrared"
@@ -63,14 +63,14 @@ _PRODUCTS = (
         "the name is that of JAXA's mosaics of PALSAR",
     ),
     (
-        r"S1[A-D]_(?:IW|EW|S\d)_\d{8}T\d{6}_[SD][VH][PRO]_RTC\d\d_[A-Z]_[gs][pad][uw][nf][ec][dm]",
-        RTC,
+        r"S1[A-D]_(?:IW|EW|S\d)_\d{8}T\d{6}_[SD][VH][PRO]_RTC(\d\d)_[A-Z]_[gs]([pad])[uw][nf][ec][dm]",
+        RTC + r"-hyp3-\1-\2",
         "the name is that of Sentinel-1, terrain corrected by HyP3",
     ),
-    (r"OPERA_L2_RTC-S1", RTC, "the name is that of OPERA's terrain corrected Sentinel-1"),
+    (r"OPERA_L2_RTC-S1", f"{RTC}-opera", "the name is that of OPERA's terrain corrected Sentinel-1"),
     (
         r"(?:iw|ew|s\d)-[vh]{2}\.rtc\.tiff?$",
-        RTC,
+        f"{RTC}-planetary-computer",
         "the name is that of the Planetary Computer's terrain corrected Sentinel-1",
     ),
     (
