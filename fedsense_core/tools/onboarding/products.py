@@ -45,8 +45,8 @@ _PRODUCTS = (
         "the name is that of NAIP, aerial photographs of the USA",
     ),
     (
-        r"S1[A-D]_(?:IW|EW|S\d)_\d{8}T\d{6}_[SD][VH][PRO]_RTC\d\d_[A-Z]_[gs][pad][uw][nf][ec][dm]",
-        RTC,
+        r"S1[A-D]_(?:IW|EW|S\d)_\d{8}T\d{6}_[SD][VH][PRO]_RTC\d\d_[A-Z]_[gs]([pad])[uw][nf][ec][dm]",
+        RTC + r"-\1",  # each scale is a source of its own
         "the name is that of Sentinel-1, terrain corrected by HyP3",
     ),
     (r"OPERA_L2_RTC-S1", RTC, "the name is that of OPERA's terrain corrected Sentinel-1"),
