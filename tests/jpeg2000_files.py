@@ -46,3 +46,12 @@ def lying(data: bytes, **fields: int) -> bytes:
     for name, value in fields.items():
         struct.pack_into(">I", changed, start + _FIELDS[name], value)
     return bytes(changed)
+
+
+def tile_parts(data: bytes) -> tuple[list[int], int]:
+    """Return where each tile-part of a file begins, and where the last one ends (A.4.2)."""
+    place, found = data.index(b"\xff\x90", data.index(SIZ)), []
+    while data[place : place + 2] == b"\xff\x90":
+        found.append(place)
+        place += struct.unpack_from(">I", data, place + 6)[0]
+    return found, place

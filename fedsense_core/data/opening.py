@@ -25,10 +25,8 @@ from fedsense_core.data.raster.datasets import open_dataset
 from fedsense_core.data.raster.other_bands import check_share
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.archives import on_disk
-from fedsense_core.data.sites.cards import MASKS
 from fedsense_core.data.sites.item_lists import read_digests
 from fedsense_core.data.sites.limits import ReadLimits
-from fedsense_core.data.sites.products import CLASSIFICATION
 from fedsense_core.data.sites.scene_matching import FileSet, SourceFiles, check_masks, scenes_of_globs, scenes_of_lists
 from fedsense_core.data.sites.schema import DatasetRef, MaskRule, Scene, Site, Skipped, Source
 from fedsense_core.data.sites.sensors import SensorCard
@@ -102,7 +100,7 @@ def _has_files(entry: MaskEntry | None) -> TypeGuard[MaskEntry]:
 def _product_rule(scenes: Sequence[Scene]) -> MaskRule | None:
     """Return the rule for the masks that products hold, where the site file says nothing of
     masks."""
-    return MaskRule(drop=MASKS[CLASSIFICATION]["drop"]) if any(scene.mask for scene in scenes) else None
+    return MaskEntry(kind="sentinel2-scl").rule if any(scene.mask for scene in scenes) else None
 
 
 def _digests_of(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:

@@ -15,7 +15,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from fedsense_core.data.raster.formats import FAULTS, JPEG2000, Unreadable, driver_of, opened, unread
-from fedsense_core.data.raster.jpeg2000 import check_codestream, decoding_bytes
+from fedsense_core.data.raster.jpeg2000 import check_blocks, check_codestream
 from fedsense_core.data.raster.vrt import open_vrt, sources_of
 from fedsense_core.data.sites.archives import BadArchive, gdal_name, is_file, read_start, stored_bytes
 from fedsense_core.data.sites.limits import ReadLimits
@@ -101,10 +101,10 @@ def _check_one_picture(pictures: Sequence[tuple[int, int, int]], file: Any) -> N
     others = [page for page in pictures if page[0] > 1 and page[1] * page[2] >= file.width * file.height]
     if others:
         named = ", ".join(f"page {number} of {width} x {height}" for number, width, height in others[:NAMED])
+        named += ", ..." * (len(others) > NAMED)
         raise Unreadable(
-            f"has {len(others) + 1} pages that are pictures of their own (beside the first {named}"
-            f"{', ...' * (len(others) > NAMED)}), and only the first would be read; write each into a file of its own: "
-            "`gdal_translate GTIFF_DIR:2:FILE NEW.tif`"
+            f"has {len(file.subdatasets)} pages ({named}), and only the first would be read; "
+            "write each into a file of its own: `gdal_translate GTIFF_DIR:2:FILE NEW.tif`"
         )
 
 
@@ -122,6 +122,11 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return (path, *sources_of(path)) if driver_of(path) == "VRT" else (path,)
 
 
+def origins_of(path: Path) -> tuple[Path, ...]:
+    """Return the files whose numbers ``path`` shows: itself, or a VRT's sources."""
+    return parts_of(path)[1:] or (path,)
+
+
 def _open_source(path: Path, limits: ReadLimits) -> Any:
     """Open a file that a VRT shows, checked as if it were read by itself. Raises Unreadable."""
     file = open_raster(path, limits)
@@ -137,13 +142,13 @@ def _open_source(path: Path, limits: ReadLimits) -> Any:
 
 def _open_jpeg2000(path: Path, name: str, limits: ReadLimits) -> Any:
     claims = check_codestream(io.BytesIO(read_start(path, HEADER_BYTES)), limits)
-    file = opened(name, path, JPEG2000)
-    needed = decoding_bytes(claims, file.block_shapes[0], stored_bytes(path))
-    if needed > limits.max_block_bytes:
+    # Damage is an error where it is noticed. GEOREF_SOURCES would leave a codestream without boxes
+    # the coordinates that were in memory before (GDAL 3.10).
+    options = {"STRICT": "YES", "OPEN_REMOTE_GML": "NO", "USE_TILE_AS_BLOCK": "YES" if claims.tiles > 1 else "NO"}
+    file = opened(name, path, JPEG2000, **options)
+    try:
+        check_blocks(claims, file.block_shapes[0], stored_bytes(path), limits)
+    except Unreadable:
         file.close()
-        side = f"{claims.tile_width} x {claims.tile_height}" if claims.tiles > 1 else "no"
-        raise Unreadable(
-            f"has {side} tiles, for each of which {needed} bytes are needed, more than {limits.max_block_bytes}; "
-            "rewrite it as a GeoTIFF with `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE FILE NEW.tif`"
-        )
+        raise
     return file

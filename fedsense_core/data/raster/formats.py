@@ -14,8 +14,10 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-DTYPES = ("uint8", "uint16", "int16", "float32", "int8", "uint32", "int32", "float64")
-"""What pixels may be; chips have the first four. 64-bit integers and complex numbers are no
+from fedsense_core.data.raster.units import CHIP_DTYPES
+
+DTYPES = (*CHIP_DTYPES, "int8", "uint32", "int32", "float64")
+"""What pixels may be; chips have the first ones. 64-bit integers and complex numbers are no
 imagery."""
 MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 """What classes and flags may be."""
@@ -62,6 +64,7 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_PAM_ENABLED": "NO",
     # GDAL's cache of decoded blocks, in bytes; by default 5 % of the memory, for each client.
     "GDAL_CACHEMAX": 64 << 20,
+    # Several threads lose the errors of JPEG 2000 tiles, which then read as zeros.
     "GDAL_NUM_THREADS": 1,
     # Its shortcut for whole PNGs returns whatever was in memory where a file is cut off.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
@@ -73,9 +76,6 @@ GDAL_OPTIONS: dict[str, Any] = {
 FAULTS = (RasterioError, CPLE_BaseError, UnicodeError, MemoryError)
 """What rasterio raises for a file that it cannot make sense of."""
 _NAMES = {"GTiff": "GeoTIFF", JPEG2000: "JPEG 2000"}
-# Damage is an error where it is noticed. GEOREF_SOURCES would leave a codestream without boxes the
-# coordinates that were in memory before (GDAL 3.10).
-_OPEN_OPTIONS = {JPEG2000: {"STRICT": "YES", "OPEN_REMOTE_GML": "NO"}}
 
 
 class Unreadable(Exception):
@@ -94,13 +94,16 @@ def unread(path: PurePath, driver: str, why: str) -> Unreadable:
     return Unreadable(f"is no readable {_NAMES.get(driver, driver)} ({why}){hint}")
 
 
-def opened(name: str, path: PurePath, driver: str) -> Any:
-    """Open with this driver and no other what GDAL calls ``name`` and people ``path``. Raises
-    Unreadable."""
+def opened(name: str, path: PurePath, driver: str, **options: str) -> Any:
+    """Open with this driver and no other what GDAL calls ``name`` and people ``path``; ``options``
+    are the driver's.
+
+    Raises Unreadable.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(name, driver=driver, **_OPEN_OPTIONS.get(driver, {}))
+            return rasterio.open(name, driver=driver, **options)
     except (*FAULTS, OSError) as error:
         raise unread(path, driver, one_line(error)) from error
 

@@ -19,6 +19,7 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 """Start of codestream, and the SIZ marker that must follow it."""
 _MOST_BOXES = 256
 """Boxes before the codestream: a header, georeference, some metadata."""
+_REWRITE = "rewrite it as a GeoTIFF: `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE FILE NEW.tif`"
 _FARTHEST = 1 << 40
 _DECODED_BYTES = 4
 """Of one number of one band while it is decoded, whatever its type."""
@@ -87,20 +88,30 @@ def check_codestream(file: BinaryIO, limits: ReadLimits) -> Codestream:
     if held > limits.max_block_bytes:
         raise Unreadable(
             f"claims {claims.tiles} tiles of {claims.bands} bands, for which {held} bytes would be set aside, more "
-            f"than {limits.max_block_bytes}; rewrite it with larger tiles, or as a GeoTIFF, with `gdal_translate`"
+            f"than {limits.max_block_bytes}; {_REWRITE}"
         )
     return claims
 
 
-def decoding_bytes(claims: Codestream, block: tuple[int, int], stored: int) -> int:
-    """Return the memory that decoding one block (rows, columns) takes, of a file of ``stored``
-    bytes.
+def check_blocks(claims: Codestream, block: tuple[int, int], stored: int, limits: ReadLimits) -> None:
+    """Refuse a file of ``stored`` bytes whose blocks (rows, columns) cannot be decoded one by one
+    within the limits.
 
-    Of a picture without tiles GDAL decodes the part of a block, but holds all the compressed data.
+    Raises Unreadable. Of a picture without tiles GDAL decodes the part of a block, but holds all
+    the compressed data.
     """
-    if claims.tiles > 1:
-        return claims.tile_width * claims.tile_height * claims.bands * _DECODED_BYTES
-    return block[0] * block[1] * claims.bands * _DECODED_BYTES + stored
+    tile = (claims.tile_height, claims.tile_width)
+    sides = f"{claims.tile_width} x {claims.tile_height}"
+    if claims.tiles > 1 and block != tile:
+        # GDAL decodes very small ones together, and those that are not there become zeros.
+        raise Unreadable(f"has tiles of {sides} pixels, too small; {_REWRITE}")
+    rows, columns = block
+    needed = rows * columns * claims.bands * _DECODED_BYTES + (stored if claims.tiles == 1 else 0)
+    if needed > limits.max_block_bytes:
+        what = f"tiles of {sides} pixels" if claims.tiles > 1 else "no tiles"
+        raise Unreadable(
+            f"has {what}, and decoding takes {needed} bytes, more than {limits.max_block_bytes}; {_REWRITE}"
+        )
 
 
 def _skip_to_codestream(file: BinaryIO) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving
 from rasterio.windows import Window
 
-from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages
+from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages, origins_of
 from fedsense_core.data.raster.formats import DTYPES, FAULTS, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid
 from fedsense_core.data.raster.other_bands import OtherBands, no_measurements
@@ -132,10 +132,6 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
     check_pages(layer.path, file, limits)
     present = _present_blocks(file, indexes, block_shape, limits)
     check_expansion(layer.path, file, 1.0 if present is None else float(present.mean()), limits)
-    try:
-        units = Units.of(layer.path, file, wanted, indexes, source)
-    except ValueError as error:
-        raise Unreadable(f"{error}; say `add_offset` in the site file") from error
     return Raster(
         path=layer.path,
         file=file,
@@ -143,8 +139,25 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
         block_shape=block_shape,
         present=present,
         validity=Validity.of(file, indexes, has_alpha, source.card),
-        units=units,
+        units=_units_of(layer.path, file, wanted, indexes, source),
     )
+
+
+def _units_of(path: Path, file: Any, wanted: Sequence[int], indexes: Sequence[int], source: Source) -> Units:
+    """Return what the bands of a file need; of a VRT, what the files need whose numbers it shows.
+
+    Raises Unreadable where they need different things, or do not make sense.
+    """
+    try:
+        first, *others = (Units.of(part, file, wanted, indexes, source) for part in origins_of(path))
+    except ValueError as error:
+        raise Unreadable(f"{error}; say `add_offset` in the site file") from error
+    if any(other != first for other in others):
+        raise Unreadable(
+            "is a VRT of files whose numbers carry different offsets; make one of each kind of file, or say "
+            "`add_offset` in the site file"
+        )
+    return first
 
 
 def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
@@ -165,7 +178,7 @@ def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
     described = [card.position(text or "") for text in texts]
     if None not in described and described != list(layer.bands):
         raise OtherBands(
-            layer.path, f"calls its own bands {', '.join(texts)}, but the site file expects {expected} (in this order)"
+            layer.path, f"has band descriptions that say {', '.join(texts)}, but the site file expects {expected}"
         )
     return bool(has_alpha)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fedsense_core.atomic_io import sha256
-from fedsense_core.data.raster.files import check_claims, open_raster, parts_of
+from fedsense_core.data.raster.files import check_claims, open_raster, origins_of, parts_of
 from fedsense_core.data.raster.formats import FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid, GridMapping, GridMismatch, bilinear, nearest, surrounding
 from fedsense_core.data.raster.rasters import CHIP_TAG, Raster, inspect
@@ -199,7 +199,8 @@ def metadata_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple
     if not source.baseline_offset or source.card.add_offset is not None:
         return ()
     layers = [layer.path for layer, _ in layers_needed(scene, source.card.positions(bands, source.sensor))]
-    return tuple(dict.fromkeys(found for path in layers if (found := metadata_file(path))))
+    origins = (origin for path in layers for origin in origins_of(path))
+    return tuple(dict.fromkeys(found for path in origins if (found := metadata_file(path))))
 
 
 def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWindow]:

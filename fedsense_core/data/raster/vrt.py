@@ -57,6 +57,8 @@ _ATTRIBUTES = {
 _TYPES = {"Byte": "uint8", "UInt16": "uint16", "Int16": "int16", "Float32": "float32", "Int8": "int8", "Int32": "int32"}
 _TYPES |= {"UInt32": "uint32", "Float64": "float64"}
 
+_TELLING = ("PROCESSING_BASELINE", "BOA_ADD_OFFSET", "RADIO_ADD_OFFSET", "FEDSENSE_CHIP_SIZE")
+"""Tags of files that say how their pixels are to be read: a VRT does not repeat them."""
 Number = TypeVar("Number", float, None)
 Opener = Callable[[Path], Any]
 """Opens and checks a source as a file of its own. Raises Unreadable."""
@@ -85,8 +87,10 @@ def open_vrt(path: Path, open_source: Opener) -> Any:
     bands = root.findall("VRTRasterBand")
     parts = [list(_sources(band, path)) for band in bands]
     has_alpha = bands[-1].findtext("ColorInterp") == "Alpha"
+    tags: list[dict[str, str]] = []
     for file_path in dict.fromkeys(source.path for sources in parts for source in sources):
         with open_source(file_path) as file:
+            tags.append({key: text for key, text in file.tags().items() if key in _TELLING})
             for band, sources in zip(bands, parts, strict=True):
                 for source in (one for one in sources if one.path == file_path):
                     _check_band(source, file, band, has_alpha)
@@ -95,7 +99,7 @@ def open_vrt(path: Path, open_source: Opener) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(Xml.tostring(_rewritten(root, path), encoding="unicode"), driver="VRT")
+            return rasterio.open(_text(root, path, tags), driver="VRT")
     except (*FAULTS, OSError) as error:
         raise Unreadable(f"is no readable VRT ({one_line(error)})") from error
 
@@ -257,6 +261,17 @@ def _is_covered(sources: list[_Source], width: int, height: int) -> bool:
 
 def _same(a: float, b: float | None) -> bool:
     return b is not None and (a == b or (math.isnan(a) and math.isnan(b)))
+
+
+def _text(root: Xml.Element, path: Path, tags: list[dict[str, str]]) -> str:
+    """Return the text that GDAL is given, with the telling ``tags`` of its files. Raises Unreadable
+    where they differ."""
+    new = _rewritten(root, path)
+    if any(other != tags[0] for other in tags):
+        raise Unreadable(f"is a VRT of files that differ in a tag ({', '.join(_TELLING[:3])}); make one of each kind")
+    for key, text in tags[0].items() if tags else ():
+        Xml.SubElement(Xml.SubElement(new, "Metadata"), "MDI", {"key": key}).text = text
+    return Xml.tostring(new, encoding="unicode")
 
 
 def _rewritten(element: Xml.Element, path: Path) -> Xml.Element:

@@ -28,8 +28,6 @@ _SENTINEL1 = re.compile(r"measurement/[^/]*-(?P<band>vv|vh|hh|hv)-[^/]*\.tiff?",
 _LEVEL = re.compile(r"_MSI(L1C|L2A)_")
 _CARDS = {"L1C": "sentinel2-l1c", "L2A": "sentinel2-l2a"}
 _CLASSES = "SCL"
-CLASSIFICATION = "sentinel2-scl"
-"""The rule for a product's own mask."""
 
 
 class NoScene(Exception):

@@ -162,7 +162,7 @@ class MaskEntry(FilesEntry):
     def _drops_something(self) -> MaskEntry:
         if not (self.kind or self.drop or self.drop_bits or self.keep):
             raise ValueError(f"drops nothing: set `kind` ({', '.join(MASKS)}), `drop`, `drop_bits` or `keep`")
-        if self.kind == "none" and (self.paths or self.column or self.drop or self.drop_bits or self.keep):
+        if self.kind == "none" and self.model_fields_set != {"kind"}:
             raise ValueError("kind = 'none' leaves nothing out; remove the table's other keys")
         if any("{band}" in glob for glob in self.paths):
             raise ValueError("paths: a mask has no {band}; it is one file a scene")

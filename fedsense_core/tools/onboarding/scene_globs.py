@@ -73,8 +73,7 @@ def band_globs(family: Sequence[Part], masks: Sequence[Part], names: Sequence[st
     for telling, start in [(telling, start) for telling in TELLINGS for start in starts]:
         if (start and telling != "name") or not _tells_apart(family, telling):
             continue
-        sets: list[GlobSet] = []
-        used: list[Part] = []
+        sets, used = list[GlobSet](), list[Part]()
         for parts in ordered:
             labels = tuple(sorted({part.label for part in parts}, key=band_order))
             found = _band_glob(parts, family, telling, start, labels, names)

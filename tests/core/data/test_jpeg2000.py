@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from jpeg2000_files import SIZ, jpeg2000, lying, write_jpeg2000
+from jpeg2000_files import SIZ, jpeg2000, lying, tile_parts, write_jpeg2000
 from stored_chips import pixels_of
 
 from fedsense_core.data.opening import open_chips
 from fedsense_core.data.raster.files import open_raster
 from fedsense_core.data.raster.formats import GDAL_OPTIONS, Unreadable
 from fedsense_core.data.raster.grids import Grid
-from fedsense_core.data.raster.jpeg2000 import check_codestream, decoding_bytes, read_claims
+from fedsense_core.data.raster.jpeg2000 import check_blocks, check_codestream, read_claims
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 
@@ -77,13 +77,15 @@ def test_claims_are_those_of_the_header(counts: Any) -> None:
     claims = read_claims(io.BytesIO(jpeg2000(counts)))
     assert (claims.width, claims.height, claims.tile_width, claims.tile_height) == (210, 150, 64, 64)
     assert (claims.tiles, claims.bands, claims.same_size) == (12, 1, True)
-    assert decoding_bytes(claims, (64, 64), 1000) == 64 * 64 * 4
+    check_blocks(claims, (64, 64), 1 << 30, ReadLimits(max_block_bytes=64 * 64 * 4))
 
 
 def test_without_tiles_all_compressed_data_counts() -> None:
     claims = read_claims(io.BytesIO(jpeg2000(np.ones((1, 100, 100), "uint8"), tile=128)))
     assert claims.tiles == 1
-    assert decoding_bytes(claims, (100, 100), 5000) == 100 * 100 * 4 + 5000
+    check_blocks(claims, (100, 100), 5000, ReadLimits(max_block_bytes=45_000))
+    with pytest.raises(Unreadable, match="has no tiles, and decoding takes 45000 bytes, more than 44999"):
+        check_blocks(claims, (100, 100), 5000, ReadLimits(max_block_bytes=44_999))
 
 
 LIES = {
@@ -115,7 +117,7 @@ def test_memory_for_tiles_is_refused_before_the_library_sets_it_aside(counts: An
 def test_the_size_of_tiles_is_limited_as_they_are_decoded(counts: Any, tmp_path: Path, write_site: Any) -> None:
     write_jpeg2000(tmp_path / "a.jp2", np.tile(counts, (1, 2, 2)), tile=256)
     with pytest.raises(
-        SiteError, match="has 256 x 256 tiles, for each of which 262144 bytes are needed, more than 100000"
+        SiteError, match="has tiles of 256 x 256 pixels, and decoding takes 262144 bytes, more than 100000"
     ):
         open_chips(write_site(*BAND), ["red"], 64, None, ReadLimits(max_block_bytes=100_000))
 
@@ -127,6 +129,26 @@ def test_a_file_that_ends_early_is_never_read_as_other_pixels(
     path = write_jpeg2000(tmp_path / "a.jp2", counts[:, :128, :192])
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(SiteError, match=r"1 of 1 files, such as .*a\.jp2"):
+        open_chips(write_site(*BAND), ["red"], 64, None)
+
+
+@pytest.mark.parametrize(("tile", "lost"), [(64, 0), (64, 3), (64, 5), (32, 7)])
+def test_a_file_that_lost_a_tile_is_never_read_as_other_pixels(
+    tile: int, lost: int, counts: Any, tmp_path: Path, write_site: Any
+) -> None:
+    data = jpeg2000(counts[:, :128, :192], tile=tile)
+    starts, end = tile_parts(data)
+    starts.append(end)
+    (tmp_path / "a.jp2").write_bytes(data[: starts[lost]] + data[starts[lost + 1] :])
+    with pytest.raises(SiteError, match="cannot be decoded"):
+        open_chips(write_site(*BAND), ["red"], 64, None)
+
+
+@pytest.mark.parametrize("side", [1, 8, 24, 31])
+def test_tiles_that_are_not_there_are_no_zeros(side: int, counts: Any, tmp_path: Path, write_site: Any) -> None:
+    data = jpeg2000(counts[:, :64, :64], tile=32)
+    (tmp_path / "a.jp2").write_bytes(lying(data, tile_width=side, tile_height=side))
+    with pytest.raises(SiteError, match=f"has tiles of {side} x {side} pixels, too small"):
         open_chips(write_site(*BAND), ["red"], 64, None)
 
 

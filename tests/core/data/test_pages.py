@@ -31,9 +31,7 @@ def test_pages_are_named_with_the_remedy(pages: int, write_tiff: Any, write_site
     for _ in range(pages - 1):
         add_page(path, image(width=128))
     (skipped,) = open_chips(write_site(), RGB, 64, None).skipped
-    assert skipped.reason.startswith(
-        f"has {pages} pages that are pictures of their own (beside the first page 2 of 128"
-    )
+    assert skipped.reason.startswith(f"has {pages} pages (page 2 of 128 x 128")
     assert "gdal_translate GTIFF_DIR:2:FILE NEW.tif" in skipped.reason
 
 

@@ -16,6 +16,7 @@ from stored_chips import pixels_of
 from fedsense_core.data.opening import open_chips
 from fedsense_core.data.raster.files import open_raster
 from fedsense_core.data.raster.formats import GDAL_OPTIONS, Unreadable
+from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
 Build = Callable[..., Path]
@@ -188,3 +189,22 @@ def test_sources_are_held_to_the_limits(tmp_path: Path, write_site: Any, write_t
     (tmp_path / "m.vrt").write_text(mosaic(bands(*(source("a.tif", i) for i in (1, 2, 3))), 128))
     (skipped,) = open_chips(write_site(paths="[mz].*"), RGB, 64, None).skipped
     assert "has blocks of 32768 x 32768 pixels" in skipped.reason
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_offset_of_sentinel_2_is_that_of_the_files(
+    named: bool, tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
+) -> None:
+    stored = image(1, width=128, dtype="uint16") + 3000
+    product = "S2B_MSIL2A_20230605T101559_N0509_R065_T32TQM_20230605T134210" if named else "one"
+    write_tiff(f"{product}/a.tif", stored, tags=None if named else {"PROCESSING_BASELINE": "05.09"})
+    text = mosaic(bands(source(f"{product}/a.tif"), head='dataType="UInt16"'), 128)
+    (tmp_path / "m.vrt").write_text(text)
+    site = write_site('sensor = "sentinel2-l2a"\nbands = ["red"]', "*.vrt")
+    assert np.array_equal(pixels_of(open_chips(site, ["red"], 128, None))[0], stored - 1000)
+    # Beside a file without the offset no one number fits both.
+    write_tiff("old/b.tif", stored)
+    both = source(f"{product}/a.tif") + source("old/b.tif", x=128)
+    (tmp_path / "m.vrt").write_text(mosaic(bands(both, head='dataType="UInt16"')))
+    with pytest.raises(SiteError, match=r"different offsets|differ in a tag"):
+        open_chips(write_site('sensor = "sentinel2-l2a"\nbands = ["red"]', "*.vrt"), ["red"], 128, None)

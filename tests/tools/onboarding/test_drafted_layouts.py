@@ -23,7 +23,6 @@ def band(path: Path, metres: int, side: int, dtype: str = "uint16") -> np.ndarra
     return raster(path, pixels_of(path.as_posix(), (n, n), dtype, 1100, 4000), metres)[0]
 
 
-@pytest.mark.xfail(reason="N9999 is read as a baseline")
 def test_bigearthnet_patches_in_folders_of_tiles(tmp_path: Path) -> None:
     """BigEarthNet v2 (reBEN, arXiv 2407.03653): a folder a tile, a folder a patch, one file a band
     of 120, 60 and 20 pixels; N9999 is no processing baseline."""
