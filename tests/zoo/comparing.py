@@ -147,23 +147,22 @@ def _compare_source(source: Source, one: ExpectedSource, skipped: Container[str]
 def _compare_chips(chips: Chips, one: ExpectedSource, size: int, archive: str, min_valid: float) -> None:
     assert sorted(chips.bands) == sorted(one.bands)
     order = [one.bands.index(band) for band in chips.bands]
-    truths = [_truth_of(path.removeprefix(archive), one) for path in chips.scene_paths]
+    truths = [truth_of(path.removeprefix(archive), one) for path in chips.scene_paths]
     assert len(set(map(id, truths))) == len(one.truth), f"scenes with chips: {chips.scene_paths}"
     found = {
         (int(scene), int(row), int(col)) for scene, row, col in zip(chips.scene, chips.row, chips.col, strict=True)
     }
     assert found == {(i, *at) for i, truth in enumerate(truths) for at in _usable(truth.valid, size, min_valid)}
-    pixels = chips.read(np.arange(len(chips))).numpy()
-    for i, chip in enumerate(pixels):
+    for i, chip in enumerate(chips.read(np.arange(len(chips))).numpy()):
         where = np.s_[chips.row[i] : chips.row[i] + size, chips.col[i] : chips.col[i] + size]
         truth = truths[chips.scene[i]]
-        _compare_chip(
+        compare_chip(
             chip, truth.values[order][:, *where], truth.valid[where], f"{chips.scene_paths[chips.scene[i]]} {where}"
         )
         np.testing.assert_allclose(chips.valid[i], truth.valid[where].mean(), rtol=1e-6)
 
 
-def _truth_of(path: str, one: ExpectedSource) -> Truth:
+def truth_of(path: str, one: ExpectedSource) -> Truth:
     found = [truth for key, truth in one.truth.items() if key in path]
     assert len(found) == 1, f"{path} is {len(found)} of the scenes {list(one.truth)}"
     return found[0]
@@ -176,7 +175,7 @@ def _usable(valid: Bools, size: int, min_valid: float) -> list[tuple[int, int]]:
     return [(row, col) for row, col in corners if valid[row : row + size, col : col + size].mean() >= min_valid]
 
 
-def _compare_chip(chip: Array, values: Array, valid: Bools, where: str) -> None:
+def compare_chip(chip: Array, values: Array, valid: Bools, where: str) -> None:
     """Measurements are the truth's; all others show the mean of their band's measurements."""
     np.testing.assert_allclose(chip[:, valid], values[:, valid], rtol=1e-5, atol=1e-5, err_msg=where)
     if not valid.all():

@@ -71,7 +71,7 @@ class Look:
     width: int
     height: int
     no_measurement: str = ""
-    """Why the numbers are none, such as entries of a colour table; empty for imagery."""
+    """Why reading refuses the numbers, such as entries of a colour table; empty for imagery."""
     repeats: bool = False
     """A mosaic (VRT) of files that were found themselves."""
     no_imagery: str = ""
@@ -179,8 +179,8 @@ def look(path: Path, name: str = "") -> Look:
             gsd_m=gsd_m or None,
             width=file.width,
             height=file.height,
-            no_measurement=_no_measurement(file, is_transparent),
-            no_imagery=no_imagery(name, file, _sample(file) if needs_sample(name, file) else None),
+            no_measurement=no_measurements(file),
+            no_imagery=_no_imagery(name, file, is_transparent),
         )
 
 
@@ -189,10 +189,8 @@ def _marked(path: Path, seen: Look, real: set[Path]) -> Look:
     return replace(seen, repeats=path.suffix == ".vrt" and not real.isdisjoint(sources_of(path)))
 
 
-def _no_measurement(file: Any, is_transparent: bool) -> str:
-    """Say why an open file's numbers are no measurements, or return an empty text."""
-    if why := no_measurements(file):
-        return why
+def _no_imagery(name: str, file: Any, is_transparent: bool) -> str:
+    """Say why an open file is no imagery although it could be read, or return an empty text."""
     if is_transparent:
         rows = Window(0, 0, min(file.width, 4 * PEEK_PX), min(file.height, ALPHA_ROWS))
         try:
@@ -202,7 +200,7 @@ def _no_measurement(file: Any, is_transparent: bool) -> str:
             raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
         if not np.isin(alpha, (0, np.iinfo(alpha.dtype).max)).all():
             return "is half transparent"
-    return ""
+    return no_imagery(name, file, _sample(file) if needs_sample(name, file) else None)
 
 
 def _sample(file: Any) -> NDArray[Any] | None:
