@@ -37,6 +37,8 @@ the name says the scene."""
 GAP = 1.5
 """Pixels so many times larger than the next smaller ones are another source's."""
 BESIDE = "is no imagery to train on"
+MOST_FOLDERS = MOST_LISTED // 10
+"""Folders that become sources of their own where no pattern fits all their files."""
 MOST_KINDS = 4
 """Lists of bands that scenes of one family are tried to be told apart by: levels of a product, not
 scenes that lack some file."""
@@ -208,15 +210,29 @@ def _add_bands(result: Grouping, family: list[Part], masks: list[Part], names: S
 
 
 def _scene_globs(family: list[Part], masks: Sequence[Part], names: Sequence[str]) -> list[BandGlobs]:
-    """Return globs for scenes of the same bands apart where such globs fit them all, else for all
-    together."""
+    """Return globs for scenes of the same bands apart where such globs fit them all; else for all
+    together, or for those of each folder where that fits more."""
     apart = _by_their_bands(family)
-    few = 1 < len(apart) <= MOST_KINDS
-    globs = [found for parts in apart if (found := band_globs(parts, masks, names))] if few else []
-    if globs and sum(len(found.parts) for found in globs) == len(family):
-        return globs
+    if 1 < len(apart) <= MOST_KINDS:
+        globs = [found for parts in apart if (found := band_globs(parts, masks, names))]
+        if _fitted(globs) == len(family):
+            return globs
     together = band_globs(family, masks, names)
-    return [together] if together else []
+    best = [together] if together else []
+    folders = _parts_by_folder(family)
+    if _fitted(best) < len(family) and 1 < len(folders) <= MOST_FOLDERS:
+        globs = [found for parts in folders for found in _scene_globs(parts, masks, names)]
+        best = max(best, globs, key=_fitted)
+    return best
+
+
+def _fitted(globs: Sequence[BandGlobs]) -> int:
+    return sum(len(found.parts) for found in globs)
+
+
+def _parts_by_folder(family: Sequence[Part]) -> list[list[Part]]:
+    of_path = {part.image.path: part for part in family}
+    return [[of_path[image.path] for image in images] for images in _by_folder([part.image for part in family])]
 
 
 def _finest(family: Sequence[Part]) -> list[Part]:
@@ -261,7 +277,7 @@ def _add_images(
         result.groups.append(Group(tuple(images), (GlobSet(tuple(globs)),), len(images), gsd_m))
         known = {path for listed in result.left_out.values() for path in listed}
         result.leave_out(ODD, [path for path in skipped if path not in known])
-    elif 1 < len(parts := _by_folder(images)) <= MOST_LISTED // 10:
+    elif 1 < len(parts := _by_folder(images)) <= MOST_FOLDERS:
         for part in parts:
             _add_images(result, part, masks, names, looks)
     else:

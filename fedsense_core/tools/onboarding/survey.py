@@ -31,7 +31,6 @@ from fedsense_core.data.raster.grids import Grid
 from fedsense_core.data.raster.other_bands import no_measurements
 from fedsense_core.data.raster.vrt import sources_of
 from fedsense_core.data.sites.limits import ReadLimits
-from fedsense_core.data.sites.products import FOLDER as SAFE
 from fedsense_core.data.sites.products import is_product
 from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.data.sites.walking import folders_below, listed
@@ -130,7 +129,7 @@ def survey(folder: Path, progress: FilesProgress = lambda done, total: None) -> 
     raster."""
     if not folder.is_dir():
         raise SiteError(f"{folder}: is no folder. Give the folder in which your imagery lies.")
-    if is_product(folder):
+    if _is_whole_product(folder):
         raise SiteError(f"{folder}: is a product; give the folder that it lies in.")
     paths, products, unreadable, not_read = _files(folder)
     if not (paths or products):
@@ -251,19 +250,21 @@ def _files(folder: Path) -> tuple[list[str], list[str], list[Skipped], Counter[s
     formats there are. Links to folders are followed; hidden files are none."""
     paths: list[str] = []
     products: list[str] = []
+    inside: set[Path] = set()
     odd: list[Skipped] = []
     other: Counter[str] = Counter()
     for parent in folders_below(folder):
         place = parent.relative_to(folder)
-        if any(part.lower().endswith(SAFE) for part in place.parts):
+        if any(up in inside for up in place.parents) or place in inside:
             continue
         for found in listed(parent):
             name, suffix = found.name, found.suffix.lower()
             path = (place / name).as_posix()
             if name.startswith("."):
                 continue  # such as what macOS writes beside each file, with the same suffix
-            if is_product(found) and path.isprintable():
+            if _is_whole_product(found) and path.isprintable():
                 products.append(path)
+                inside.add(place / name)
             elif suffix not in NOT_READ and (suffix not in SUFFIXES or found.is_dir()):
                 continue
             elif suffix in SUFFIXES and not path.isprintable():
@@ -274,6 +275,13 @@ def _files(folder: Path) -> tuple[list[str], list[str], list[Skipped], Counter[s
             elif suffix in NOT_READ:
                 other[suffix] += 1
     return sorted(paths), sorted(products), odd, other
+
+
+def _is_whole_product(path: Path) -> bool:
+    """Tell whether a SAFE folder has the folders of a product; else its files count alone."""
+    if not path.is_dir():
+        return is_product(path)
+    return is_product(path) and any((path / inner).is_dir() for inner in ("GRANULE", "measurement"))
 
 
 def _family(path: str) -> str:

@@ -19,7 +19,9 @@ def test_products_are_scenes_by_kind_and_archives_of_unpacked_ones_are_left_out(
     root = write_l2a(folder, clouds=slice(0, 50))
     write_grd(folder)
     other = zipped(root)
-    (folder / "S1A_IW_SLC__1SDV_20230101T053412_20230101T053437_046592_059563_AAAA.SAFE").mkdir()
+    (folder / "S1A_IW_SLC__1SDV_20230101T053412_20230101T053437_046592_059563_AAAA.SAFE/measurement").mkdir(
+        parents=True
+    )
     raster(folder / "flight.tif", pixels_of("f", (3, 64, 64), "uint8", 0, 255), 0.2)
     draft, site = drafted(tmp_path / "hub")
     assert {source.sensor: [len(names) for names in names_of(source)] for source in site.sources} == {

@@ -42,6 +42,19 @@ def test_hyp3_with_its_side_files(tmp_path: Path, letter: str, decibels: str, lo
     np.testing.assert_allclose(np.asarray(chips.read([0]))[0, 0], expected, rtol=1e-5)
 
 
+def test_scales_of_hyp3_are_never_mixed(tmp_path: Path) -> None:
+    for letter in "pa":
+        name = f"S1A_IW_20230101T053412_DVP_RTC30_G_g{letter}uned_A784"
+        for band in ("VV", "VH"):
+            values = pixels_of(letter + band, (64, 64), "float32", 0.1, 0.7)
+            raster(tmp_path / "hyp3" / letter / name / f"{name}_{band}.tif", values, 30, nodata=0)
+    _, site = drafted(tmp_path / "hyp3")
+    assert {source.card.decibels: source.scenes[0].path.parents[1].name for source in site.sources} == {
+        "power": "p",
+        "amplitude": "a",
+    }
+
+
 def test_opera_with_its_masks_and_static_layers(tmp_path: Path) -> None:
     """OPERA RTC-S1 (JPL D-108758): gamma nought as power, not-a-number where there is none."""
     burst = "T066-140117-IW1_20230101T053412Z_20230102T000000Z_S1A_30_v1.0"
