@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo.comparing import compare_chip, truth_of
+from zoo.comparing import check_layout, compare_chip, truth_of
 from zoo.framework import ExpectedSource, Layout
 from zoo.test_zoo import LAYOUTS
 
@@ -45,6 +47,18 @@ def test_layouts_in_one_archive_are_read_right_or_left_out_by_name(tmp_path: Pat
     assert all(any(folder in name for name in _left_out(draft)) for folder in {name.split(":")[0] for name in lost}), (
         lost
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["masks", "dem"])
+def test_a_folder_with_a_misleading_name_changes_no_layout(folder: str, tmp_path: Path) -> None:
+    for layout in LAYOUTS:
+        inside = replace(layout, make=partial(_make_inside, layout, folder))
+        check_layout(inside, tmp_path / _folder(layout))
+
+
+def _make_inside(layout: Layout, folder: str, archive: Path) -> list[ExpectedSource]:
+    return layout.make(archive / folder)
 
 
 def _folder(layout: Layout) -> str:

@@ -193,8 +193,8 @@ def _by_product(path: str, product: str, why: str, look: Look, peek: Peek) -> Gu
             keys = _as_reflectance(card) if numbers_of(look, peek, is_radar=False) == "reflectance" else ()
             already = ", and the values are reflectances already" if keys else ""
             return Guess(f"{why}, and there are {look.bands} bands{already}", name, keys=keys)
-    if look.is_rgb and look.dtype == "uint8":
-        return Guess(f"{why}, as an 8-bit picture in red, green and blue", "rgb")
+    if look.is_rgb and look.dtype == "uint8" and (found := _by_form(look, peek)):
+        return replace(found, reason=f"{why}; {found.reason}")
     if product not in CARDS:
         return None
     known = ", ".join(cards[0].names)

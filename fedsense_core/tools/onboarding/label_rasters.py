@@ -44,6 +44,12 @@ def no_imagery(path: str, file: Any, sample: NDArray[Any] | None) -> str:
     return CLASSES if sample is not None and is_flat(sample) else ""
 
 
+def is_named_so(stem: str) -> bool:
+    """Tell whether a file's own name, not those of its folders, calls it classes or heights: a band
+    of a product in a folder of that name is a band."""
+    return bool(_words(stem) & (_CLASS_WORDS | _HEIGHT_WORDS))
+
+
 def needs_sample(path: str, file: Any) -> bool:
     """Tell whether `no_imagery` needs pixels: of files of three or four bytes that names call
     labels."""

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from statistics import median_low
 
 from fedsense_core.data.raster.formats import DTYPES
+from fedsense_core.tools.onboarding.label_rasters import is_named_so
 from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is_polarised, parsed, scene_starts
 from fedsense_core.tools.onboarding.products import (
     is_by_product,
@@ -111,7 +112,7 @@ def group(images: Sequence[Image]) -> Grouping:
             result.leave_out(BESIDE, [image.path])
         elif image.path in beside_radar:
             result.leave_out(BESIDE_RADAR, [image.path])
-        elif image.look.no_imagery:
+        elif image.look.no_imagery and not (part and not is_named_so(image.stem)):
             result.leave_out(image.look.no_imagery, [image.path])
         elif part and part.label not in labels_of(product_of(image.path)[0]):
             result.leave_out(BESIDE, [image.path])  # such as thermal bands, which no card has

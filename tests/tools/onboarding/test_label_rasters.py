@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import drafted, pixels_of, raster
+from layouts import chips_of, drafted, pixels_of, raster
 
 from fedsense_core.tools.onboarding.label_rasters import CLASSES, HEIGHTS
 
@@ -56,3 +56,23 @@ def test_fills_do_not_make_powers_of_radar_decibels(tmp_path: Path) -> None:
         _, site = drafted(tmp_path / folder)
         (source,) = site.sources
         assert source.card.decibels == "power"
+
+
+@pytest.mark.parametrize("folder", ["masks", "dem"])
+def test_bands_of_a_product_are_imagery_whatever_their_folder_is_called(tmp_path: Path, folder: str) -> None:
+    """A project on elevation may lie in `dem`, with the scenes that it is about."""
+    for band in ("B02", "B03", "B04"):
+        values = pixels_of(band, SIDE, "uint16", 100, 4000)
+        raster(tmp_path / "archive" / folder / f"T32TQM_20230605T101559_{band}_10m.tif", values)
+    raster(tmp_path / "archive" / folder / "T32TQM_dem.tif", pixels_of("d", SIDE, "int16", 0, 900))
+    draft, site = drafted(tmp_path / "archive")
+    assert [len(source.scenes) for source in site.sources] == [1]
+    assert draft.grouping.left_out == {HEIGHTS: [f"{folder}/T32TQM_dem.tif"]}
+
+
+def test_eight_bit_files_of_four_bands_in_a_folder_of_landsat_have_four(tmp_path: Path) -> None:
+    """A draft with a card of three bands for them would not load."""
+    raster(tmp_path / "landsat8" / "ortho.tif", pixels_of("o", (4, *SIDE), "uint8", 0, 255), photometric="RGB")
+    _, site = drafted(tmp_path / "landsat8")
+    assert [source.sensor for source in site.sources] == ["aerial-rgbn"]
+    assert len(chips_of(site)[0]) == 1
