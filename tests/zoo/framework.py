@@ -61,7 +61,8 @@ class ExpectedSource:
     left_out: tuple[str, ...] = ()
     """Names of files, with ``*``, that belong to no source. Every other raster has to be in one."""
     missing: str = ""
-    """Expression for what the draft asks a person: only where a product's files cannot tell it."""
+    """Expression for what the draft asks a person: only where a product's files cannot tell it. Of
+    a layout without any truth, for why nothing is drafted."""
     answers: tuple[str, ...] = ()
     """What the person puts for each ``?`` of the draft, in order; none where the layout is
     refused."""

@@ -144,8 +144,14 @@ def _is_declared(pairs: Sequence[tuple[float, float]]) -> bool:
 
 def _to_card(scale: float, offset: float, card: SensorCard) -> tuple[float, float]:
     """Return gain and offset from a file's own units to the card's, without the noise of floating
-    point."""
+    point.
+
+    HDF files of MODIS state the number to divide by, 10,000, and GDAL copies it as a scale: it is
+    taken as it is meant.
+    """
     unit = card.scale or 1.0
+    if scale > 1 and math.isclose(scale * unit, 1.0, rel_tol=1e-6) and not offset:
+        scale = unit
     gain, step = scale / unit, (offset - card.offset) / unit
     return (1.0 if math.isclose(gain, 1.0, rel_tol=1e-6) else gain, float(round(step)) if _near_whole(step) else step)
 

@@ -53,6 +53,16 @@ _ETM = [
 ]
 _TM = [*_ETM[:3], _band("B4", "nir", 0.83), _band("B5", "swir_1", 1.65), _band("B7", "swir_2", 2.215)]
 _MODIS = [_band("B1", "red", 0.645), _band("B4", "green", 0.555), _band("B3", "blue", 0.469)]
+# Middle of the seven bands for land (MODIS Surface Reflectance User's Guide, table 1).
+_MODIS_LAND = [
+    _band("B01", "red", 0.645),
+    _band("B02", "nir", 0.8585),
+    _band("B03", "blue", 0.469),
+    _band("B04", "green", 0.555),
+    _band("B05", "nir_1240", 1.24),
+    _band("B06", "swir_1", 1.64),
+    _band("B07", "swir_2", 2.13),
+]
 # Typical of large-format mapping cameras.
 _AERIAL = [_band("R", "red", 0.65), _band("G", "green", 0.55), _band("B", "blue", 0.46), _band("N", "nir", 0.83)]
 
@@ -136,6 +146,15 @@ CARDS: dict[str, dict[str, Any]] = {
     "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6, **_BYTES},
     "naip": {"bands": _NAIP, "gsd_m": 0.6, **_BYTES},
     "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0, **_BYTES},
+    # MOD09GA, MOD09A1 and those of Aqua; -28672 lies outside the valid range of -100 to 16000.
+    "modis-sr": {
+        "bands": _MODIS_LAND,
+        "gsd_m": 463.3,
+        "scale": 1e-4,
+        "nodata": -28672.0,
+        "nodata_bands": "any",
+        **_REFLECTANCE,
+    },
     # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB
     # above sigma nought.
     "sentinel1-grd": {

@@ -25,6 +25,11 @@ MOST_ROWS, MOST_COLUMNS = 64, 1024
 
 _CLASS_WORDS = {"mask", "masks", "label", "labels", "gt", "groundtruth", "target", "targets", "annotation"}
 _CLASS_WORDS |= {"annotations", "seg", "segmentation", "segmentations", "instance", "instances", "cm"}
+_OF_SETS = re.compile(
+    r"_reference_map[.]|_(?:LabelHand|JRCWaterHand|S1OtsuLabel(?:Hand|Weak)|S2IndexLabelWeak)[.]"
+    r"|(?:^|/)ROIs\d{4}_[^/]*_(?:lc|dfc)_\d+_p\d+[.]"
+)
+"""Labels of BigEarthNet, Sen1Floods11, SEN12MS and DFC2020, whose names hold no such word."""
 _HEIGHT_WORDS = {"dem", "dsm", "dtm", "ndsm", "chm", "slope", "aspect", "hillshade"}
 
 
@@ -37,6 +42,8 @@ def no_imagery(path: str, file: Any, sample: NDArray[Any] | None) -> str:
     words = _words(path)
     if file.count == 1 and words & _HEIGHT_WORDS:
         return HEIGHTS
+    if _OF_SETS.search(path) and np.dtype(file.dtypes[0]).kind in "iu":
+        return CLASSES
     if not words & _CLASS_WORDS:
         return ""
     if file.count == 1 and np.dtype(file.dtypes[0]).kind in "iu":

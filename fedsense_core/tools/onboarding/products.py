@@ -112,13 +112,15 @@ _PRODUCTS = (
     (r"(?i:sentinel[-_ ]?1|(?:^|[/_-])s1(?=[/_-]))", "sentinel1-grd", "the path names Sentinel-1"),
     (r"_S1(?:Hand|Weak|Perm)?[.]", "sentinel1-grd", "the name is that of radar of Sen1Floods11"),
     (r"(?i:landsat[-_ ]?0?([45789]))", r"landsat\1", "the path names Landsat"),
+    (r"M[OY]D09(?:GA|A1)\.A\d{7}\.h\d\dv\d\d\.", "modis-sr", "the name is that of MODIS surface reflectance"),
     (r"(?i:(?:^|[/_-])modis(?=[/_-]))", "modis", "the path names MODIS"),
 )
 """Expression, card (or only its beginning), reason. The first that fits counts."""
 _BY_PRODUCT = re.compile(
     r"(?i:thumb|quick.?look|preview|browse)|^ICON_|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
     r"|QA_RADSAT|QA_AEROSOL|QA_PIXEL_|[_.](?:VAA|VZA|SAA|SZA)(?=[_.]|$)|_ST_|_ATMOS_OPACITY|_CLOUD_QA"
-    r"|^(?:aot|wvp|visual)[.]|SENTINEL2.*_(?:ATB|EDG|MG2|SAT|IAB|DFP|DTF|WVC|QKL)_"
+    r"|^(?:aot|wvp|visual)[.]|^ENMAP\d\d-.*-QL_|^M[OY]D09(?:GA|A1)(?!.*_sur_refl_)"
+    r"|SENTINEL2.*_(?:ATB|EDG|MG2|SAT|IAB|DFP|DTF|WVC|QKL)_"
     r"|_3B_(?:\w+_)?(?:Visual|DN_udm|udm(?!2))|_3A_udm|-P\d[A-Z]S[_-]|-PAN\d?(?=[.]|$)|^IMG_[A-Z0-9]+_P_\d"
     r"|^10[0-9A-F]{14}-(?!visual|ms\.)|-(?:MSS|PAN)\d?(?:_thumb)?\.jpg$"
 )

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median_low
 
+from fedsense_core.data.chips.statistics import MAX_BANDS
 from fedsense_core.data.raster.formats import DTYPES
 from fedsense_core.tools.onboarding.label_rasters import is_named_so
 from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is_polarised, parsed, scene_starts
@@ -46,6 +47,10 @@ SLOPES = "is the same reflectance as another file, without correction of slopes"
 BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angles, areas, masks, pictures"
 UNJOINED = "is a mask that no pattern joins to its scene"
 ODD = "has other bands than the files around it, and is skipped when they are read"
+MANY_BANDS = (
+    f"has more than {MAX_BANDS} bands, the most that are read; write those that you need with "
+    "`gdal_translate -b 1 -b 2 IN OUT.tif`"
+)
 REPEATS = "is a mosaic of files that are here, too"
 NO_FIRST = "is of a scene without the files with the smallest pixels, or cannot be told from others by a pattern"
 AMBIGUOUS = "cannot be told from others by a pattern (give such files a folder of their own)"
@@ -110,6 +115,8 @@ def group(images: Sequence[Image]) -> Grouping:
             result.leave_out(REPEATS, [image.path])
         elif is_by_product(image.name) or image.look.dtype not in DTYPES:
             result.leave_out(BESIDE, [image.path])
+        elif image.look.bands > MAX_BANDS:
+            result.leave_out(MANY_BANDS, [image.path])
         elif image.path in beside_radar:
             result.leave_out(BESIDE_RADAR, [image.path])
         elif image.look.no_imagery and not (part and not is_named_so(image.stem)):

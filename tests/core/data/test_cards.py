@@ -99,7 +99,7 @@ def test_the_same_bands_of_different_sensors_meet_by_name() -> None:
 
 def test_nodata_in_one_band_is_enough_where_it_is_no_possible_measurement() -> None:
     some = {name for name in CARDS if shipped_card(name, "test").nodata_bands == "any"}
-    assert some == {name for name in CARDS if name.startswith(("hls", "landsat"))}
+    assert some == {name for name in CARDS if name.startswith(("hls", "landsat", "modis-sr"))}
 
 
 def test_expected_may_be_a_list_as_in_toml() -> None:

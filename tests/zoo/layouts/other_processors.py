@@ -130,8 +130,11 @@ _OLI = ("coastal", "blue", "green", "red", "nir", "swir_1", "swir_2", "cirrus")
 
 def _modis(folder: Path) -> list[ExpectedSource]:
     """The daily grid of MOD09 as the exports of the archives name its layers: GeoTIFF of one layer
-    each, with the layers of quality beside them."""
-    waves = (0.645, 0.859, 0.469, 0.555, 1.24, 1.64, 2.13)
+    each, with the layers of quality beside them.
+
+    The archive's own exports state the scale 0.0001; GDAL copies that of the HDF file, 10,000, by
+    which to divide (https://github.com/rspatial/terra/issues/1354).
+    """
     truth = {}
     for scene, day in enumerate(("A2016189.h09v05.006.2016191073856", "A2016205.h09v05.006.2016207071416")):
         shown = np.stack([plane(level, SIZE) for level in levels(7, scene, 500)])
@@ -140,26 +143,17 @@ def _modis(folder: Path) -> list[ExpectedSource]:
         for i, band in enumerate(shown, start=1):
             kept = band.astype(np.int16)
             kept[:, 0] = -28672
-            write_raster(Path(f"{start}_sur_refl_b0{i}_1.tif"), kept, 463.3127, nodata=-28672, **options)
+            scales = (1e4,) if scene else (1e-4,)
+            path = Path(f"{start}_sur_refl_b0{i}_1.tif")
+            write_raster(path, kept, 463.3127, nodata=-28672, scales=scales, **options)
         write_raster(Path(f"{start}_QC_500m_1.tif"), np.full((SIZE, SIZE), 1 << 30, np.uint32), 463.3127, **options)
         write_raster(Path(f"{start}_state_1km_1.tif"), np.full((SIZE // 2,) * 2, 8, np.uint16), 926.6254, **options)
         valid = everywhere(SIZE)
         valid[:, 0] = False
         truth[day] = Truth(shown, valid)
-    names = tuple(f"b0{i}" for i in range(1, 8))
-    answers = tuple(str(wave) for wave in waves)
-    return [
-        ExpectedSource(
-            "custom",
-            names,
-            truth,
-            gsd_m=463,
-            wavelengths_um=waves,
-            left_out=("*_QC_500m_1.tif", "*_state_1km_1.tif"),
-            missing="which sensor|wavelength",
-            answers=answers,
-        )
-    ]
+    names = ("red", "nir", "blue", "green", "nir_1240", "swir_1", "swir_2")
+    left_out = ("*_QC_500m_1.tif", "*_state_1km_1.tif")
+    return [ExpectedSource("modis-sr", names, truth, gsd_m=463, scale=1e-4, offset=0, left_out=left_out)]
 
 
 def _enmap(folder: Path) -> list[ExpectedSource]:
@@ -169,7 +163,7 @@ def _enmap(folder: Path) -> list[ExpectedSource]:
     write_raster(folder / name / f"{name}-SPECTRAL_IMAGE.TIF", cube, 30, nodata=-32768)
     for what in ("CLOUD", "CLOUDSHADOW", "HAZE", "CIRRUS", "SNOW", "CLASSES"):
         write_raster(folder / name / f"{name}-QL_QUALITY_{what}.TIF", np.zeros((32, 32), np.uint8), 30)
-    return [ExpectedSource("", (), {}, left_out=("*-QL_*",), missing="at most 64")]
+    return [ExpectedSource("", (), {}, left_out=("*.TIF",), missing=r"more than 64 bands.*gdal_translate -b")]
 
 
 LAYOUTS = (
