@@ -55,6 +55,8 @@ def draft_site(folder: Path, out: Path, name: str | None, progress: FilesProgres
         )
     found = survey(folder.absolute(), progress)
     grouping = group(found.images)
+    if not grouping.groups and not found.products:
+        grouping = group(found.images, with_pictures=True)
     prefix = _prefix(found.folder, out)
     products = [Entry(one, what, prefix) for one, what in add_products(grouping, found.folder, found.products)]
     entries = (*products, *(_entry(one, found, prefix) for one in grouping.groups))

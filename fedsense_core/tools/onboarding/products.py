@@ -168,6 +168,12 @@ def is_radar(product: str) -> bool:
     return product.startswith("sentinel1") or product == PALSAR
 
 
+def is_true_colour(name: str) -> bool:
+    """Tell whether a file is a product's picture at the full size: imagery to those who have
+    nothing else of it."""
+    return re.search(r"(?:^|[_.])TCI(?=[_.]|$)|_3B_(?:\w+_)?Visual|^visual[.]", name) is not None
+
+
 def is_by_product(name: str) -> bool:
     """Tell whether a file of this name lies beside the bands of a product without being one."""
     return _BY_PRODUCT.search(name) is not None

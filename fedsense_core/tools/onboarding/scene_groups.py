@@ -16,6 +16,7 @@ from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is
 from fedsense_core.tools.onboarding.products import (
     is_by_product,
     is_radar,
+    is_true_colour,
     known_names,
     labels_of,
     mask_kind,
@@ -96,9 +97,12 @@ class Grouping:
             self.left_out.setdefault(reason, []).extend(paths)
 
 
-def group(images: Sequence[Image]) -> Grouping:
+def group(images: Sequence[Image], with_pictures: bool = False) -> Grouping:
     """Sort readable files into sources. Every glob of the result fits the files of its own group
-    alone, and perhaps few that reading skips."""
+    alone, and perhaps few that reading skips.
+
+    ``with_pictures`` takes pictures of products in true colour for imagery.
+    """
     result = Grouping()
     rest: list[Image] = []
     masks: list[Part] = []
@@ -113,7 +117,7 @@ def group(images: Sequence[Image]) -> Grouping:
             result.leave_out(image.look.no_measurement, [image.path])
         elif image.look.repeats:
             result.leave_out(REPEATS, [image.path])
-        elif is_by_product(image.name) or image.look.dtype not in DTYPES:
+        elif _is_beside(image, with_pictures) or image.look.dtype not in DTYPES:
             result.leave_out(BESIDE, [image.path])
         elif image.look.bands > MAX_BANDS:
             result.leave_out(MANY_BANDS, [image.path])
@@ -137,6 +141,11 @@ def group(images: Sequence[Image]) -> Grouping:
         _add_images(result, members, masks, names, looks)
     result.leave_out(UNJOINED, sorted({part.image.path for part in masks} - result.masks))
     return result
+
+
+def _is_beside(image: Image, with_pictures: bool) -> bool:
+    is_wanted = with_pictures and image.look.dtype == "uint8" and is_true_colour(image.name)
+    return is_by_product(image.name) and not is_wanted
 
 
 def _beside_radar(known: Mapping[str, Part | None], images: Sequence[Image]) -> set[str]:

@@ -96,7 +96,37 @@ def _worldview(folder: Path) -> list[ExpectedSource]:
     return [ExpectedSource("rgb", FOUR[:3], truth, gsd_m=250)]
 
 
+def _true_colour(folder: Path) -> list[ExpectedSource]:
+    truth = {}
+    for scene, name in enumerate(("T32TQM_20230605T101559_TCI_10m", "T32TQM_20230615T101559_TCI_10m")):
+        values = byte_planes(3, SIZE, scene)
+        write(folder / f"{name}.jp2", values, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+        truth[name] = Truth(values.astype(float), everywhere(SIZE))
+    return [ExpectedSource("rgb", FOUR[:3], truth, gsd_m=10)]
+
+
+def _planet_visual(folder: Path) -> list[ExpectedSource]:
+    truth = {}
+    for scene, name in enumerate(("20230912_175450_00_2439", "20230913_181233_51_24b6")):
+        values = byte_planes(4, SIZE, scene)
+        values[3] = 255 * seen()
+        write(folder / "PSScene" / f"{name}_3B_Visual_clip.tif", values, gsd=3, photometric="RGB", ALPHA="YES")
+        truth[name] = Truth(values[:3].astype(float), seen())
+    return [ExpectedSource("rgb", FOUR[:3], truth, gsd_m=3)]
+
+
 LAYOUTS: Sequence[Layout] = (
+    Layout(
+        "Sentinel-2 in true colour alone",
+        "ESA, Sentinel-2 Products Specification Document, TCI: an 8-bit picture of B04, B03 and B02",
+        _true_colour,
+    ),
+    Layout(
+        "PlanetScope in true colour alone",
+        "Planet, PSScene, asset ortho_visual (https://docs.planet.com/data/imagery/planetscope/psscene/): red, green, "
+        "blue, alpha",
+        _planet_visual,
+    ),
     Layout(
         "Earth Engine, double, in tiles",
         f"{EARTH_ENGINE}, large file exports: name-row-column.tif; bands of a median are Float64, masked pixels NaN",
