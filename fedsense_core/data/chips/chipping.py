@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, metadata_needed, read_scene
 from fedsense_core.data.raster.units import Units
 from fedsense_core.data.raster.validity import Pixels, as_stored, both, finite, missing
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.schema import Images, Scene, Source
 
 Array = NDArray[Any]
@@ -155,10 +156,13 @@ class SceneSource:
             _reading(source, self.spec),
             [[str(layer.path), layer.bands] for layer in self.scene.layers],
             [_state(path) for path in (*files, *metadata_needed(self.scene, source, self.spec.bands))],
-            [(source.digests or {}).get(path, "unlisted") for path in files] if source.digests is not None else None,
+            [(source.digests or {}).get(on_disk(path), "unlisted") for path in files]
+            if source.digests is not None
+            else None,
             asdict(source.mask) if source.mask and self.scene.mask else None,
             source.gsd_range_m,
             source.baseline_offset,
+            self.scene.fault,
         )
 
     def windows(self) -> Iterator[PixelWindow]:
@@ -364,13 +368,13 @@ def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: Ch
 
 
 def _state(path: Path) -> list[Any]:
-    """Return size, time of change and readability of a file; one that has vanished is found missing
-    by its reader."""
+    """Return size, time of change and readability of a file, or of its archive; one that has
+    vanished is found missing by its reader."""
     try:
-        stat = path.stat()
+        stat = on_disk(path).stat()
     except OSError:
         return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(on_disk(path), os.R_OK)]
 
 
 def _reading(source: Source, spec: ChipSpec) -> list[Any]:

@@ -25,6 +25,7 @@ class Layer:
     """One file of a scene."""
 
     path: Path
+    """Of the file system, or of a member of an archive; see `archives`."""
     bands: tuple[int, ...]
     """Which bands of the card the file holds, in its own order, as 0-based positions in
     ``SensorCard.bands``."""
@@ -40,6 +41,8 @@ class Scene:
     mask: Path | None = None
     """Raster of classes or flags on the same ground, by which pixels are left out; see
     `MaskRule`."""
+    fault: str = ""
+    """Why the scene cannot be read, where listing its files showed that already."""
 
     @property
     def path(self) -> Path:

@@ -10,7 +10,7 @@ import torch
 from stored_chips import chips_of_array, pixels_of
 
 from fedsense_core.data.opening import load_site, open_chips, open_sources
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import DatasetRef, Site, Source
 from fedsense_core.data.sites.sensors import shipped_card
