@@ -27,6 +27,7 @@ from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.data.standardise import standardise as standardise  # the README of an export names it here
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import encoder_for
+from fedsense_core.models.first_convolution import USUAL_BANDS, reading_layers
 from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights
 
 WEIGHTS = "model.safetensors"
@@ -223,11 +224,14 @@ def _pretrained_cfg(encoder: nn.Module, mean: list[float], std: list[float], ima
     """Return timm's pretrained_cfg; ``classifier`` and ``first_conv`` let timm change the head and
     the bands."""
     known = cast(dict[str, Any], getattr(encoder, "pretrained_cfg", {}))
-    # Older timm (seen in 1.0.16) squeezes the named convolution from 3 bands to in_chans, whatever
-    # was saved.
-    keep = ("classifier", "fixed_input_size", *(("first_conv",) if len(mean) == 3 else ()))
+    keep = {key: known[key] for key in ("classifier", "fixed_input_size") if known.get(key) is not None}
+    # Older timm (seen in 1.0.16) squeezes the named layers from 3 bands to in_chans, whatever was
+    # saved, and leaves those of other encoders random: without a name it says that they do not fit.
+    layers = reading_layers(encoder, len(mean)) if len(mean) == USUAL_BANDS else ()
+    first_conv = {"first_conv": layers[0] if len(layers) == 1 else layers} if layers else {}
     return {
-        **{key: known[key] for key in keep if known.get(key) is not None},
+        **keep,
+        **first_conv,
         "input_size": [len(mean), image_size, image_size],
         "interpolation": "bilinear",
         "crop_pct": 1.0,

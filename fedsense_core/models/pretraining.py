@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fedsense_core.config import Config
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.models.bands import USUAL_BANDS, condition, encoder_for, read_bands
+from fedsense_core.models.bands import condition, encoder_for, read_bands
+from fedsense_core.models.first_convolution import USUAL_BANDS
 from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
 
 BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
