@@ -28,7 +28,14 @@ from fedsense_core.data.standardise import standardise as standardise  # the REA
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import encoder_for
 from fedsense_core.models.first_convolution import USUAL_BANDS, reading_layers
-from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights
+from fedsense_core.models.stored_stem import (
+    STEM,
+    described,
+    remake_first_convolution,
+    restore_stem,
+    write_stem,
+    write_weights,
+)
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -73,6 +80,8 @@ class _Manifest:
     stem: Mapping[str, Any] | None
     """Of an encoder of any bands: ``path`` in the encoder, number of ``kernels``, and ``sha256`` of
     its file."""
+    spectrum: tuple[Band, ...]
+    """What the bands are; empty where an earlier release did not write it."""
 
 
 def export_encoder(
@@ -170,6 +179,22 @@ def load_encoder(
     encoder.bands = names  # type: ignore[assignment]
     _carry_statistics(encoder, manifest, sensor)
     return encoder.eval()
+
+
+def load_to_train(folder: Path) -> tuple[nn.Module, tuple[str, ...], tuple[Band, ...]]:
+    """Load an exported encoder as it was trained: one of any bands with its stem for any.
+
+    Also returns the names of the bands that plain timm finds in it, and what they are, where the
+    export says so. Raises CheckpointError for a missing or altered file.
+    """
+    manifest = _read_manifest(folder)
+    _check_digest(folder / WEIGHTS, manifest.weights_sha256)
+    encoder = _load_with_timm(folder)
+    if manifest.stem is not None:
+        stem = restore_stem(encoder, folder / STEM, manifest.stem)
+        _check_digest(folder / STEM, str(manifest.stem.get("sha256")))
+        encoder.set_submodule(manifest.stem["path"], stem)
+    return encoder, manifest.bands, manifest.spectrum
 
 
 def _check_fixed(folder: Path, has: Sequence[str], bands: Sequence[str] | Sequence[Band] | None) -> None:
@@ -306,6 +331,7 @@ def _read_manifest(folder: Path) -> _Manifest:
             block["weights_sha256"],
             dict(block.get("statistics", {})),
             dict(block["stem"]) if "stem" in block else None,
+            tuple(Band.model_validate(band) for band in block.get("spectrum", [])),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
