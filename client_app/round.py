@@ -48,6 +48,7 @@ def handshake(context: Context, run_id: int) -> Handshake:
         identity = Identity.of(context, config)
         kinds = [chips for kinds in identity.open(config) for chips in kinds]
         statistics = identity.statistics(config)
+        drawn = drawn_digest(config)
     except FedSenseError as error:
         return Handshake(site="", code=source_digest(), problem=without_folders(str(error)))
     return Handshake(
@@ -56,6 +57,7 @@ def handshake(context: Context, run_id: int) -> Handshake:
         skipped=sum(len(chips.skipped) for chips in kinds),
         rounds=tuple(ClientMemory(identity.state_dir, run_id).rounds()),
         code=source_digest(),
+        drawn=drawn,
         attachments={SharedStatistics.name: statistics.to_bytes()},
     )
 
@@ -117,7 +119,8 @@ class ClientRound:
         )
 
     def _receive(self, slot: Slot | None) -> Replica:
-        replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
+        base = slot.replica if slot else None
+        replica = receive(base, self.task.frames, self.stream, lambda: self.table.read(self.model).float())
         if replica.version != self.task.version:
             raise NeedsSnapshot
         return replica
@@ -195,6 +198,19 @@ class ClientRound:
         began = time.monotonic()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
+
+
+def drawn_digest(config: Config) -> str:
+    """Return the digest of the first replica as this machine draws it, hex.
+
+    Empty where the run starts from given weights, which only the server has. Raises ConfigError for
+    a model that cannot be built.
+    """
+    if config.model.weights:
+        return ""
+    model = build_model(config)
+    weights = TensorTable.of(model, config.model.local_parameters).read(model).float()
+    return Replica.first(weights).digest().hex()
 
 
 def residual_of(slot: Slot | None, task: TrainTask, table: TensorTable, feedback: bool) -> tuple[Tensor | None, str]:
