@@ -59,7 +59,7 @@ Another network needs its own `model.args`, or an empty table: those of the ship
 command line they are JSON, which replaces the whole table; in Flower's run config it stands within quotes of its own:
 
 ```bash
-fedsense run --set model.architecture=convnext_atto --set model.args='{{"depths": [2, 2, 2], "dims": [40, 80, 160]}}'
+fedsense run --set model.architecture=convnext_atto --set model.args='{{"depths": [1, 1, 2, 1], "output_stride": 8}}'
 flwr run . --run-config "model.architecture='convnext_atto' model.args='{{}}'"
 ```
 
