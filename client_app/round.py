@@ -66,6 +66,7 @@ def handshake(context: Context, run_id: int, earlier_run_id: int = 0) -> Handsha
             statistics = identity.statistics(config)
             if earlier_run_id:
                 memory.inherit(ClientMemory(identity.earlier_state(config), earlier_run_id))
+        drawn = drawn_digest(config)
     except FAULTS as error:
         return Handshake(site, code=source_digest(), problem=_told(site, error))
     return Handshake(
@@ -74,6 +75,7 @@ def handshake(context: Context, run_id: int, earlier_run_id: int = 0) -> Handsha
         skipped=sum(len(chips.skipped) for chips in kinds),
         rounds=tuple(memory.rounds()),
         code=source_digest(),
+        drawn=drawn,
         attachments={SharedStatistics.name: statistics.to_bytes()},
     )
 
@@ -136,7 +138,8 @@ class ClientRound:
         )
 
     def _receive(self, slot: Slot | None) -> Replica:
-        replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
+        base = slot.replica if slot else None
+        replica = receive(base, self.task.frames, self.stream, lambda: self.table.read(self.model).float())
         if replica.version != self.task.version:
             raise NeedsSnapshot
         return replica
@@ -214,6 +217,19 @@ class ClientRound:
         began = time.monotonic()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
+
+
+def drawn_digest(config: Config) -> str:
+    """Return the digest of the first replica as this machine draws it, hex.
+
+    Empty where the run starts from given weights, which only the server has. Raises ConfigError for
+    a model that cannot be built.
+    """
+    if config.model.weights:
+        return ""
+    model = build_model(config)
+    weights = TensorTable.of(model, config.model.local_parameters).read(model).float()
+    return Replica.first(weights).digest().hex()
 
 
 def residual_of(slot: Slot | None, task: TrainTask, table: TensorTable, feedback: bool) -> tuple[Tensor | None, str]:

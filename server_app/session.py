@@ -24,7 +24,8 @@ from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
 from fedsense_core.full_disk import naming_full_disk
-from fedsense_core.models.pretraining import build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
+from fedsense_core.models.start import start_from_given
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.paths import run_folder
 from fedsense_core.ssl.recipe import build_recipe
@@ -74,11 +75,14 @@ def run_session(config: Config, grid: Grid) -> Path:
 
 def _run(config: Config, grid: Grid) -> Path:
     device = chosen_device()
+    # What does not fit is refused before there is a run folder.
+    goes_on = RunFolder.exists(run_folder(config)) or config.run.continued_from
+    model = None if goes_on else _first_model(config)
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
     strategy = FedSense(
         config,
-        build_model(config),
+        build_model(config) if state else model or _first_model(config),
         run_id=state["run_id"] if state else secrets.randbits(62),
         spool=run.path / "spool",
         distiller=_distiller(config, material.public, device),
@@ -90,6 +94,16 @@ def _run(config: Config, grid: Grid) -> Path:
     strategy.start(grid)
     log(INFO, "run folder: %s", run.path)
     return run.path
+
+
+def _first_model(config: Config) -> PretrainingModel:
+    """Return w_1: drawn from the seed, or with the encoder that ``model.weights`` gives."""
+    model = build_model(config)
+    if config.model.weights:
+        card, names = load_site(public_file(config)).sources[0].card, config.data.bands
+        bands = card.bands if names == "all" else card.only(names, "model.weights").bands
+        log(INFO, "%s", start_from_given(model, config, bands))
+    return model
 
 
 def _callbacks(

@@ -141,7 +141,8 @@ class FedSense(Strategy):
         round = Round(number, expected, radii_L, gammas_L, rejected=absent, began=began)
         for node, site in chosen:
             has = self.clients.state_of(site)
-            frames = self.broadcaster.frames_for(has.version if has else None)
+            draws = self.clients.draws(site, expected.digest)
+            frames = self.broadcaster.frames_for(has.version if has else None, draws)
             round.ask(node, site, has.round if has else 0, frames, attachments_for(self.channels, site))
         round.seconds["down"] = time.monotonic() - began
         return round

@@ -157,6 +157,8 @@ class Handshake:
     code: str = ""
     problem: str = ""
     """Why it cannot train; empty if it can."""
+    drawn: str = ""
+    """Digest of the first replica as it draws it from the run's seed, hex; empty if it does not."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels, where its site allows it; not judged yet."""
 
@@ -170,6 +172,7 @@ class Handshake:
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
+                "drawn": self.drawn or "-",
             }
         )
         return RecordDict({"handshake": handshake, **_attached(self.attachments)})
@@ -182,6 +185,7 @@ class Handshake:
         try:
             answer = message.content.config_records["handshake"]
             rounds, problem = str(answer["rounds"]), printable(str(answer["problem"]))
+            drawn = printable(_text(answer, "drawn"))
             site = "" if answer["site"] == "-" else str(answer["site"])
             if site and not SITE_NAME.fullmatch(site):
                 raise ValueError(f"{printable(site)!r} is no name of a site")
@@ -192,6 +196,7 @@ class Handshake:
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
+                drawn="" if drawn == "-" else drawn,
                 attachments=_attachments(message.content),
             )
         except (KeyError, ValueError) as error:
