@@ -15,6 +15,7 @@ from flwr.app import Context
 from client_app.progress import ChippingLog
 from fedsense_core.config import Config
 from fedsense_core.data.chips.chips import Chips, joined
+from fedsense_core.data.chips.fills import warnings_of
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
@@ -106,6 +107,13 @@ class Identity:
         if not agreed or self.client not in (None, 0):
             return SensorStatistics()
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
+
+    def warnings(self, config: Config) -> list[str]:
+        """Return what looks wrong about the imagery's values. In a study the first client speaks
+        for all."""
+        if self.client not in (None, 0):
+            return []
+        return warnings_of(chips for kinds in self._imagery(config) for chips in kinds)
 
     def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Return all chips of every site file, whether or not they are this client's alone."""

@@ -7,10 +7,12 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import WARNING
 
 import numpy as np
 import torch
 from flwr.app import Context
+from flwr.common.logger import log
 from torch import Tensor
 
 from client_app.identity import Identity
@@ -48,11 +50,15 @@ def handshake(context: Context, run_id: int) -> Handshake:
         identity = Identity.of(context, config)
         kinds = [chips for kinds in identity.open(config) for chips in kinds]
         statistics = identity.statistics(config)
+        warnings = identity.warnings(config)
     except FedSenseError as error:
         return Handshake(site="", code=source_digest(), problem=without_folders(str(error)))
+    for text in warnings:
+        log(WARNING, "site %s: %s", identity.name, text)
     return Handshake(
         site=identity.name,
         chips=sum(map(len, kinds)),
+        warnings=len(warnings),
         skipped=sum(len(chips.skipped) for chips in kinds),
         rounds=tuple(ClientMemory(identity.state_dir, run_id).rounds()),
         code=source_digest(),

@@ -111,6 +111,9 @@ class Cohort:
                 channel.accept({handshake.site: said[channel.name]})
         skipped = f", {handshake.skipped} unusable files skipped" if handshake.skipped else ""
         log(INFO, "site %s is here: %d chips%s", handshake.site, handshake.chips, skipped)
+        if handshake.warnings:
+            text = "site %s warns of its imagery: its own log, and `fedsense data check` there, say of what (%d)"
+            log(WARNING, text, handshake.site, handshake.warnings)
         return None
 
     def _able(self) -> list[tuple[int, str]]:

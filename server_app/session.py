@@ -16,6 +16,7 @@ from fedsense_core.atomic_io import only_one
 from fedsense_core.config import FREE_KEYS, Config
 from fedsense_core.data.batches.batch import Batch
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import warnings_of
 from fedsense_core.data.chips.labelled import LabelledSet, load_labelled
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
@@ -54,6 +55,8 @@ class Material:
     def open(cls, config: Config, cache: Path) -> Material:
         """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
         public = open_site(public_file(config), config, cache)
+        for text in warnings_of(public):
+            log(WARNING, "public imagery: %s", text)
         folder = labelled_folder(config)
         return cls(public, load_labelled(folder, config.data.bands) if folder else None)
 

@@ -240,6 +240,7 @@ def _chips(site: Site, opened: Sequence[tuple[ChipSpec, IngestResult]]) -> Chips
         row=location["row"].astype(np.int64),
         col=location["col"].astype(np.int64),
         valid=location["valid"].astype(np.float32),
+        constant=tuple(record.constant for _, record in used),
     )
 
 

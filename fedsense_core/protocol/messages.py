@@ -157,6 +157,8 @@ class Handshake:
     code: str = ""
     problem: str = ""
     """Why it cannot train; empty if it can."""
+    warnings: int = 0
+    """How much it finds odd about its imagery; the words stay in its own log."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels, where its site allows it; not judged yet."""
 
@@ -167,6 +169,7 @@ class Handshake:
                 "site": self.site or "-",
                 "chips": self.chips,
                 "skipped": self.skipped,
+                "warnings": self.warnings,
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
@@ -189,6 +192,7 @@ class Handshake:
                 site=site,
                 chips=_int(answer, "chips"),
                 skipped=_int(answer, "skipped"),
+                warnings=_int(answer, "warnings") if "warnings" in answer else 0,
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import rasterio
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
@@ -144,3 +145,27 @@ def test_standalone_asks_one_site_only(federation: Make) -> None:
     fed = federation(changes=changes)
     fed.run()
     assert all(line["accepted"] == ["beta"] for line in fed.lines())
+
+
+def test_undeclared_fill_is_warned_of_before_round_1_by_the_site_and_counted_at_the_server(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    for raster in (fed.root / "sites" / "beta" / "scene.tif", fed.root / "public" / "scene.tif"):
+        with rasterio.open(raster, "r+") as file:
+            pixels = file.read()
+            pixels[:, :20] = 0
+            file.write(pixels)
+    with logged(caplog):
+        fed.run()
+    remedy = "set `nodata = 0` for this source"
+    found = list(dict.fromkeys(record.getMessage() for record in caplog.records))
+    (at_site,) = (
+        i for i, text in enumerate(found) if text.startswith("site beta: aerial-rgb: 0 is") and remedy in text
+    )
+    (at_server,) = (i for i, text in enumerate(found) if text.startswith("site beta warns of its imagery"))
+    (public,) = (i for i, text in enumerate(found) if text.startswith("public imagery: aerial-rgb: 0 is"))
+    assert public < at_site < at_server
+    assert remedy in found[public]
+    assert not any("alpha warns" in text or "site alpha: aerial" in text for text in found)
+    assert fed.lines()[0]["accepted"] == list(SITES)

@@ -17,6 +17,7 @@ from rich.text import Text
 from fedsense_core.config import DataSection, resolve
 from fedsense_core.data.chips.chipping import Progress
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import constant_chips
 from fedsense_core.data.opening import load_site, open_sources
 from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
@@ -143,7 +144,9 @@ def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
     if chips:
         size = f"{data.chip_size} x {data.chip_size}"
         pixels = f"{100 * float(chips.valid.mean()):.1f} % of their pixels valid"
-        facts.add_row("used", f"{count(used, 'scene')}: {count(len(chips), 'chip')} of {size}, {pixels}")
+        constant = constant_chips(chips)[0]
+        flat = f", {constant} of them constant" if constant else ""
+        facts.add_row("used", f"{count(used, 'scene')}: {count(len(chips), 'chip')} of {size}{flat}, {pixels}")
     else:
         facts.add_row("used", Text("nothing", "red"))
     if source.mask:
@@ -194,7 +197,7 @@ def _bands_table(source: Source, chips: Chips | None) -> Table:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _what(band: Band) -> str:

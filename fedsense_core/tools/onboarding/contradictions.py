@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import fill_warnings
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.rasters import Unreadable
 from fedsense_core.data.sites.schema import Source
@@ -23,7 +24,8 @@ def contradictions(source: Source, chips: Chips) -> list[str]:
     """Return what looks wrong about the pixels of one source, whose only source ``chips`` are
     from."""
     statistics, names = chips.statistics[0], list(chips.bands)
-    found = list(_ranges(source.card, statistics, names))
+    found = fill_warnings(chips)
+    found += _ranges(source.card, statistics, names)
     found += _constant(statistics, names)
     found += _equal(statistics, names)
     found += _pixel_size(source, chips.scene_paths)
