@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from fedsense_core.config import Config
-from fedsense_core.data.chips.cache import IngestRequest, IngestResult, ingest
+from fedsense_core.data.chips.cache import ChipStore, IngestRequest, IngestResult
 from fedsense_core.data.chips.chipping import Progress, chip_sources, digest
 from fedsense_core.data.chips.chips import Chips, as_tensor
+from fedsense_core.data.chips.drawing import draw_order, rooms
 from fedsense_core.data.raster.datasets import open_dataset
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.item_lists import read_digests
@@ -174,18 +175,20 @@ def _ingest(
         spec = ChipSpec(names, size, site.grid.stride(size), limits)
         _check(site, source, spec, f"{site.path}: sources[{number}]")
         specs.append(spec)
-    opened: list[tuple[ChipSpec, IngestResult]] = []
-    room = limits.max_chips
     # Chips that are mapped outlive the removal of their files.
     with TemporaryDirectory(prefix="fedsense-chips-") if cache_dir is None else nullcontext(cache_dir) as folder:
-        for number, (source, spec) in enumerate(zip(site.sources, specs, strict=True)):
-            where = f"{site.path}: sources[{number + 1}]"
-            images = open_dataset(source.dataset, source.card, where) if source.dataset else None
-            request = IngestRequest(chip_sources(source, spec, images), spec, room, progress)
-            result = ingest(request, Path(folder) / _folder(site, number, spec))
-            room -= result.count
-            opened.append((spec, result))
-    return opened
+        stores = [_store(site, number, spec, Path(folder), progress) for number, spec in enumerate(specs)]
+        results = [store.take(room) for store, room in zip(stores, rooms(limits.max_chips, stores), strict=True)]
+    return list(zip(specs, results, strict=True))
+
+
+def _store(site: Site, number: int, spec: ChipSpec, folder: Path, progress: Progress | None) -> ChipStore:
+    source = site.sources[number]
+    where = f"{site.path}: sources[{number + 1}]"
+    images = open_dataset(source.dataset, source.card, where) if source.dataset else None
+    sources = chip_sources(source, spec, images)
+    order = draw_order([one.name for one in sources], site.path.parent)
+    return ChipStore(folder / _folder(site, number, spec), IngestRequest(sources, order, spec, progress))
 
 
 def _check(site: Site, source: Source, spec: ChipSpec, where: str) -> None:

@@ -98,8 +98,8 @@ class ChipRecord:
     """How many of its chips have one value all over, in every band."""
 
     def fits(self, room: int) -> bool:
-        """Tell whether chipping the source with so much room would give just these chips."""
-        return self.count <= room if self.whole else self.count == room
+        """Tell whether chipping the source with so much room would give no chips but these."""
+        return self.whole or self.count >= room
 
 
 class ChipSource(Protocol):
