@@ -20,6 +20,7 @@ from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
 from fedsense_core.data.sites.locations import site_files
+from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.paths import run_folder, safe_name
 
@@ -109,11 +110,12 @@ class Identity:
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
 
     def warnings(self, config: Config) -> list[str]:
-        """Return what looks wrong about the imagery's values. In a study the first client speaks
-        for all."""
+        """Return what looks wrong about the imagery's values and masks. In a study the first client
+        speaks for all."""
         if self.client not in (None, 0):
             return []
-        return warnings_of(chips for kinds in self._imagery(config) for chips in kinds)
+        masks = [text for path in self.sites for text in side_mask_warnings(load_site(path))]
+        return [*warnings_of(chips for kinds in self._imagery(config) for chips in kinds), *masks]
 
     def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Return all chips of every site file, whether or not they are this client's alone."""

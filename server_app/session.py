@@ -22,6 +22,7 @@ from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.sites.locations import labelled_folder, public_file
 from fedsense_core.data.sites.sensors import Band, shipped_card
+from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
 from fedsense_core.models.pretraining import build_model
@@ -55,7 +56,7 @@ class Material:
     def open(cls, config: Config, cache: Path) -> Material:
         """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
         public = open_site(public_file(config), config, cache)
-        for text in warnings_of(public):
+        for text in [*warnings_of(public), *side_mask_warnings(load_site(public_file(config)))]:
             log(WARNING, "public imagery: %s", text)
         folder = labelled_folder(config)
         return cls(public, load_labelled(folder, config.data.bands) if folder else None)

@@ -13,6 +13,7 @@ from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.rasters import Unreadable
 from fedsense_core.data.sites.schema import Source
 from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.side_masks import unread_side_masks
 from fedsense_core.tools.onboarding.survey import look
 
 LOOKED_AT = 12
@@ -25,6 +26,7 @@ def contradictions(source: Source, chips: Chips) -> list[str]:
     from."""
     statistics, names = chips.statistics[0], list(chips.bands)
     found = fill_warnings(chips)
+    found += unread_side_masks(source)
     found += _ranges(source.card, statistics, names)
     found += _constant(statistics, names)
     found += _equal(statistics, names)
