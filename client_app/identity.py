@@ -38,6 +38,8 @@ class Identity:
     client: int | None = None
     """Number of the client whose share of all imagery this is, in a study; None where sites are not
     shared out."""
+    simulated: bool = False
+    """Whether all sites are on one machine, so that nothing leaves any."""
 
     @classmethod
     def of(cls, context: Context, config: Config) -> Identity:
@@ -70,16 +72,16 @@ class Identity:
                 raise SiteError(
                     "federation.pooled gives all imagery to the first SuperNode; this one has nothing to do"
                 )
-            return cls(POOLED, tuple(files), clients / POOLED)
+            return cls(POOLED, tuple(files), clients / POOLED, simulated=True)
         if config.partition.kind != "sites":
             names = client_names(config.partition)
             if partition >= len(names):
                 raise SiteError(f"SuperNode {partition} has no share: partition.clients is {len(names)}")
-            return cls(names[partition], tuple(files), clients / names[partition], partition)
+            return cls(names[partition], tuple(files), clients / names[partition], partition, simulated=True)
         if partition >= len(files):
             raise SiteError(f"SuperNode {partition} has no site file: the federation has {len(files)}")
         name = load_site(files[partition]).name
-        return cls(name, (files[partition],), clients / safe_name(name))
+        return cls(name, (files[partition],), clients / safe_name(name), simulated=True)
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this client, each kind apart, from the cache where
@@ -108,6 +110,11 @@ class Identity:
         if not agreed or self.client not in (None, 0):
             return SensorStatistics()
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
+
+    @property
+    def tells_overlap(self) -> bool:
+        """Whether the server may know which share of the imagery is also in its own sets."""
+        return self.simulated or all(load_site(path).share_overlap for path in self.sites)
 
     def warnings(self, config: Config) -> list[str]:
         """Return what looks wrong about the imagery's values and masks. In a study the first client

@@ -22,6 +22,7 @@ from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, resolve
 from fedsense_core.data.batches.feeding import Feed, draws
 from fedsense_core.data.chips.sensor_statistics import SharedStatistics
+from fedsense_core.data.overlap import OverlapShares, overlap_texts, shares_as_bytes, shares_asked
 from fedsense_core.device import chosen_device, peak_memory
 from fedsense_core.errors import FedSenseError
 from fedsense_core.fingerprint import source_digest
@@ -31,6 +32,7 @@ from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Handshake, TrainReply, TrainTask
 from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.side_channels import Attachments
 from fedsense_core.protocol.uplink.pipeline import Uplink
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.federated import FederatedSigreg, reply_attachments
@@ -42,7 +44,7 @@ MAX_MISSED = 16
 than a snapshot."""
 
 
-def handshake(context: Context, run_id: int) -> Handshake:
+def handshake(context: Context, run_id: int, asked: Attachments) -> Handshake:
     """Say who this client is, what it can train on and which rounds it remembers; a problem is part
     of the answer."""
     try:
@@ -50,10 +52,11 @@ def handshake(context: Context, run_id: int) -> Handshake:
         identity = Identity.of(context, config)
         kinds = [chips for kinds in identity.open(config) for chips in kinds]
         statistics = identity.statistics(config)
+        shares = shares_asked(kinds, asked)
         warnings = identity.warnings(config)
-    except FedSenseError as error:
+    except (FedSenseError, ValueError) as error:
         return Handshake(site="", code=source_digest(), problem=without_folders(str(error)))
-    for text in warnings:
+    for text in [*warnings, *(overlap_texts(shares) if not identity.simulated else ())]:
         log(WARNING, "site %s: %s", identity.name, text)
     return Handshake(
         site=identity.name,
@@ -62,7 +65,10 @@ def handshake(context: Context, run_id: int) -> Handshake:
         skipped=sum(len(chips.skipped) for chips in kinds),
         rounds=tuple(ClientMemory(identity.state_dir, run_id).rounds()),
         code=source_digest(),
-        attachments={SharedStatistics.name: statistics.to_bytes()},
+        attachments={
+            SharedStatistics.name: statistics.to_bytes(),
+            OverlapShares.name: shares_as_bytes(shares) if identity.tells_overlap else b"",
+        },
     )
 
 

@@ -88,7 +88,8 @@ class Cohort:
             return []
         self._grace_ends = time.monotonic() + HANDSHAKE_GRACE_S
         self._patience_ends = time.monotonic() + max(HANDSHAKE_PATIENCE_S, self.config.federation.wait_s)
-        content = handshake_request(self.run_id)
+        attached = {name: data for channel in self.channels for name, data in channel.for_handshake().items()}
+        content = handshake_request(self.run_id, attached)
         return self._handshakes.send([Message(content, node, "query.handshake", ttl=HANDSHAKE_TTL_S) for node in nodes])
 
     def _enter(self, answer: Answer) -> Rejected | None:
@@ -109,6 +110,8 @@ class Cohort:
                 channel.drop(handshake.site)
             elif channel.name in said:
                 channel.accept({handshake.site: said[channel.name]})
+                for text in channel.told(handshake.site):
+                    log(WARNING, "site %s: %s", handshake.site, text)
         skipped = f", {handshake.skipped} unusable files skipped" if handshake.skipped else ""
         log(INFO, "site %s is here: %d chips%s", handshake.site, handshake.chips, skipped)
         if handshake.warnings:

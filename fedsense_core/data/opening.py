@@ -59,7 +59,16 @@ def load_site(path: Path) -> Site:
     entry = read_strict_toml(path, SiteFile)
     sources = tuple(_source(path, f"{path}: sources[{i}]", source) for i, source in enumerate(entry.sources, start=1))
     _check_each_file_once(path, sources)
-    return Site(entry.name, entry.description, path, sources, entry.limits, entry.chips.grid, entry.share_statistics)
+    return Site(
+        name=entry.name,
+        description=entry.description,
+        path=path,
+        sources=sources,
+        limits=entry.limits,
+        grid=entry.chips.grid,
+        share_statistics=entry.share_statistics,
+        share_overlap=entry.share_overlap,
+    )
 
 
 def _source(path: Path, where: str, entry: SourceEntry) -> Source:

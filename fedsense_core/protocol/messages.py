@@ -202,14 +202,19 @@ class Handshake:
             raise FrameError(f"not a handshake: {error}") from None
 
 
-def handshake_request(run_id: int) -> RecordDict:
-    """Ask a client what it has."""
-    return RecordDict({"request": ConfigRecord({"run-id": run_id})})
+def handshake_request(run_id: int, attachments: Attachments | None = None) -> RecordDict:
+    """Ask a client what it has; ``attachments`` are what side channels say to it."""
+    return RecordDict({"request": ConfigRecord({"run-id": run_id}), **_attached(attachments or {})})
 
 
 def handshake_run_id(message: Message) -> int:
     """Return the run that a handshake is about."""
     return _int(message.content.config_records["request"], "run-id")
+
+
+def handshake_attachments(message: Message) -> dict[str, bytes]:
+    """Return what side channels say with a handshake's question."""
+    return _attachments(message.content)
 
 
 def bytes_up(message: Message) -> int:
