@@ -56,6 +56,12 @@ def check(
     state: Annotated[
         Path | None, typer.Option(help="State folder of your SuperNode: store the chips there for training.")
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Site file, or folder of a labelled set or task, in which the imagery may be too. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.
 
@@ -64,8 +70,9 @@ def check(
     """
     from fedsense_core.tools.onboarding.checking import check_site
 
+    folder, others = state.expanduser() if state else None, [other.expanduser() for other in against or ()]
     with clear_errors(), progress_bar("chipping", "scenes") as progress:
-        page = check_site(site.expanduser(), bands, chip_size, state.expanduser() if state else None, progress)
+        page = check_site(site.expanduser(), bands, chip_size, folder, progress, others)
     console.print(page.body, soft_wrap=False)
     console.print(page.verdict)
 
