@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ from fedsense_core.data.chips.chips import Chips, as_tensor
 from fedsense_core.data.chips.drawing import draw_order, rooms
 from fedsense_core.data.raster.datasets import open_dataset
 from fedsense_core.data.raster.scenes import ChipSpec
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.item_lists import read_digests
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.scene_matching import FileSet, SourceFiles, check_masks, scenes_of_globs, scenes_of_lists
-from fedsense_core.data.sites.schema import DatasetRef, Scene, Site, Skipped, Source
+from fedsense_core.data.sites.schema import DatasetRef, MaskRule, Scene, Site, Skipped, Source
 from fedsense_core.data.sites.sensors import SensorCard
-from fedsense_core.data.sites.site_file import SiteFile, SourceEntry, read_strict_toml
+from fedsense_core.data.sites.site_file import MaskEntry, SiteFile, SourceEntry, read_strict_toml
 from fedsense_core.errors import SiteError
 
 Bands = Sequence[str] | Literal["all"]
@@ -78,7 +79,7 @@ def _source(path: Path, where: str, entry: SourceEntry) -> Source:
         sensor=entry.sensor if isinstance(entry.sensor, str) else "custom",
         card=card,
         scenes=scenes,
-        mask=entry.mask.rule if entry.mask else None,
+        mask=entry.mask.rule if entry.mask else _product_rule(scenes),
         gsd_range_m=entry.gsd_range_m,
         digests=_digests_of(path.parent / entry.digests, scenes, f"{where}.digests") if entry.digests else None,
         baseline_offset=card.baseline_offset,
@@ -93,17 +94,27 @@ def _scenes(folder: Path, where: str, entry: SourceEntry, card: SensorCard) -> t
         FileSet(f"{where}.also[{i}]", tuple(part.paths), part.column, card.positions(part.bands, where))
         for i, part in enumerate(entry.also, start=1)
     )
-    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if entry.mask else None
-    files = SourceFiles(folder, card, images, further, mask)
+    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if _has_files(entry.mask) else None
+    files = SourceFiles(folder, card, images, further, mask, entry.sensor if isinstance(entry.sensor, str) else "")
     scenes = scenes_of_lists(files, entry.lists) if entry.lists else scenes_of_globs(files)
-    if entry.mask and entry.mask.required:
+    if entry.mask and entry.mask.required and entry.mask.rule:
         check_masks(scenes, f"{where}.mask")
     return scenes
 
 
+def _has_files(entry: MaskEntry | None) -> TypeGuard[MaskEntry]:
+    return entry is not None and bool(entry.paths or entry.column)
+
+
+def _product_rule(scenes: Sequence[Scene]) -> MaskRule | None:
+    """Return the rule for the masks that products hold, where the site file says nothing of
+    masks."""
+    return MaskEntry(kind="sentinel2-scl").rule if any(scene.mask for scene in scenes) else None
+
+
 def _digests_of(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:
     digests = read_digests(path, where)
-    files = [file for scene in scenes for file in scene.files]
+    files = [on_disk(file) for scene in scenes for file in scene.files]
     if not any(file in digests for file in files):
         raise SiteError(
             f"{where}: {path}: lists none of the source's files, such as {files[0]}. Its paths begin at {path.parent}."

@@ -24,8 +24,9 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as reproject_points
 
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.raster.files import open_raster
+from fedsense_core.data.raster.formats import GDAL_OPTIONS, Unreadable
 from fedsense_core.data.raster.grids import Grid
-from fedsense_core.data.raster.rasters import GDAL_OPTIONS, Unreadable, open_raster
 from fedsense_core.protocol.side_channels import Attachments, SideChannel
 
 Array = NDArray[Any]

@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Units, Unreadable, as_stored, both, measured
-from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, read_scene
+from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, metadata_needed, read_scene
+from fedsense_core.data.raster.units import Units
+from fedsense_core.data.raster.validity import Pixels, as_stored, both, finite, missing
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.schema import Images, Scene, Source
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
-READING_FORMAT = 2
+READING_FORMAT = 3
 """Part of every key: raise it when the same files give other chips."""
 PREFETCHED_WINDOWS = 2
 """Windows that wait between reading and judging: enough that neither waits for the other's slow
@@ -154,11 +157,14 @@ class SceneSource:
         return digest(
             _reading(source, self.spec),
             [[str(layer.path), layer.bands] for layer in self.scene.layers],
-            [_state(path) for path in files],
-            [(source.digests or {}).get(path, "unlisted") for path in files] if source.digests is not None else None,
+            [_state(path) for path in (*files, *metadata_needed(self.scene, source, self.spec.bands))],
+            [(source.digests or {}).get(on_disk(path), "unlisted") for path in files]
+            if source.digests is not None
+            else None,
             asdict(source.mask) if source.mask and self.scene.mask else None,
             source.gsd_range_m,
             source.baseline_offset,
+            self.scene.fault,
         )
 
     def windows(self) -> Iterator[PixelWindow]:
@@ -196,10 +202,11 @@ class ImageSource:
         if needed > self.spec.limits.max_window_bytes:
             raise Unreadable(f"has {width} x {height} pixels, more than {self.spec.limits.max_window_bytes} bytes")
         chosen = np.ascontiguousarray(values[list(card.positions(self.spec.bands, self.source.sensor))])
-        missing = as_stored(card.nodata, str(values.dtype))
-        nodata = [() if missing is None else (missing,)] * len(chosen)
-        units = Units((1.0,) * len(chosen), (0.0,) * len(chosen), False, card)
-        yield PixelWindow(*units.convert(chosen, both(valid, measured(chosen, nodata))), 0, 0)
+        unwanted = as_stored(card.nodata, str(values.dtype))
+        nodata = [() if unwanted is None else (unwanted,)] * len(chosen)
+        gaps = missing(chosen, nodata, card.nodata_bands == "any")
+        pixels = Pixels(chosen, both(valid, finite(chosen)), gaps)
+        yield PixelWindow(*Units.of_image(self.source, len(chosen)).convert(chosen, pixels.measured), 0, 0)
 
 
 def chip_sources(source: Source, spec: ChipSpec, images: Images | None) -> list[ChipSource]:
@@ -375,13 +382,13 @@ def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: Ch
 
 
 def _state(path: Path) -> list[Any]:
-    """Return size, time of change and readability of a file; one that has vanished is found missing
-    by its reader."""
+    """Return size, time of change and readability of a file, or of its archive; one that has
+    vanished is found missing by its reader."""
     try:
-        stat = path.stat()
+        stat = on_disk(path).stat()
     except OSError:
         return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(on_disk(path), os.R_OK)]
 
 
 def _reading(source: Source, spec: ChipSpec) -> list[Any]:

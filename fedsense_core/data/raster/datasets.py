@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsense_core.data.raster.rasters import DTYPES, Unreadable
+from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.units import CHIP_DTYPES
 from fedsense_core.data.sites.schema import DatasetRef
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError, nearest
@@ -193,10 +194,10 @@ def _as_array(image: torch.Tensor | NDArray[Any]) -> NDArray[Any]:
 
 
 def _as_chip_type(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the values as one of `rasters.DTYPES`: as they are where possible, else as float32."""
+    """Return the values in a type that chips may have: as they are, else as float32."""
     if values.dtype == bool:
         return values.astype(np.uint8)
-    return values if str(values.dtype) in DTYPES else values.astype(np.float32)
+    return values if str(values.dtype) in CHIP_DTYPES else values.astype(np.float32)
 
 
 def _said(error: BaseException) -> str:

@@ -180,15 +180,15 @@ def surrounding(rows: Float64s, columns: Float64s, other: Grid) -> Window | None
 
 
 def nearest(values: Array, rows: Float64s, columns: Float64s, window: Window) -> tuple[Array, Bools]:
-    """Return the pixels (h, w) of ``values`` (H, W) nearest to the positions, and where there are
-    any (h, w).
+    """Return the pixels (..., h, w) of ``values`` (..., H, W) nearest to the positions, and where
+    there are any (h, w).
 
     ``window`` is the part of the other raster that ``values`` are; positions are those in the whole
     of it.
     """
     y, inside_y = _indexes(np.floor(rows + 0.5) - window.row_off, window.height)
     x, inside_x = _indexes(np.floor(columns + 0.5) - window.col_off, window.width)
-    return values[y, x], np.asarray(inside_y & inside_x)
+    return values[..., y, x], np.asarray(inside_y & inside_x)
 
 
 def bilinear(

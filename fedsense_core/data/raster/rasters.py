@@ -7,129 +7,31 @@ Shapes: C requested bands of one file, h x w window.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, Interleaving
 from rasterio.windows import Window
 
+from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages, origins_of
+from fedsense_core.data.raster.formats import DTYPES, FAULTS, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid
+from fedsense_core.data.raster.units import Units
+from fedsense_core.data.raster.validity import Pixels, Validity, both, finite, missing
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Source
-from fedsense_core.data.sites.sensors import BASELINE_WITH_OFFSET, SensorCard, sentinel2_baseline
+from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
-"""What pixels may be. Wider integers and complex numbers are no imagery."""
-MASK_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
-"""What classes and flags may be."""
-DRIVERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""By suffix. All else has to be a GeoTIFF: formats that point at other files are never tried."""
 CHIP_TAG = "FEDSENSE_CHIP_SIZE"
 """Tag of a mosaic of unrelated chips: larger chips must not be cut across the seams."""
-GDAL_OPTIONS: dict[str, Any] = {
-    # Side files could point the reader at other files; a COG needs none.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    # GDAL's cache of decoded blocks, in bytes; by default 5 % of the memory, for each client.
-    "GDAL_CACHEMAX": 64 << 20,
-    "GDAL_NUM_THREADS": 1,
-    # Its shortcut for whole PNGs returns whatever was in memory where a file is cut off.
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-    # Else damaged JPEG blocks read as other pixels.
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-    # Its rows of 8-bit files that are one long strip look like blocks that the file does not hold.
-    "GDAL_ENABLE_TIFF_SPLIT": "NO",
-}
-MOST_PAGES = 64
-"""Pages of a GeoTIFF that are looked at for its mask: more are overviews of overviews."""
-_DECIBELS = {"no": 0.0, "amplitude": 20.0, "power": 10.0}
-FAULTS = (RasterioError, CPLE_BaseError, UnicodeError, MemoryError)
-"""What rasterio raises for a file that it cannot make sense of."""
-
-
-class Unreadable(Exception):
-    """A reason to skip one scene. Never leaves `fedsense_core.data`."""
-
-
-@dataclass(frozen=True)
-class Units:
-    """How stored numbers of C bands become the card's: times ``gain`` plus ``offset``, perhaps in
-    decibels."""
-
-    gain: tuple[float, ...]
-    offset: tuple[float, ...]
-    not_below_zero: bool
-    """True for Sentinel-2's offset: counts stay counts."""
-    card: SensorCard
-
-    @classmethod
-    def of(cls, path: Path, file: Any, indexes: Sequence[int], source: Source) -> Units:
-        """Return what the bands with these 1-based ``indexes`` of an open file need.
-
-        What the file declares comes before what its name says, so that no offset is subtracted
-        twice.
-        """
-        card, ones = source.card, (1.0,) * len(indexes)
-        pairs = zip(map(float, file.scales), map(float, file.offsets), strict=True)
-        # A scale of 0, or none at all, says nothing: such a band is in the card's units, whichever
-        # others are read.
-        declared = [pair if pair[0] and all(map(math.isfinite, pair)) else (1.0, 0.0) for pair in pairs]
-        if any(pair != (1.0, 0.0) for pair in declared):
-            chosen = [declared[i - 1] for i in indexes]
-            steps = [pair if pair == (1.0, 0.0) else _to_card(*pair, card) for pair in chosen]
-            return cls(tuple(gain for gain, _ in steps), tuple(offset for _, offset in steps), False, card)
-        if source.baseline_offset and (sentinel2_baseline(path, file.tags()) or 0) >= BASELINE_WITH_OFFSET:
-            return cls(ones, (-source.baseline_offset,) * len(indexes), True, card)
-        return cls(ones, (0.0,) * len(indexes), False, card)
-
-    def dtype(self, stored: str) -> str:
-        """Return the type that `convert` makes of type ``stored``: integers stay integers where
-        every step is whole."""
-        most = 1 << 8 * np.dtype(stored).itemsize  # a step beyond the type's range would leave nothing of it
-        whole = set(self.gain) == {1.0} and all(step == int(step) and abs(step) < most for step in self.offset)
-        return stored if whole and self.card.decibels == "no" else "float32"
-
-    def convert(self, values: Array, valid: Bools | None) -> tuple[Array, Bools | None]:
-        """Return values (C, h, w) in the card's units, and where (h, w) they are valid; may change
-        ``values``.
-
-        Integers stop at the ends of their type. In decibels, what is not above 0 is no measurement.
-        """
-        if set(self.gain) == {1.0} and set(self.offset) == {0.0} and self.card.decibels == "no":
-            return values, valid
-        if self.dtype(str(values.dtype)) == values.dtype and values.dtype.kind != "f":
-            return self._shifted(values), valid
-        gain, offset = (np.array(step, np.float32)[:, None, None] for step in (self.gain, self.offset))
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            out = values.astype(np.float32) * gain + offset
-            if self.not_below_zero:
-                np.maximum(out, 0, out=out)
-            if self.card.decibels != "no":
-                out = _DECIBELS[self.card.decibels] * np.log10(out * self.card.scale + self.card.offset)
-        finite = np.isfinite(out).all(axis=0)
-        return out.astype(np.float32, copy=False), finite if valid is None else valid & finite
-
-    def _shifted(self, values: Array) -> Array:
-        limits = np.iinfo(values.dtype)
-        least = max(0, limits.min) if self.not_below_zero else limits.min
-        for band, step in zip(values, map(int, self.offset), strict=True):
-            # First to where the step stays inside the type, then the step.
-            ends = (min(max(end - step, limits.min), limits.max) for end in (least, limits.max))
-            np.clip(band, *ends, out=band)
-            band += np.array(step).astype(values.dtype)  # of an unsigned type it wraps around to a subtraction
-        return values
 
 
 @dataclass(frozen=True)
@@ -146,13 +48,8 @@ class Raster:
     present: Bools | None
     """(rows, columns) blocks that the file holds in every requested band; None if all are there or
     it has no blocks."""
-    masked: bool
-    """True when a mask says which pixels are valid."""
-    alpha: bool
-    """True when the last band does, too: GDAL's own masks forget it in a file that also has a
-    nodata value."""
-    nodata: tuple[tuple[Any, ...], ...]
-    """For each requested band its stored values that are no measurement."""
+    validity: Validity
+    """What says which pixels are measurements."""
     units: Units
     """From stored numbers to the card's."""
 
@@ -166,26 +63,43 @@ class Raster:
         """Type of the pixels in the file. A GeoTIFF has one for all its bands."""
         return str(self.file.dtypes[0])
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value while it is read: as stored, or as the chips have it."""
+        return max(np.dtype(kind).itemsize for kind in (self.dtype, self.units.dtype(self.dtype)))
+
     def is_absent(self, window: Window) -> bool:
         """Tell whether the file holds no block of ``window``."""
         return self.present is not None and not self.present[self._blocks(window)].any()
 
     def read(self, window: Window) -> tuple[Array, Bools | None]:
-        """Return values (C, h, w) in the card's units and the pixels (h, w) valid in every band, or
+        """Return values (C, h, w) in the card's units, and which pixels (h, w) are measurements, or
         None for all.
 
         Raises Unreadable when a block cannot be decoded.
         """
+        pixels = self.pixels(window)
+        return pixels.values, pixels.measured
+
+    def pixels(self, window: Window) -> Pixels:
+        """Return the same, with nodata apart: in a scene of several files it takes all of them.
+
+        Raises as `read` does.
+        """
+        how = self.validity
         try:
             values: Array = self.file.read(list(self.indexes), window=window)
-            mask: Array | None = self.file.read_masks(self.indexes[0], window=window) if self.masked else None
-            alpha: Array | None = self.file.read(self.file.count, window=window) if self.alpha else None
+            mask: Array | None = self.file.read_masks(self.indexes[0], window=window) if how.masked else None
+            alpha: Array | None = self.file.read(self.file.count, window=window) if how.alpha else None
         except (*FAULTS, OSError) as error:
             raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
-        valid = self._present_pixels(window)
+        valid = both(self._present_pixels(window), finite(values))
         for shown in (mask, alpha):
             valid = both(valid, None if shown is None else np.asarray(shown != 0))
-        return self.units.convert(values, both(valid, measured(values, self.nodata)))
+        nodata = missing(values, how.nodata, how.in_any_band)
+        if nodata is not None and how.in_any_band:
+            valid, nodata = both(valid, ~nodata), None
+        return Pixels(*self.units.convert(values, valid), nodata)
 
     def _present_pixels(self, window: Window) -> Bools | None:
         if self.present is None:
@@ -206,50 +120,6 @@ class Raster:
         )
 
 
-def both(a: Bools | None, b: Bools | None) -> Bools | None:
-    """Return what is valid by both; None stands for everything."""
-    return b if a is None else a if b is None else a & b
-
-
-def measured(values: Array, nodata: Sequence[Sequence[Any]]) -> Bools | None:
-    """Return where (C, h, w) values are measurements in every band, or None for everywhere."""
-    valid: Bools | None = None
-    if values.dtype.kind == "f":
-        finite = np.asarray(np.isfinite(values).all(axis=0))
-        valid = None if finite.all() else finite
-    for band, missing in zip(values, nodata, strict=True):
-        for value in missing:
-            there = np.asarray(band != value)
-            valid = valid if there.all() else both(valid, there)
-    return valid
-
-
-def as_stored(nodata: float | None, dtype: str) -> Any:
-    """Return a nodata value in the pixels' own type, or None where no pixel can have it."""
-    kind = np.dtype(dtype)
-    if nodata is None or not math.isfinite(nodata):  # such a pixel is found by being no finite number
-        return None
-    if kind.kind == "f":
-        with np.errstate(over="ignore"):
-            return kind.type(nodata)
-    limits = np.iinfo(kind)
-    return kind.type(int(nodata)) if nodata == int(nodata) and limits.min <= nodata <= limits.max else None
-
-
-def open_raster(path: Path) -> Any:
-    """Open ``path`` with the one driver that its suffix allows. Raises Unreadable."""
-    driver = DRIVERS.get(path.suffix.lower(), "GTiff")
-    # Pipes and devices would block, and GDAL's virtual file systems are no files.
-    if str(path).startswith("/vsi") or not path.is_file():
-        raise Unreadable(f"is no readable {_format(driver)} (no such file)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path, driver=driver)
-    except (*FAULTS, OSError) as error:
-        raise Unreadable(f"is no readable {_format(driver)} ({one_line(error)})") from error
-
-
 def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limits: ReadLimits) -> Raster:
     """Check an open file's claims without reading a pixel; ``wanted`` are positions of bands among
     the card's.
@@ -259,39 +129,35 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
     has_alpha = _check_bands(layer, file, source.card)
     indexes = tuple(layer.bands.index(band) + 1 for band in wanted)
     block_shape = check_claims(file, DTYPES, limits)
-    _check_mask_pages(layer.path, file, limits)
+    check_pages(layer.path, file, limits)
     present = _present_blocks(file, indexes, block_shape, limits)
-    _check_expansion(layer.path, file, present, limits)
-    card = as_stored(source.card.nodata, file.dtypes[0])
-    flags = [set(file.mask_flag_enums[i - 1]) for i in indexes]
+    check_expansion(layer.path, file, 1.0 if present is None else float(present.mean()), limits)
     return Raster(
         path=layer.path,
         file=file,
         indexes=indexes,
         block_shape=block_shape,
         present=present,
-        masked=any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags),
-        alpha=has_alpha,
-        nodata=tuple(_distinct(card, as_stored(file.nodatavals[i - 1], file.dtypes[0])) for i in indexes),
-        units=Units.of(layer.path, file, indexes, source),
+        validity=Validity.of(file, indexes, has_alpha, source.card),
+        units=_units_of(layer.path, file, wanted, indexes, source),
     )
 
 
-def check_claims(file: Any, dtypes: Sequence[str], limits: ReadLimits) -> tuple[int, int]:
-    """Return the largest block (rows, columns) of a file within the limits. Raises Unreadable for
-    another one."""
-    if file.dtypes[0] not in dtypes:
-        raise Unreadable(f"has pixels of type {file.dtypes[0]}; allowed are {', '.join(dtypes)}")
-    if file.width * file.height > limits.max_file_pixels:
-        raise Unreadable(f"claims {file.width} x {file.height} pixels, more than {limits.max_file_pixels}")
-    rows, columns = (max(shape[axis] for shape in file.block_shapes) for axis in (0, 1))
-    needed = rows * columns * np.dtype(file.dtypes[0]).itemsize * file.count  # interleaved blocks hold every band
-    if needed > limits.max_block_bytes:
+def _units_of(path: Path, file: Any, wanted: Sequence[int], indexes: Sequence[int], source: Source) -> Units:
+    """Return what the bands of a file need; of a VRT, what the files need whose numbers it shows.
+
+    Raises Unreadable where they need different things, or do not make sense.
+    """
+    try:
+        first, *others = (Units.of(part, file, wanted, indexes, source) for part in origins_of(path))
+    except ValueError as error:
+        raise Unreadable(f"{error}; say `add_offset` in the site file") from error
+    if any(other != first for other in others):
         raise Unreadable(
-            f"has blocks of {columns} x {rows} pixels, {needed} bytes decoded, more than {limits.max_block_bytes}; "
-            "rewrite it with `gdal_translate -co TILED=YES`"
+            "is a VRT of files whose numbers carry different offsets; make one of each kind of file, or say "
+            "`add_offset` in the site file"
         )
-    return rows, columns
+    return first
 
 
 def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
@@ -316,28 +182,6 @@ def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
     return bool(has_alpha)
 
 
-def _check_mask_pages(path: Path, file: Any, limits: ReadLimits) -> None:
-    """Refuse a GeoTIFF whose mask, a page of its own, claims blocks above the limit. Raises
-    Unreadable."""
-    if file.driver != "GTiff" or not any(
-        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in file.mask_flag_enums
-    ):
-        return
-    for number in range(2, MOST_PAGES + 2):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                page = rasterio.open(f"GTIFF_DIR:{number}:{path}", driver="GTiff")
-        except (*FAULTS, OSError):
-            return  # the last page came before
-        with page:
-            rows, columns = page.block_shapes[0]
-            if rows * columns > limits.max_block_bytes:
-                raise Unreadable(
-                    f"has a mask with blocks of {columns} x {rows} pixels, more than {limits.max_block_bytes} bytes"
-                )
-
-
 def _present_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], limits: ReadLimits) -> Bools | None:
     """Return which blocks (rows, columns) a TIFF holds in all of these bands; a block left out is
     no measurement."""
@@ -359,36 +203,3 @@ def _present_blocks(file: Any, indexes: Sequence[int], shape: tuple[int, int], l
         )
         present &= np.fromiter(found, dtype=bool, count=down * across)
     return None if present.all() else present.reshape(down, across)
-
-
-def _check_expansion(path: Path, file: Any, present: Bools | None, limits: ReadLimits) -> None:
-    share = 1.0 if present is None else float(present.mean())
-    decoded = share * file.width * file.height * file.count * np.dtype(file.dtypes[0]).itemsize
-    ratio = decoded / max(1, path.stat().st_size)
-    if ratio > limits.max_expansion:
-        raise Unreadable(f"claims {ratio:.0f} times its own size, more than {limits.max_expansion}")
-
-
-def _distinct(*values: Any) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(value for value in values if value is not None))
-
-
-def _format(driver: str) -> str:
-    return "GeoTIFF" if driver == "GTiff" else driver
-
-
-def one_line(error: BaseException) -> str:
-    """Return the words of an error, or of its cause, without line breaks."""
-    return " ".join(str(error.__cause__ or error).split())[:200]
-
-
-def _to_card(scale: float, offset: float, card: SensorCard) -> tuple[float, float]:
-    """Return gain and offset from a file's own units to the card's, without the noise of floating
-    point."""
-    unit = card.scale or 1.0
-    gain, step = scale / unit, (offset - card.offset) / unit
-    return (1.0 if math.isclose(gain, 1.0, rel_tol=1e-6) else gain, float(round(step)) if _near_whole(step) else step)
-
-
-def _near_whole(step: float) -> bool:
-    return abs(step - round(step)) <= 1e-6 * max(1.0, abs(step))

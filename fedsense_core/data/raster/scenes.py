@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,19 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fedsense_core.atomic_io import sha256
+from fedsense_core.data.raster.files import check_claims, open_raster, origins_of, parts_of
+from fedsense_core.data.raster.formats import FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid, GridMapping, GridMismatch, bilinear, nearest, surrounding
-from fedsense_core.data.raster.rasters import (
-    CHIP_TAG,
-    FAULTS,
-    GDAL_OPTIONS,
-    MASK_DTYPES,
-    Raster,
-    Unreadable,
-    both,
-    check_claims,
-    inspect,
-    one_line,
-    open_raster,
-)
+from fedsense_core.data.raster.rasters import CHIP_TAG, Raster, inspect
+from fedsense_core.data.raster.validity import Pixels, both, scene_validity
+from fedsense_core.data.raster.windows import Axis, plan_windows
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, MaskRule, Scene, Source
+from fedsense_core.data.sites.sentinel2 import metadata_file
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
-
-READ_BYTES = 16 << 20
-"""Windows grow to about this size where blocks are small: each call to GDAL has a cost."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +63,7 @@ class PixelWindow:
 class Mask:
     """An open raster of classes or flags."""
 
+    path: Path
     file: Any
     rule: MaskRule
     mapping: GridMapping
@@ -88,15 +78,19 @@ class Mask:
         if part is None:
             return np.zeros(shape, dtype=bool)
         try:
-            values = self.file.read(1, window=part)
+            values = self.file.read(self.rule.band, window=part)
         except (*FAULTS, OSError) as error:
             raise Unreadable(f"cannot be decoded ({one_line(error)})") from error
         values, inside = nearest(values, rows, columns, part)
-        dropped = np.isin(values, self.rule.drop)
-        if self.rule.drop_bits:
-            bits = sum(1 << bit for bit in set(self.rule.drop_bits))
+        return np.broadcast_to(inside & ~self._dropped(values), shape)
+
+    def _dropped(self, values: Array) -> Bools:
+        rule = self.rule
+        dropped = np.isin(values, rule.drop)
+        if rule.drop_bits:
+            bits = sum(1 << bit for bit in set(rule.drop_bits))
             dropped |= (values.astype(np.int64) & bits) != 0
-        return np.broadcast_to(inside & ~dropped, shape)
+        return dropped | ~np.isin(values, rule.keep) if rule.keep else dropped
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class OpenScene:
             Axis(length, block, size, stride)
             for length, block in zip((grid.height, grid.width), self.reference.block_shape, strict=True)
         )
-        itemsize = max(np.dtype(layer.raster.units.dtype(layer.raster.dtype)).itemsize for layer in self.layers)
+        itemsize = max(layer.raster.itemsize for layer in self.layers)
         decoded = self.reference.file.count * np.dtype(self.reference.dtype).itemsize  # by GDAL, of interleaved files
         mappings = [*(layer.mapping for layer in self.layers), self.mask and self.mask.mapping]
         positions = max(mapping.position_bytes if mapping else 0 for mapping in mappings)
@@ -142,32 +136,47 @@ class OpenScene:
 
     def _read(self, window: Window) -> PixelWindow:
         parts = [self._read_layer(layer, window) for layer in self.layers]
-        valid = reduce(both, (valid for _, valid in parts))
+        valid = scene_validity(parts)
         if self.mask is not None:
-            with _naming_file(Path(self.mask.file.name), self.path):
+            with _naming_file(self.mask.path, self.path):
                 valid = both(valid, self.mask.valid(window))
         if len(parts) == 1:
-            values = parts[0][0]
+            values = parts[0].values
         else:
-            dtype = common_dtype([values.dtype for values, _ in parts])
+            dtype = common_dtype([part.values.dtype for part in parts])
             values = np.empty((len(self.spec.bands), window.height, window.width), dtype)
-            for layer, (part, _) in zip(self.layers, parts, strict=True):
-                values[list(layer.channels)] = part
+            for layer, part in zip(self.layers, parts, strict=True):
+                values[list(layer.channels)] = part.values
         return PixelWindow(values, valid, window.row_off, window.col_off)
 
-    def _read_layer(self, layer: OpenLayer, window: Window) -> tuple[Array, Bools | None]:
+    def _read_layer(self, layer: OpenLayer, window: Window) -> Pixels:
         raster = layer.raster
         with _naming_file(raster.path, self.path):
             if layer.mapping is None:
-                return raster.read(window)
+                return raster.pixels(window)
             rows, columns = layer.mapping.positions(window)
-            bytes_each = len(raster.indexes) * (np.dtype(raster.dtype).itemsize + 1)
+            bytes_each = len(raster.indexes) * (raster.itemsize + 1)
             part = _window_around(rows, columns, layer.mapping.other, bytes_each, self.spec.limits)
             if part is None:
                 shape = (len(raster.indexes), window.height, window.width)
-                return np.zeros(shape, raster.units.dtype(raster.dtype)), np.zeros(shape[1:], dtype=bool)
-            values, valid = raster.read(part)
-            return bilinear(values, valid, rows, columns, part)
+                outside = np.zeros(shape[1:], dtype=bool)
+                return Pixels(np.zeros(shape, raster.units.dtype(raster.dtype)), outside, None)
+            return _resampled(raster.pixels(part), rows, columns, part)
+
+
+def _resampled(pixels: Pixels, rows: Array, columns: Array, part: Window) -> Pixels:
+    """Interpolate a file's pixels at positions on its grid, as `grids.bilinear` does.
+
+    Nodata has no weight; where the nearest pixel is nodata, so is the result, with its values.
+    """
+    values, valid = bilinear(pixels.values, pixels.measured, rows, columns, part)
+    if pixels.nodata is None:
+        return Pixels(values, valid, None)
+    nodata, inside = nearest(pixels.nodata, rows, columns, part)
+    nodata = nodata & inside
+    np.copyto(values, nearest(pixels.values, rows, columns, part)[0], where=nodata)
+    allowed, _ = nearest(np.ones_like(pixels.nodata) if pixels.valid is None else pixels.valid, rows, columns, part)
+    return Pixels(values, allowed & inside, nodata)
 
 
 def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
@@ -178,10 +187,20 @@ def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
 
 
 def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files of a scene that are read for the named bands: no layer without any, and the
-    mask by a rule."""
-    layers = [layer.path for layer, _ in _layers_needed(scene, source.card.positions(bands, source.sensor))]
-    return (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    """Return the files of a scene that are read for the named bands: no layer without any, the mask
+    by a rule, and what VRTs lead to."""
+    layers = [layer.path for layer, _ in layers_needed(scene, source.card.positions(bands, source.sensor))]
+    files = (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    return tuple(dict.fromkeys(part for path in files for part in parts_of(path)))
+
+
+def metadata_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
+    """Return the files of products' metadata that decide how the same files are read."""
+    if not source.baseline_offset or source.card.add_offset is not None:
+        return ()
+    layers = [layer.path for layer, _ in layers_needed(scene, source.card.positions(bands, source.sensor))]
+    origins = (origin for path in layers for origin in origins_of(path))
+    return tuple(dict.fromkeys(found for path in origins if (found := metadata_file(path))))
 
 
 def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWindow]:
@@ -198,11 +217,17 @@ def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWi
 
 
 def _open(scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack) -> OpenScene:
+    if scene.fault:
+        raise Unreadable(scene.fault)
     wanted = source.card.positions(spec.bands, source.sensor)
-    for path in files_needed(scene, source, spec.bands):
+    for path in dict.fromkeys(map(on_disk, files_needed(scene, source, spec.bands))):
         with _naming_file(path, scene.path):
             _check_digest(path, source.digests)
-    needed = _layers_needed(scene, wanted)
+    for path in metadata_needed(scene, source, spec.bands):
+        if path in (source.digests or ()):  # as lists of images need not hold it
+            with _naming_file(path, scene.path):
+                _check_digest(path, source.digests)
+    needed = layers_needed(scene, wanted)
     missing = [source.card.names[i] for i in wanted if all(i not in chosen for _, chosen in needed)]
     if missing:
         raise Unreadable(f"has no file with the band {missing[0]}; files listed for the scene: {len(scene.layers)}")
@@ -220,7 +245,7 @@ def _open(scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack) -> Ope
     return OpenScene(scene.path, tuple(layers), reference, mask, spec)
 
 
-def _layers_needed(scene: Scene, wanted: Sequence[int]) -> list[tuple[Layer, tuple[int, ...]]]:
+def layers_needed(scene: Scene, wanted: Sequence[int]) -> list[tuple[Layer, tuple[int, ...]]]:
     """Return the layers that hold some of the wanted bands, and which, in the order in which they
     are wanted."""
     chosen = [(layer, tuple(band for band in wanted if band in layer.bands)) for layer in scene.layers]
@@ -231,15 +256,17 @@ def _open_layer(
     layer: Layer, chosen: tuple[int, ...], scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack
 ) -> Raster:
     with _naming_file(layer.path, scene.path):
-        file = stack.enter_context(open_raster(layer.path))
+        file = stack.enter_context(open_raster(layer.path, spec.limits))
         return inspect(file, layer, chosen, source, spec.limits)
 
 
 def _open_mask(path: Path, rule: MaskRule, scene: Scene, reference: Raster, spec: ChipSpec, stack: ExitStack) -> Mask:
     with _naming_file(path, scene.path):
-        file = stack.enter_context(open_raster(path))
+        file = stack.enter_context(open_raster(path, spec.limits))
         check_claims(file, MASK_DTYPES, spec.limits)
-        return Mask(file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
+        if rule.band > file.count:
+            raise Unreadable(f"is a mask of {file.count} bands; band {rule.band} was asked for")
+        return Mask(path, file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
 
 
 def _check_reference(reference: Raster, source: Source, spec: ChipSpec) -> None:
@@ -303,90 +330,3 @@ def _naming_file(path: Path, scene: Path) -> Iterator[None]:
         else:
             reason = str(error) if isinstance(error, Unreadable) else f"has {error}"
         raise Unreadable(reason if path == scene else f"{path.name} {reason}") from error
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One side of a raster: ``count`` chips of ``size`` pixels, each ``stride`` pixels after the
-    one before."""
-
-    length: int
-    block: int
-    size: int
-    stride: int
-
-    @property
-    def count(self) -> int:
-        """Number of whole chips."""
-        return max(0, (self.length - self.size) // self.stride + 1)
-
-    @property
-    def least(self) -> int:
-        """Fewest whole blocks, in pixels, in which a chip can begin and end."""
-        return self.block * ceil(max(self.size, self.stride) / self.block)
-
-    def extent(self, chips: int) -> int:
-        """Return the pixels that so many neighbouring chips span."""
-        return (chips - 1) * self.stride + self.size
-
-    def beginning_in(self, pixels: int) -> int:
-        """Return how many chips begin in so many pixels, at most."""
-        return min(self.count, ceil(pixels / self.stride))
-
-    def groups(self, pixels: int) -> Iterator[tuple[int, int]]:
-        """Yield first chip and number of chips of each stretch of ``pixels`` in which chips
-        begin."""
-        first = 0
-        for end in range(pixels, self.length + pixels, pixels):
-            stop = min(self.count, ceil(end / self.stride))
-            if stop > first:
-                yield first, stop - first
-            first = stop
-
-
-def plan_windows(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> Iterator[Window]:
-    """Yield windows that hold every chip once, of at most ``max_bytes`` unless a single chip has
-    more.
-
-    Windows are whole blocks, plus what their last chips reach over. They come in lanes of whole
-    blocks from top to bottom, so that a block which two windows share is still in GDAL's cache;
-    lanes that cut through blocks come row by row instead.
-    """
-    height, width = _fitted(down, across, pixel_bytes, max_bytes)
-    spans = {"rows": list(down.groups(height)), "columns": list(across.groups(width))}
-    by_lanes = width % across.block == 0
-    outer, inner = ("columns", "rows") if by_lanes else ("rows", "columns")
-    for one in spans[outer]:
-        for other in spans[inner]:
-            (row, rows), (column, columns) = (other, one) if by_lanes else (one, other)
-            yield Window(
-                column * across.stride, row * down.stride, across.extent(columns), down.extent(rows)
-            )  # fmt: skip
-
-
-def _fitted(down: Axis, across: Axis, pixel_bytes: int, max_bytes: int) -> tuple[int, int]:
-    """Return height and width, in pixels, of the stretches in which the chips of one window
-    begin."""
-
-    def fits(height: int, width: int, most: int) -> bool:
-        rows, columns = down.beginning_in(height), across.beginning_in(width)
-        return down.extent(rows) * across.extent(columns) * pixel_bytes <= most
-
-    height, width = down.least, across.least
-    if not fits(height, width, max_bytes):
-        return _shrunk(down, across, max_bytes // pixel_bytes)
-    most = min(max_bytes, READ_BYTES)
-    while width < across.length and fits(height, width + across.least, most):
-        width += across.least
-    while height < down.length and fits(height + down.least, width, most):
-        height += down.least
-    return height, width
-
-
-def _shrunk(down: Axis, across: Axis, pixels: int) -> tuple[int, int]:
-    """Return stretches that hold as many chips as fit into ``pixels``, first beside each other, at
-    least one."""
-    columns = max(1, min(across.beginning_in(across.least), (pixels // down.size - across.size) // across.stride + 1))
-    rows = (pixels // across.extent(columns) - down.size) // down.stride + 1
-    rows = max(1, min(down.beginning_in(down.least), rows))
-    return rows * down.stride, columns * across.stride

@@ -3,8 +3,8 @@ Python files of ours).
 
 Central wavelengths are the operators' published ones, in micrometres. ``scale`` and ``offset`` give
 reflectance where the product defines it; 8-bit renderings and raw counts keep 1 and 0. Where a
-product changed (Sentinel-2 baseline 04.00 adds 1000 counts; Landsat surface reflectance before
-Collection 2 is in units of 0.0001), a site file may override them.
+product changed (Landsat surface reflectance before Collection 2 is in units of 0.0001), a site file
+may override them. Sentinel-2's change of counts is in `sentinel2`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,45 @@ _MODIS = [_band("B1", "red", 0.645), _band("B4", "green", 0.555), _band("B3", "b
 # Typical of large-format mapping cameras.
 _AERIAL = [_band("R", "red", 0.65), _band("G", "green", 0.55), _band("B", "blue", 0.46), _band("N", "nir", 0.83)]
 
+# Harmonized Landsat and Sentinel-2, version 2.0: bands of the two sensors under their own numbers
+# with two digits, without the thermal ones (HLS Product User Guide, LP DAAC). NIR of L30 is narrow.
+_HLS_L30 = [band | {"code": f"B0{band['code'][1]}"} for band in _OLI] + [_band("B09", "cirrus", 1.3735)]
+# Middle of each band of PlanetScope's third generation (PSB.SD, SuperDove), which has replaced the
+# others since 2020; 4-band files hold four of the eight, docs.planet.com/data/imagery/planetscope.
+_PLANETSCOPE = [
+    _band("coastal_blue", "coastal", 0.4415),
+    _band("", "blue", 0.49),
+    _band("", "green_i", 0.531),
+    _band("", "green", 0.565),
+    _band("", "yellow", 0.61),
+    _band("", "red", 0.665),
+    _band("rededge", "red_edge_1", 0.705),
+    _band("", "nir", 0.865),
+]
+# Middle of each published band, which both satellites share (Maxar's data sheets of WorldView-2 and
+# -3); codes as the products' .IMD files have them. The red edge lies between two of Sentinel-2.
+_WORLDVIEW = [
+    _band("BAND_C", "coastal", 0.425),
+    _band("BAND_B", "blue", 0.48),
+    _band("BAND_G", "green", 0.545),
+    _band("BAND_Y", "yellow", 0.605),
+    _band("BAND_R", "red", 0.66),
+    _band("BAND_RE", "red_edge", 0.725),
+    _band("BAND_N", "nir", 0.8325),
+    _band("BAND_N2", "nir_2", 0.95),
+]
+# Middle of 0.45-0.52, 0.52-0.59, 0.63-0.69 and 0.77-0.89, the same for the PMS cameras of Gaofen-1
+# and -2 (China Centre for Resources Satellite Data and Application).
+_GAOFEN = [
+    _band("B1", "blue", 0.485),
+    _band("B2", "green", 0.555),
+    _band("B3", "red", 0.66),
+    _band("B4", "nir", 0.83),
+]
+# Middle of the bands of Leica's ADS100 (data sheet), with which most of NAIP has been flown; other
+# cameras differ by up to 30 nm.
+_NAIP = [_band("R", "red", 0.635), _band("G", "green", 0.555), _band("B", "blue", 0.465), _band("N", "nir", 0.845)]
+
 _SAR = [{"name": "VV", "polarisation": "VV"}, {"name": "VH", "polarisation": "VH"}]  # as every GRD product orders them
 
 # What nearly all pixels show: clouds and snow in the sun reach 1.6; corrections for the air make
@@ -63,14 +102,24 @@ _SAR = [{"name": "VV", "polarisation": "VV"}, {"name": "VH", "polarisation": "VH
 _REFLECTANCE = {"expected": (-0.2, 1.6)}
 _BYTES = {"expected": (0.0, 255.0)}
 _S2_COUNTS = {"gsd_m": 10.0, "scale": 1e-4, "nodata": 0.0, "baseline_offset": 1000.0, **_REFLECTANCE}
-_TM_COUNTS = {"gsd_m": 30.0, "nodata": 0.0, **_BYTES}
-_OLI_L1 = {"gsd_m": 30.0, "scale": 2e-5, "offset": -0.1, "nodata": 0.0, **_REFLECTANCE}
-_L2 = {"gsd_m": 30.0, "scale": 2.75e-5, "offset": -0.2, "nodata": 0.0, **_REFLECTANCE}
+# Landsat numbers begin at 1 (QUANTIZE_CAL_MIN_BAND of level 1; the range of level 2 is 1 to 65455,
+# USGS LSDS-1619), so 0 is no measurement in any band.
+_LANDSAT = {"gsd_m": 30.0, "nodata": 0.0, "nodata_bands": "any"}
+_TM_COUNTS = {**_LANDSAT, **_BYTES}
+_OLI_L1 = {**_LANDSAT, "scale": 2e-5, "offset": -0.1, **_REFLECTANCE}
+_L2 = {**_LANDSAT, "scale": 2.75e-5, "offset": -0.2, **_REFLECTANCE}
+_HLS = {"gsd_m": 30.0, "scale": 1e-4, "nodata": -9999.0, "nodata_bands": "any", **_REFLECTANCE}
+# Surface reflectance (`_SR`); radiance, the other analytic product, has another scale.
+_PLANET = {"gsd_m": 3.0, "scale": 1e-4, "nodata": 0.0, **_REFLECTANCE}
+# Raw counts of 11 bits, or of 14 after some corrections; level 1A and 2A of Gaofen have 10 bits.
+_MAXAR = {"nodata": 0.0, "expected": (0.0, 16383.0)}
+_PMS = {"nodata": 0.0, "expected": (0.0, 1023.0)}
 
 CARDS: dict[str, dict[str, Any]] = {
     "rgb": {"bands": _AERIAL[:3], "gsd_m": 1.0, **_BYTES},
     "aerial-rgb": {"bands": _AERIAL[:3], "gsd_m": 0.3, **_BYTES},
     "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6, **_BYTES},
+    "naip": {"bands": _NAIP, "gsd_m": 0.6, **_BYTES},
     "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0, **_BYTES},
     # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB
     # above sigma nought.
@@ -96,6 +145,14 @@ CARDS: dict[str, dict[str, Any]] = {
     "landsat7-l2": {"bands": _ETM, **_L2},
     "landsat8-l2": {"bands": _OLI, **_L2},
     "landsat9-l2": {"bands": _OLI, **_L2},
+    "hls-l30": {"bands": _HLS_L30, **_HLS},
+    "hls-s30": {"bands": _S2, **_HLS},
+    "planetscope-4": {"bands": [_PLANETSCOPE[i] for i in (1, 3, 5, 7)], **_PLANET},
+    "planetscope-8": {"bands": _PLANETSCOPE, **_PLANET},
+    "worldview2": {"bands": _WORLDVIEW, "gsd_m": 1.84, **_MAXAR},
+    "worldview3": {"bands": _WORLDVIEW, "gsd_m": 1.24, **_MAXAR},
+    "gaofen1": {"bands": _GAOFEN, "gsd_m": 8.0, **_PMS},
+    "gaofen2": {"bands": _GAOFEN, "gsd_m": 4.0, **_PMS},
 }
 """Name -> the fields of a `SensorCard`."""
 
@@ -108,5 +165,12 @@ MASKS: dict[str, dict[str, tuple[int, ...]]] = {
     # 8), 3 cloud, 4 cloud shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15
     # repeat the others as confidences.
     "landsat-qa": {"drop_bits": (0, 1, 2, 3, 4)},
+    # HLS 2.0, Fmask: bit 1 cloud, 2 adjacent to cloud or shadow, 3 cloud shadow; 255 fill. They are
+    # left out of NASA's own vegetation indices, HLS-VI. Kept: bit 4 snow and ice, 5 water; bit 0,
+    # cirrus, is not in use, and 6 and 7 are the level of aerosols.
+    "hls-fmask": {"drop": (255,), "drop_bits": (1, 2, 3)},
+    # PlanetScope's usable data mask, UDM2: band 1 is 1 where clear of cloud, haze, shadow, snow and
+    # fill; bands 2 to 6 say which of them, 7 how sure that is, 8 what is missing.
+    "planet-udm2": {"keep": (1,)},
 }
 """Name -> the fields of a `MaskRule`: ready-made rules for the masks that come with products."""

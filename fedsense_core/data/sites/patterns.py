@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
+from fedsense_core.data.sites.products import is_product
 from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError, nearest
 
 PLACEHOLDERS = ("scene", "band")
@@ -90,19 +93,18 @@ def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str,
 
 
 def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where: str) -> Iterator[tuple[Path, Match]]:
-    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs
-    begin at ``folder``.
+    """Yield the files and products that fit, each once by its real path, and what the placeholders
+    stand for. Relative globs begin at ``folder``.
 
     Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with
     ``where``, for what is no glob of this machine's disk.
     """
+    found: dict[Path, Match] = {}
     for root, file in _matches(folder, pattern.plain, where):
-        if not pattern.placeholders:
-            yield file.resolve(), Match()
-            continue
-        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels)
+        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels) if pattern.placeholders else Match()
         if match:
-            yield file.resolve(), match
+            found.setdefault(file.resolve(), match)
+    yield from found.items()
 
 
 def _at_root(pattern: Pattern) -> Pattern:
@@ -117,11 +119,34 @@ def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
         raise SiteError(f"{where}: {glob!r} is no plain path; list files of this machine's disk.")
     pattern = Path(glob)
     root = Path(pattern.anchor) if pattern.is_absolute() else folder
+    parts = pattern.relative_to(root).parts if pattern.is_absolute() else pattern.parts
+    if not parts:
+        raise SiteError(f"{where}: {glob!r} is no file; write a glob of files.")
     try:
-        found = root.glob(str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else glob)
-        return [(root, file) for file in found if file.is_file()]
-    except (ValueError, NotImplementedError, OSError) as error:
+        found = dict.fromkeys(path for path in _expanded(root, parts) if path.is_file() or is_product(path))
+        return [(root, path) for path in found]
+    except (ValueError, OSError) as error:
         raise SiteError(f"{where}: {glob!r} cannot be searched: {error}") from error
+
+
+def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield what a glob's ``parts`` match below ``folder``. Links are followed, see `walking`."""
+    part, rest = parts[0], parts[1:]
+    if part == "**" and rest:
+        for inner in folders_below(folder):
+            yield from _expanded(inner, rest)
+        return
+    if any(letter in part for letter in "*?["):
+        fits = re.compile(translate(part)).match
+        found = [path for path in listed(folder) if fits(path.name)]
+    else:
+        found = [folder / part]
+    if not rest:
+        yield from found
+        return
+    # What links lead to has its name from where it lies, if it can be reached there.
+    for path in sorted(filter(Path.is_dir, found), key=Path.is_symlink):
+        yield from _expanded(path, rest)
 
 
 @lru_cache(maxsize=1024)

@@ -25,6 +25,7 @@ class Layer:
     """One file of a scene."""
 
     path: Path
+    """Of the file system, or of a member of an archive; see `archives`."""
     bands: tuple[int, ...]
     """Which bands of the card the file holds, in its own order, as 0-based positions in
     ``SensorCard.bands``."""
@@ -40,6 +41,8 @@ class Scene:
     mask: Path | None = None
     """Raster of classes or flags on the same ground, by which pixels are left out; see
     `MaskRule`."""
+    fault: str = ""
+    """Why the scene cannot be read, where listing its files showed that already."""
 
     @property
     def path(self) -> Path:
@@ -54,13 +57,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class MaskRule:
-    """Which values of a scene's mask raster make a pixel invalid."""
+    """Which values of a band of a scene's mask raster make a pixel invalid."""
 
     drop: tuple[int, ...] = ()
     """Pixels of these classes are left out (scene classifications, such as Sentinel-2's SCL)."""
     drop_bits: tuple[int, ...] = ()
     """Pixels with any of these bits set are left out (bit 0 is the lowest; such as Landsat's
     QA_PIXEL)."""
+    keep: tuple[int, ...] = ()
+    """Where there are any, pixels of other values are left out (such as Planet's UDM2, 1 for
+    clear)."""
+    band: int = 1
+    """The mask's band, counted from 1."""
 
 
 @dataclass(frozen=True)

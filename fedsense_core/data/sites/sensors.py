@@ -3,13 +3,11 @@ name."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedsense_core.config import AsTuple
 from fedsense_core.data.sites.cards import CARDS
@@ -18,9 +16,17 @@ from fedsense_core.errors import SiteError, nearest
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Polarisation = Literal["VV", "VH", "HH", "HV"]
 """Of a radar band: sent and received, vertical or horizontal."""
-BASELINE_WITH_OFFSET = 4.0
-"""Processing baseline from which Sentinel-2's products carry an offset (January 2022)."""
-_BASELINE = re.compile(r"(?:^|_)N(\d\d)(\d\d)(?=_|\.|$)")
+NodataBands = Literal["all", "any"]
+"""In which of the bands that are read nodata makes a pixel invalid."""
+
+
+def _auto_is_none(given: Any) -> Any:
+    return None if given == "auto" else given
+
+
+AddOffset = Annotated[FiniteFloat | None, BeforeValidator(_auto_is_none)]
+"""Number that is added to every stored count, before ``scale``; None, written ``auto``, goes by
+files and products."""
 
 
 def _is_plain(name: str) -> str:
@@ -74,14 +80,22 @@ class SensorCard(BaseModel):
     """See ``scale``."""
     nodata: FiniteFloat | None = None
     """Stored value that means "no measurement", besides what the file itself declares."""
+    nodata_bands: NodataBands = "all"
+    """A pixel is invalid where all the bands that are read hold nodata; ``any`` where the value is
+    no possible measurement."""
+    file_nodata: bool = True
+    """Whether nodata values that files declare count; their masks and alpha do in any case."""
+    add_offset: AddOffset = None
+    """Number that is added to every stored count, before ``scale``, in place of an offset that
+    files or products state."""
     kind: Literal["optical", "sar"] = "optical"
     """What the sensor measures: reflected light, or the radar's own echo."""
     decibels: Literal["no", "amplitude", "power"] = "no"
     """Turn radar amplitudes into 20 log10, or powers into 10 log10, when chips are cut; ``no``
     leaves numbers alone."""
     baseline_offset: FiniteFloat | None = None
-    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top; None for other
-    sensors."""
+    """Counts that products of Sentinel-2 baseline 04.00 and later carry on top, by whose metadata
+    or names they are subtracted; None for other sensors."""
     expected: Annotated[tuple[FiniteFloat, FiniteFloat], AsTuple] | None = None
     """Between which physical values nearly all pixels lie, in decibels where ``decibels`` makes
     them; `fedsense data check` warns of others."""
@@ -169,16 +183,3 @@ def shipped_card(name: str, where: str) -> SensorCard:
         )
     card: dict[str, Any] = CARDS[name]
     return SensorCard.model_validate(card)
-
-
-def sentinel2_baseline(path: Path, tags: dict[str, str]) -> float | None:
-    """Return a Sentinel-2 product's processing baseline, such as 4.0 or 5.09, or None where nothing
-    says it.
-
-    By the tag PROCESSING_BASELINE, else by the part ``_N0400_`` of the file's name or of the
-    nearest folder's.
-    """
-    with contextlib.suppress(KeyError, ValueError):  # most files have no such tag, and a name may say it
-        return float(tags["PROCESSING_BASELINE"])
-    found = (_BASELINE.search(part) for part in reversed(path.parts))
-    return next((int(match[1]) + int(match[2]) / 100 for match in found if match), None)

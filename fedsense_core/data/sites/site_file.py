@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,7 +16,7 @@ from fedsense_core.data.sites.cards import MASKS
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.patterns import Pattern
 from fedsense_core.data.sites.schema import ChipGrid, MaskRule
-from fedsense_core.data.sites.sensors import FiniteFloat, SensorCard, shipped_card
+from fedsense_core.data.sites.sensors import AddOffset, FiniteFloat, NodataBands, SensorCard, shipped_card
 from fedsense_core.errors import SiteError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,6 +27,8 @@ SITE_FILE_BYTES = 1 << 20
 """A site file is a page of text; anything larger is another file given by mistake."""
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """``module:Class``."""
+OVERRIDES = ("gsd_m", "scale", "offset", "nodata", "nodata_bands", "file_nodata", "add_offset")
+"""Fields of a card that a source may say for its own files."""
 
 
 def _is_glob(text: str) -> str:
@@ -72,6 +74,12 @@ class SensorChoice(Table):
     """Overrides the card's."""
     nodata: FiniteFloat | None = None
     """Overrides the card's."""
+    nodata_bands: NodataBands | None = None
+    """Overrides the card's: whether nodata in ``all`` bands or in ``any`` makes a pixel invalid."""
+    file_nodata: bool | None = None
+    """Overrides the card's: ``false`` ignores nodata values that files declare."""
+    add_offset: AddOffset = None
+    """Overrides the card's: a number that is added to every stored count, or ``auto``."""
 
     def card(self, where: str) -> SensorCard:
         """Return the card of these files, overrides applied. Raises SiteError beginning with
@@ -85,9 +93,13 @@ class SensorChoice(Table):
         return shipped_card(self.sensor, f"{where}.sensor") if isinstance(self.sensor, str) else self.sensor
 
     def _overridden(self, card: SensorCard, where: str) -> SensorCard:
-        changed = {key: getattr(self, key) for key in ("gsd_m", "scale", "offset", "nodata")}
+        given = {key: getattr(self, key) for key in OVERRIDES}
+        changed = {key: value for key, value in given.items() if value is not None}
+        # Numbers of another scale are not the counts of the product: whoever converted them took
+        # care of the offset, or has to say so.
+        counts = {} if changed.get("scale", card.scale) == card.scale else {"baseline_offset": None}
         # Through the validator, so that an override cannot build a card that a file could not.
-        whole = card.model_dump() | {key: value for key, value in changed.items() if value is not None}
+        whole = card.model_dump() | changed | counts
         try:
             return SensorCard.model_validate(whole)
         except ValidationError as error:
@@ -97,6 +109,8 @@ class SensorChoice(Table):
 class FilesEntry(Table):
     """Files that join the scenes of a source."""
 
+    _needs_files: ClassVar[bool] = True
+
     paths: list[Glob] = []
     """Globs with ``{scene}``, by which each file finds its scene."""
     column: str = ""
@@ -104,7 +118,7 @@ class FilesEntry(Table):
 
     @model_validator(mode="after")
     def _finds_its_scenes(self) -> FilesEntry:
-        if bool(self.paths) == bool(self.column):
+        if (self.paths and self.column) or (self._needs_files and not (self.paths or self.column)):
             raise ValueError("needs either `paths` or, for a source with `lists`, `column`")
         bare = [glob for glob in self.paths if "{scene}" not in glob]
         if bare:
@@ -121,35 +135,46 @@ class AlsoEntry(FilesEntry):
 
 
 class MaskEntry(FilesEntry):
-    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave
-    out."""
+    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave out.
 
-    kind: Literal["sentinel2-scl", "landsat-qa"] | None = None
-    """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL or Landsat's
-    QA_PIXEL."""
+    Without ``paths`` and ``column`` it is the scene classification that a product itself holds.
+    """
+
+    _needs_files: ClassVar[bool] = False
+
+    kind: Literal["sentinel2-scl", "landsat-qa", "hls-fmask", "planet-udm2", "none"] | None = None
+    """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL, Landsat's QA_PIXEL,
+    HLS' Fmask or Planet's UDM2; or none, where a product holds a mask that is not wanted."""
     drop: list[Annotated[int, Field(ge=-32768, le=65535)]] = []
     """Classes to leave out, besides those of ``kind``."""
     drop_bits: list[Annotated[int, Field(ge=0, le=15)]] = []
     """Bits, 0 the lowest, any of which leaves a pixel out, besides those of ``kind``."""
+    keep: list[Annotated[int, Field(ge=-32768, le=65535)]] = []
+    """If not empty, all other values are left out; those of ``kind`` stay."""
+    band: Annotated[int, Field(ge=1, le=64)] = 1
+    """The mask's band, counted from 1."""
     required: bool = True
     """Whether a scene without a mask is a mistake; else it is used without one."""
 
     @model_validator(mode="after")
     def _drops_something(self) -> MaskEntry:
-        if not (self.kind or self.drop or self.drop_bits):
-            raise ValueError(f"drops nothing: set `kind` ({', '.join(MASKS)}), `drop` or `drop_bits`")
+        if not (self.kind or self.drop or self.drop_bits or self.keep):
+            raise ValueError(f"drops nothing: set `kind` ({', '.join(MASKS)}), `drop`, `drop_bits` or `keep`")
+        if self.kind == "none" and self.model_fields_set != {"kind"}:
+            raise ValueError("kind = 'none' leaves nothing out; remove the table's other keys")
         if any("{band}" in glob for glob in self.paths):
             raise ValueError("paths: a mask has no {band}; it is one file a scene")
         return self
 
     @property
-    def rule(self) -> MaskRule:
+    def rule(self) -> MaskRule | None:
         """The same as the reader takes it."""
+        if self.kind == "none":
+            return None
         ready = MASKS[self.kind] if self.kind else {}
-        drop, bits = (
-            {*given, *ready.get(key, ())} for key, given in (("drop", self.drop), ("drop_bits", self.drop_bits))
-        )
-        return MaskRule(tuple(sorted(drop)), tuple(sorted(bits)))
+        given = {"drop": self.drop, "drop_bits": self.drop_bits, "keep": self.keep}
+        values = {key: tuple(sorted({*own, *ready.get(key, ())})) for key, own in given.items()}
+        return MaskRule(**values, band=self.band)
 
 
 class SourceEntry(SensorChoice):
@@ -192,12 +217,12 @@ class SourceEntry(SensorChoice):
         if stray:
             raise ValueError(f"`{stray[0]}` does not go with `{given[0]}`")
         for entry in (*self.also, *([self.mask] if self.mask else [])):
-            if bool(entry.column) != bool(self.lists):
+            if (entry.paths or entry.column) and bool(entry.column) != bool(self.lists):
                 raise ValueError(f"`also` and `mask` name files as the source does, with `{_NAMED_BY[given[0]]}`")
         if any("scene" in Pattern(glob).placeholders for glob in self.lists):
             raise ValueError("`lists` have no placeholders: each row is a scene")
         named = ["{scene}" in glob for glob in self.paths]
-        if not all(named) and (any(named) or self.also or self.mask):
+        if not all(named) and (any(named) or self.also or (self.mask and self.mask.paths)):
             raise ValueError("every glob of `paths` needs {scene} if one has it, or where there is `also` or `mask`")
         if self.gsd_range_m and not 0 <= self.gsd_range_m[0] <= self.gsd_range_m[1]:
             raise ValueError(f"gsd_range_m = {list(self.gsd_range_m)} must be two distances, the smaller one first")

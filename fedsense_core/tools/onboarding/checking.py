@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,11 +23,13 @@ from fedsense_core.data.opening import load_site, open_sources
 from fedsense_core.data.overlap import share_of
 from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
+from fedsense_core.data.sites.sentinel2 import Offset
 from fedsense_core.errors import SiteError, nearest
 from fedsense_core.run_folder.formatting import clean, human_bytes
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.contradictions import contradictions, physical
 from fedsense_core.tools.onboarding.drafting import count, some
+from fedsense_core.tools.onboarding.offsets import offsets_of, said, unknown_baselines
 from fedsense_core.tools.onboarding.overlapping import marks_of_path
 
 REASONS = 6
@@ -42,6 +45,11 @@ class Checked:
     chips: Chips | None
     """None where nothing of it is usable."""
     skipped: tuple[Skipped, ...]
+
+    @cached_property
+    def offsets(self) -> list[Offset]:
+        """What was added to the counts of each scene that is used."""
+        return offsets_of(self.source, self.chips.scene_paths, self.chips.bands) if self.chips else []
 
 
 @dataclass(frozen=True)
@@ -174,8 +182,10 @@ def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
         facts.add_row("used", f"{count(used, 'scene')}: {count(len(chips), 'chip')} of {size}{flat}, {pixels}")
     else:
         facts.add_row("used", Text("nothing", "red"))
+    for line in said(one.offsets):
+        facts.add_row("offset", line)
     if source.mask:
-        kinds = {"classes": source.mask.drop, "bits": source.mask.drop_bits}
+        kinds = {"classes": source.mask.drop, "bits": source.mask.drop_bits, "all but": source.mask.keep}
         rule = "; ".join(f"{kind} {', '.join(map(str, values))}" for kind, values in kinds.items() if values)
         masked = sum(scene.mask is not None for scene in source.scenes)
         facts.add_row("mask", f"on {masked} of {count(len(source.scenes), 'scene')}; left out: {rule}")
@@ -253,7 +263,7 @@ def _reasons(skipped: Sequence[Skipped]) -> Iterator[str]:
 def _warnings(one: Checked) -> list[str]:
     if one.chips is None:
         return ["nothing of this source is usable: mend what is listed above, or take the source out"]
-    return contradictions(one.source, one.chips)
+    return [*contradictions(one.source, one.chips), *unknown_baselines(one.offsets)]
 
 
 def _verdict(data: DataSection, sources: Sequence[Checked], warnings: int, state: Path | None) -> Text:

@@ -10,7 +10,7 @@ import numpy as np
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.fills import fill_warnings
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.sites.schema import Source
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.data.sites.side_masks import unread_side_masks

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from fedsense_core.data.raster.rasters import DTYPES
+from fedsense_core.data.raster.formats import DTYPES
 from fedsense_core.data.sites.patterns import Pattern
 from fedsense_core.tools.onboarding.globbing import below, common_end, common_start, fits, literal
 from fedsense_core.tools.onboarding.guessing import known_names, labels_of, mask_kind, product_of

@@ -17,38 +17,14 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from fedsense_core.data.raster.files import check_claims, open_raster
+from fedsense_core.data.raster.formats import DRIVERS, DTYPES, GDAL_OPTIONS, MASK_DTYPES, NOT_READ, Unreadable
 from fedsense_core.data.raster.grids import Grid
-from fedsense_core.data.raster.rasters import (
-    DRIVERS,
-    DTYPES,
-    GDAL_OPTIONS,
-    MASK_DTYPES,
-    Unreadable,
-    check_claims,
-    open_raster,
-)
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Skipped
 from fedsense_core.errors import SiteError
 
 SUFFIXES = (".tif", ".tiff", *DRIVERS)
-NOT_READ = (
-    ".jp2",
-    ".vrt",
-    ".img",
-    ".nc",
-    ".hdf",
-    ".h5",
-    ".he5",
-    ".grd",
-    ".bil",
-    ".bip",
-    ".bsq",
-    ".ecw",
-    ".sid",
-    ".zarr",
-)
-"""Rasters of other formats: counted, so that nobody wonders where they are."""
 MOST_OPENED = 4000
 """Headers that are read. Of more files, each name family gives a share, and the others are taken to
 be alike."""

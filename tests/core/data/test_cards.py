@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedsense_core.data.sites.cards import CARDS, MASKS
+from fedsense_core.data.sites.schema import MaskRule
 from fedsense_core.data.sites.sensors import Band, SensorCard, shipped_card
 from fedsense_core.data.sites.site_file import MaskEntry
 from fedsense_core.errors import SiteError
@@ -62,6 +63,42 @@ def test_a_bright_field_lies_within_what_is_expected(name: str, stored: int) -> 
     assert stored > one.expected[1], "counts without scale must look wrong"
 
 
+@pytest.mark.parametrize(
+    ("name", "bands", "gsd_m", "scale"),
+    [
+        ("hls-l30", "B01 B02 B03 B04 B05 B06 B07 B09", 30, 1e-4),
+        ("hls-s30", "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12", 30, 1e-4),
+        ("planetscope-4", "blue green red nir", 3, 1e-4),
+        ("planetscope-8", "coastal_blue blue green_i green yellow red rededge nir", 3, 1e-4),
+        ("worldview2", "BAND_C BAND_B BAND_G BAND_Y BAND_R BAND_RE BAND_N BAND_N2", 1.84, 1),
+        ("worldview3", "BAND_C BAND_B BAND_G BAND_Y BAND_R BAND_RE BAND_N BAND_N2", 1.24, 1),
+        ("gaofen1", "blue green red nir", 8, 1),
+        ("gaofen2", "blue green red nir", 4, 1),
+        ("naip", "red green blue nir", 0.6, 1),
+    ],
+)
+def test_cards_of_products_have_their_files_order_and_units(name: str, bands: str, gsd_m: float, scale: float) -> None:
+    """As HLS' user guide, Planet's PSScene assets, Maxar's IMD files, CRESDA and NAIP's metadata
+    list them."""
+    one = shipped_card(name, "test")
+    assert one.positions(bands.split(), "test") == tuple(range(len(one.bands)))
+    assert (one.gsd_m, one.scale) == (gsd_m, scale)
+
+
+def test_the_same_bands_of_different_sensors_meet_by_name() -> None:
+    nir = {"landsat8-l2": 0.865, "hls-l30": 0.865, "planetscope-8": 0.865, "naip": 0.845, "worldview3": 0.8325}
+    for name, wavelength_um in nir.items():
+        (band,) = (band for band in shipped_card(name, "test").bands if band.name == "nir")
+        assert band.wavelength_um == wavelength_um
+    edges = [shipped_card(name, "test") for name in ("sentinel2-l2a", "hls-s30", "planetscope-8")]
+    assert all("red_edge_1" in card.names for card in edges)
+
+
+def test_nodata_in_one_band_is_enough_where_it_is_no_possible_measurement() -> None:
+    some = {name for name in CARDS if shipped_card(name, "test").nodata_bands == "any"}
+    assert some == {name for name in CARDS if name.startswith(("hls", "landsat"))}
+
+
 def test_expected_may_be_a_list_as_in_toml() -> None:
     assert card(kind="sar", expected=[-50, 10]).expected == card(kind="sar", expected=(-50.0, 10.0)).expected
 
@@ -96,13 +133,15 @@ def test_an_unknown_band_is_answered_with_the_nearest_one() -> None:
 
 def test_the_site_file_knows_each_ready_made_mask() -> None:
     kinds = get_args(get_args(MaskEntry.model_fields["kind"].annotation)[0])
-    assert set(kinds) == MASKS.keys()
+    assert set(kinds) == {*MASKS, "none"}
 
 
 def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
-    scl, landsat = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in ("sentinel2-scl", "landsat-qa"))
-    assert (scl.drop, scl.drop_bits) == ((0, 1, 3, 8, 9, 10), ())
-    assert (landsat.drop, landsat.drop_bits) == ((), (0, 1, 2, 3, 4))
+    scl, landsat, hls, planet = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in MASKS)
+    assert scl == MaskRule(drop=(0, 1, 3, 8, 9, 10))
+    assert landsat == MaskRule(drop_bits=(0, 1, 2, 3, 4))
+    assert hls == MaskRule(drop=(255,), drop_bits=(1, 2, 3))
+    assert planet == MaskRule(keep=(1,), band=1)
 
 
 def test_a_ready_made_mask_may_drop_more() -> None:

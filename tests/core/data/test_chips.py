@@ -10,7 +10,7 @@ import torch
 from stored_chips import chips_of_array, pixels_of
 
 from fedsense_core.data.opening import load_site, open_chips, open_sources
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import DatasetRef, Site, Source
 from fedsense_core.data.sites.sensors import shipped_card
@@ -49,7 +49,7 @@ def test_invalid_pixels_are_left_out_of_statistics_and_filled_with_the_chips_mea
     picture[:, :3, :64] = 0  # 5 % of the first chip
     picture[0, :8, 64:128] = 0  # 12 % of the second, in one band only
     write_tiff("a.tif", picture, nodata=0)
-    chips = open_chips(write_site(), RGB, 64, None)
+    chips = open_chips(write_site('sensor = "rgb"\nnodata_bands = "any"'), RGB, 64, None)
     assert len(chips) == 2, "a pixel counts only with all its bands"
     valid = np.concatenate([picture[:, 3:, :64].reshape(3, -1), picture[:, :, 128:].reshape(3, -1)], 1)
     np.testing.assert_allclose(chips.origin_mean[0], valid.mean(1), rtol=1e-6)

@@ -154,12 +154,42 @@ def test_nodata_of_a_coarser_band_bleeds_into_no_valid_pixel(missing: str, write
     small[10:14, 20:30] = np.nan if missing == "nan" else 60_000
     fine = write("fine.tif", np.full((96, 96), 7, small.dtype), **utm(10))
     coarse = write("coarse.tif", small, **utm(20), **({"nodata": 60_000} if missing == "file" else {}))
-    card = CARD.model_copy(update={"nodata": 60_000.0}) if missing == "card" else CARD
+    card = CARD.model_copy(update={"nodata_bands": "any", "nodata": 60_000.0 if missing == "card" else None})
     chips = open_chips(site_of(layers(fine, coarse), card=card), ["red", "green"], 96, None)
     assert chips.statistics[0].minimum.tolist() == [7, 100]
     assert chips.statistics[0].maximum.tolist() == [7, 100]
     assert chips.valid.tolist() == [np.float32(1 - 8 * 20 / 96**2)]
     assert (pixels_of(chips)[0, 1] == 100).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_nodata_of_a_coarser_band_alone_is_a_number_that_bleeds_into_no_other_pixel(dtype: str, write: Any) -> None:
+    small = np.full((48, 48), 100, dtype)
+    small[10:14, 20:30] = 0  # such as water in the infrared
+    picture = np.full((96, 96), 7, dtype)
+    picture[20:24, 40:50] = 0
+    fine, coarse = write("fine.tif", picture, nodata=0, **utm(10)), write("coarse.tif", small, nodata=0, **utm(20))
+    chips = open_chips(site_of(layers(fine, coarse)), ["red", "green"], 96, None)
+    missing, dark = np.zeros((2, 96, 96), dtype=bool)
+    missing[20:24, 40:50] = True
+    dark[20:28, 40:60] = True
+    assert chips.valid.tolist() == [np.float32(1 - 4 * 10 / 96**2)], "nodata is where both files hold it"
+    assert (pixels_of(chips)[0, 0][~missing] == 7).all()
+    assert np.array_equal(pixels_of(chips)[0, 1][~missing], np.where(dark, 0, 100)[~missing])
+
+
+def test_what_one_file_lacks_is_missing_in_the_scene(write: Any, image: Any) -> None:
+    """A mask, a hole of a sparse file and not-a-number are no measurement, whatever the others
+    say."""
+    whole = write("whole.tif", image(1, 64, 192, "float32")[0], nodata=0)
+    holes = image(1, 64, 192, "float32")[0]
+    holes[:32, :64] = np.nan
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        other = write("other.tif", holes)
+        with rasterio.open(other, "r+") as file:
+            file.write_mask(np.repeat([True, False, True], 64)[None].repeat(64, axis=0))
+    chips = open_chips(site_of(layers(whole, other), limits=ReadLimits(min_valid=0.1)), ["red", "green"], 64, None)
+    assert dict(zip(chips.col.tolist(), chips.valid.tolist(), strict=True)) == {0: 0.5, 128: 1.0}
 
 
 def test_outside_a_smaller_file_there_is_no_measurement(write: Any, image: Any) -> None:
@@ -210,6 +240,8 @@ def test_a_scene_classification_drops_pixels_by_class_and_flags_by_bit(ratio: in
         used[:24, :48] = False
         np.testing.assert_allclose(chips.origin_mean[0], picture[:, used].mean(1), rtol=1e-6)
         assert len(open_chips(site_of(one, mask=rule), NAMES, 96, None)) == 1
+    kept = MaskRule(keep=(4,))
+    assert open_chips(site_of(scene, mask=kept), NAMES, 96, None).col.tolist() == [96]
     (tmp := fine.parent / "broken.tif").write_text("")
     assert len(open_chips(site_of(Scene(scene.layers, tmp)), NAMES, 96, None)) == 2, "no rule, no mask"
     assert "broken.tif is no readable" in reasons(site_of(Scene(scene.layers, tmp), mask=MaskRule((9,))))

@@ -13,7 +13,7 @@ import pytest
 from fedsense_core.data.opening import load_site
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.sensors import SensorCard
-from fedsense_core.data.sites.site_file import AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry
+from fedsense_core.data.sites.site_file import OVERRIDES, AlsoEntry, ChipsEntry, MaskEntry, SiteFile, SourceEntry
 
 PAGE = (Path(__file__).parents[3] / "docs" / "institutions.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -68,7 +68,7 @@ def test_the_inside_of_a_source_is_accepted(text: str, tmp_path: Path) -> None:
 
 def test_there_is_an_example_of_each_way() -> None:
     shown = {key for text in INSIDES for key in source_of(text)}
-    left = SourceEntry.model_fields.keys() - shown - {"gsd_m", "scale", "offset", "nodata"}
+    left = SourceEntry.model_fields.keys() - shown - set(OVERRIDES)
     assert left == set()
 
 

@@ -15,7 +15,8 @@ from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.opening import open_chips
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Scene, Site, Source
-from fedsense_core.data.sites.sensors import Band, SensorCard, sentinel2_baseline
+from fedsense_core.data.sites.sensors import Band, SensorCard
+from fedsense_core.errors import SiteError
 
 OPTICAL = {"bands": [Band(name="red", wavelength_um=0.66)], "gsd_m": 10.0}
 RADAR = {"bands": [Band(name="vv", polarisation="VV")], "gsd_m": 10.0, "kind": "sar"}
@@ -91,34 +92,7 @@ def test_shifted_numbers_never_wrap_around(shift: float, dtype: str, write_tiff:
     assert np.array_equal(pixels_of(chips)[0], expected)
 
 
-NEW, OLD = "S2A_MSIL2A_20230101T000000_N0509_R001", "S2A_MSIL2A_20210101T000000_N0301_R001"
-
-
-@pytest.mark.parametrize(
-    ("name", "tags", "subtracted"),
-    [
-        (f"{NEW}.tif", {}, True),
-        (f"{NEW}.SAFE/GRANULE/IMG_DATA/B04.tif", {}, True),
-        (f"{OLD}.tif", {}, False),
-        (f"{NEW}/{OLD}.tif", {}, False),
-        ("plain.tif", {}, False),
-        ("plain_N0400.tif", {}, True),
-        ("plain_N0399_x.tif", {}, False),
-        ("PLAN0500.tif", {}, False),
-        ("plain.tif", {"PROCESSING_BASELINE": "04.00"}, True),
-        (f"{NEW}.tif", {"PROCESSING_BASELINE": "03.01"}, False),
-        (f"{NEW}.tif", {"PROCESSING_BASELINE": "unknown"}, True),
-    ],
-)
-def test_sentinel2s_offset_goes_by_the_baseline(
-    name: str, tags: dict[str, str], subtracted: bool, write_tiff: Any, counts: Any
-) -> None:
-    path = write_tiff(name, counts, tags=tags)
-    card = OPTICAL | {"scale": 1e-4, "nodata": 0.0}
-    got = pixels_of(chips_of(path, card, baseline_offset=1000.0))[0, 0, 4:]
-    expected = counts[0, 4:].astype(int) - 1000 * subtracted
-    assert np.array_equal(got, expected.clip(0))
-    assert np.array_equal(pixels_of(chips_of(path, card))[0, 0, 4:], counts[0, 4:]), "other sensors have no such offset"
+NEW = "S2A_MSIL2A_20230101T000000_N0509_R001_T32TQM_20230101T030303"
 
 
 @pytest.mark.parametrize(("scale", "offset", "shift"), [(1e-4, -0.1, 1000), (1e-4, 0.0, 0)])
@@ -128,11 +102,6 @@ def test_a_declared_offset_comes_before_the_baseline(
     path = declare(write_tiff(f"{NEW}.tif", counts), scale, offset)
     got = pixels_of(chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0}, baseline_offset=1000.0))[0, 0, 4:]
     assert np.array_equal(got, (counts[0, 4:].astype(int) - shift).clip(0))
-
-
-def test_a_baseline_is_read_from_the_nearest_name() -> None:
-    assert sentinel2_baseline(Path(f"/data/{OLD}/{NEW}.SAFE/x.tif"), {}) == 5.09
-    assert sentinel2_baseline(Path("/data/x.tif"), {}) is None
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("amplitude", 20), ("power", 10)])
@@ -163,3 +132,42 @@ def test_a_band_without_a_scale_reads_the_same_whichever_bands_are_read_with_it(
     both, alone = (pixels_of(open_chips(site, names, 64, None)) for names in (["a", "b"], ["b"]))
     assert np.array_equal(both[:, 1:], alone)
     assert np.array_equal(alone[0, 0], stored[1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "becomes"), [("int8", "int16"), ("int32", "float32"), ("uint32", "float32"), ("float64", "float32")]
+)
+def test_types_that_chips_do_not_have_are_converted_without_loss(dtype: str, becomes: str, write_tiff: Any) -> None:
+    """Google Earth Engine exports float64 and int32 where bands differ in type."""
+    largest = {"int8": 127, "float64": 3.0e38}.get(dtype, 1 << 24)
+    stored = np.linspace(-100 if dtype != "uint32" else 0, largest, 64 * 64).round().reshape(1, 64, 64).astype(dtype)
+    stored[0, 0, :2] = 99
+    chips = chips_of(write_tiff("a.tif", stored, nodata=99), OPTICAL)
+    assert chips.dtype == np.dtype(becomes)
+    valid = stored[0] != 99
+    assert np.array_equal(pixels_of(chips)[0, 0][valid], stored[0][valid].astype(becomes))
+    assert chips.valid[0] == np.float32(valid.mean())
+    if dtype != "float64":
+        assert np.array_equal(pixels_of(chips)[0, 0][valid].astype(dtype), stored[0][valid])
+
+
+def test_nodata_is_found_before_the_type_is_changed(write_tiff: Any) -> None:
+    stored = np.full((1, 64, 64), 2.0**25)
+    stored[0, 0] = 2.0**25 + 1  # as a float32 it is the same as the others
+    stored[0, 1] = 1e39  # no float32
+    chips = chips_of(write_tiff("a.tif", stored, nodata=2.0**25 + 1), OPTICAL)
+    assert chips.valid[0] == np.float32(62 / 64)
+    assert (pixels_of(chips) == 2.0**25).all()
+
+
+def test_counts_of_wide_types_lose_the_offset_too(write_tiff: Any, counts: Any) -> None:
+    for dtype in ("int32", "float64"):
+        path = write_tiff(f"{NEW}_{dtype}.tif", counts.astype(dtype))
+        got = pixels_of(chips_of(path, OPTICAL | {"scale": 1e-4, "nodata": 0.0}, baseline_offset=1000.0))[0, 0, 4:]
+        assert np.array_equal(got, (counts[0, 4:].astype(int) - 1000).clip(0)), dtype
+
+
+@pytest.mark.parametrize("dtype", ["int64", "complex64"])
+def test_types_that_are_no_imagery_are_named(dtype: str, write_tiff: Any, image: Any) -> None:
+    with pytest.raises(SiteError, match=f"has pixels of type {dtype}; allowed are uint8, .*, float64"):
+        chips_of(write_tiff("a.tif", image(1, 64, 64, dtype)), OPTICAL)
