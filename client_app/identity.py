@@ -7,6 +7,7 @@ run folder.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
 from fedsense_core.data.sites.locations import site_files
 from fedsense_core.data.sites.side_masks import side_mask_warnings
+from fedsense_core.data.sites.site_file import stated_name
 from fedsense_core.errors import SiteError
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder.paths import run_folder, safe_name
 
 POOLED = "pooled"
@@ -63,6 +66,20 @@ class Identity:
             )
         return cls._simulated(int(node["partition-id"]), config)
 
+    @staticmethod
+    def name_of(context: Context, config: Config) -> str:
+        """Return the name of a client even where the rest of it is wrong; empty where nothing
+        gives it one."""
+        node = context.node_config
+        if "site" in node:
+            return stated_name(Path(str(node["site"])).expanduser())
+        partition = int(node.get("partition-id", -1))
+        if config.federation.pooled:
+            return "" if partition else POOLED
+        if config.partition.kind != "sites":
+            return "".join(client_names(config.partition)[partition : partition + 1])
+        return "".join(map(stated_name, site_files(config)[partition : partition + 1]))
+
     @classmethod
     def _simulated(cls, partition: int, config: Config) -> Identity:
         files = site_files(config)
@@ -82,6 +99,17 @@ class Identity:
             raise SiteError(f"SuperNode {partition} has no site file: the federation has {len(files)}")
         name = load_site(files[partition]).name
         return cls(name, (files[partition],), clients / safe_name(name), simulated=True)
+
+    def earlier_state(self, config: Config) -> Path:
+        """Return where the run that this one goes on from keeps this client's state: a simulation
+        in its own folder, an institution where it always does."""
+        simulated = Path(config.run.continued_from) / "clients" / self.state_dir.name
+        return simulated if self.simulated else self.state_dir
+
+    def naming_full_disk(self) -> AbstractContextManager[None]:
+        """Name the state folder, and what moves it, where its disk is full."""
+        at_home = "state-dir of the SuperNode's --node-config (STATE of institution.sh)"
+        return naming_full_disk(self.state_dir, "run.folder (--out)" if self.simulated else at_home)
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this client, each kind apart, from the cache where

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from flwr.app import Context
 from flwr.common.logger import log
+from safetensors import SafetensorError
 from torch import Tensor
 
 from client_app.identity import Identity
@@ -43,19 +44,35 @@ MAX_MISSED = 16
 """Versions of the model after which a residual is stale: as many frames of 4 bits as are smaller
 than a snapshot."""
 
+FAULTS = (
+    *(FedSenseError, FloatingPointError, OSError, ValueError, MemoryError),
+    *(torch.OutOfMemoryError, SafetensorError),
+)
+"""What a client answers in words: of imagery, disk, memory and settings."""
 
-def handshake(context: Context, run_id: int, asked: Attachments) -> Handshake:
+
+def handshake(context: Context, run_ids: tuple[int, int], asked: Attachments) -> Handshake:
     """Say who this client is, what it can train on and which rounds it remembers; a problem is part
-    of the answer."""
+    of the answer, beside the name where there is one.
+
+    ``run_ids`` are of this run and of the one that it goes on from (0 none), whose memory becomes
+    that of this one; ``asked`` is what side channels ask.
+    """
+    site, (run_id, earlier_run_id) = "", run_ids
     try:
         config = resolve(context.run_config)
+        site = Identity.name_of(context, config)
         identity = Identity.of(context, config)
-        kinds = [chips for kinds in identity.open(config) for chips in kinds]
-        statistics = identity.statistics(config)
-        shares = shares_asked(kinds, asked)
-        warnings = identity.warnings(config)
-    except (FedSenseError, ValueError) as error:
-        return Handshake(site="", code=source_digest(), problem=without_folders(str(error)))
+        memory = ClientMemory(identity.state_dir, run_id)
+        with identity.naming_full_disk():
+            kinds = [chips for kinds in identity.open(config) for chips in kinds]
+            statistics = identity.statistics(config)
+            shares = shares_asked(kinds, asked)
+            warnings = identity.warnings(config)
+            if earlier_run_id:
+                memory.inherit(ClientMemory(identity.earlier_state(config), earlier_run_id))
+    except FAULTS as error:
+        return Handshake(site, code=source_digest(), problem=_told(site, error))
     for text in [*warnings, *(overlap_texts(shares) if not identity.simulated else ())]:
         log(WARNING, "site %s: %s", identity.name, text)
     return Handshake(
@@ -63,7 +80,7 @@ def handshake(context: Context, run_id: int, asked: Attachments) -> Handshake:
         chips=sum(map(len, kinds)),
         warnings=len(warnings),
         skipped=sum(len(chips.skipped) for chips in kinds),
-        rounds=tuple(ClientMemory(identity.state_dir, run_id).rounds()),
+        rounds=tuple(memory.rounds()),
         code=source_digest(),
         attachments={
             SharedStatistics.name: statistics.to_bytes(),
@@ -81,11 +98,12 @@ def train(context: Context, task: TrainTask) -> TrainReply:
         identity = Identity.of(context, config)
         site = identity.name
         _check_agreement(config, task)
-        return ClientRound(config, identity, task).run()
+        with identity.naming_full_disk():
+            return ClientRound(config, identity, task).run()
     except NeedsSnapshot:
         return TrainReply(site, "needs-snapshot", "it does not have what this round builds on and needs a snapshot")
-    except (FedSenseError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError) as error:
-        return TrainReply(site, "refused", without_folders(f"{type(error).__name__}: {error}"))
+    except FAULTS as error:
+        return TrainReply(site, "refused", _told(site, error))
 
 
 class ClientRound:
@@ -227,6 +245,13 @@ def residual_of(slot: Slot | None, task: TrainTask, table: TensorTable, feedback
     if residual.shape != (table.numel,):
         return None, f"its residual of round {slot.round} was dropped: {len(residual)} numbers, not {table.numel}"
     return residual, ""
+
+
+def _told(site: str, error: BaseException) -> str:
+    """Return an error in words for the coordinator; the institution's own log has it whole."""
+    text = str(error) if isinstance(error, FedSenseError) else f"{type(error).__name__}: {error}"
+    log(WARNING, "site %s cannot take part: %s", site or "of this client", text)
+    return without_folders(text)
 
 
 def without_folders(text: str) -> str:

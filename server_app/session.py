@@ -26,6 +26,7 @@ from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.paths import run_folder
@@ -40,6 +41,7 @@ from server_app.callbacks.probing import Probes
 from server_app.callbacks.resources import Resources
 from server_app.callbacks.terminal import Terminal
 from server_app.checkpoints import Checkpoints
+from server_app.continuing import FinishedRun, earlier_run_id
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
 from server_app.strategy import FedSense
@@ -74,7 +76,8 @@ def run_session(config: Config, grid: Grid) -> Path:
         raise ConfigError(
             "preset 'standalone' trains one site: name it in federation.only (`fedsense run` trains each in turn)"
         )
-    with only_one(run_folder(config)):
+    folder = run_folder(config)
+    with naming_full_disk(folder, "run.folder (--out, or RUN_FOLDER of coordinator.sh)"), only_one(folder):
         return _run(config, grid)
 
 
@@ -91,6 +94,7 @@ def _run(config: Config, grid: Grid) -> Path:
         callbacks=_callbacks(config, run, checkpoints, material, device),
         channels=[material.overlap],
     )
+    strategy.cohort.earlier_run_id = earlier_run_id(run)
     if state:
         strategy.load_state_dict(state)
     strategy.start(grid)
@@ -113,14 +117,19 @@ def _callbacks(
 
 
 def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
-    """Start a run folder, or continue the unfinished run that is in it."""
+    """Start a run folder, or continue the unfinished run that is in it. A new one begins with a
+    finished run where ``run.continued_from`` names one."""
     path = run_folder(config)
     checkpoints = Checkpoints(path / "checkpoints", config.digest, config.run.keep_checkpoints)
     settings = config.model_dump(mode="json")
     if config.run.resume == "never" or not RunFolder.exists(path):
-        return RunFolder.create(path, settings), None, checkpoints
+        earlier = FinishedRun.before(config)
+        run = RunFolder.create(path, settings)
+        return run, earlier.hand_over(run, checkpoints, config.run.rounds) if earlier else None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
     state = checkpoints.newest()
+    if state is None and (earlier := FinishedRun.before(config)):
+        state = earlier.hand_over(run, checkpoints, config.run.rounds)  # it was killed before it began
     if state is not None and not state["aggregated"]:
         state = None  # nothing has been learned yet: every round is still to do
     if state is None:

@@ -68,7 +68,7 @@ class FedSense(Strategy):
         self.channels = (*kept, *channels)
         self.clients = Clients()
         self.cohort = Cohort(config, run_id, self.clients, self.channels)
-        self.admission = Admission(config, spool, self.channels)
+        self.admission = Admission(config, spool, self.channels, self.clients)
         self.radius = Radius(config, self.table)
         self.prediction = UpdatePrediction(config, self.table)
         self.rule = AggregationRule.of(config)

@@ -202,14 +202,17 @@ class Handshake:
             raise FrameError(f"not a handshake: {error}") from None
 
 
-def handshake_request(run_id: int, attachments: Attachments | None = None) -> RecordDict:
-    """Ask a client what it has; ``attachments`` are what side channels say to it."""
-    return RecordDict({"request": ConfigRecord({"run-id": run_id}), **_attached(attachments or {})})
+def handshake_request(run_id: int, earlier_run_id: int = 0, attachments: Attachments | None = None) -> RecordDict:
+    """Ask a client what it has, of a run and of the one that this goes on from (0 none);
+    ``attachments`` are what side channels say to it."""
+    request = ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id})
+    return RecordDict({"request": request, **_attached(attachments or {})})
 
 
-def handshake_run_id(message: Message) -> int:
-    """Return the run that a handshake is about."""
-    return _int(message.content.config_records["request"], "run-id")
+def handshake_run_ids(message: Message) -> tuple[int, int]:
+    """Return the run that a handshake is about, and the one that this goes on from (0 none)."""
+    request = message.content.config_records["request"]
+    return _int(request, "run-id"), _int(request, "earlier-run-id")
 
 
 def handshake_attachments(message: Message) -> dict[str, bytes]:

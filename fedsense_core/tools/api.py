@@ -14,6 +14,7 @@ from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.run_folder.folder import Metrics, RunFolder
 from fedsense_core.tools.extras import require
 from fedsense_core.tools.reporting.run_report import report_at_the_end
+from fedsense_core.tools.runner.continuation import going_on
 from fedsense_core.tools.runner.log_lines import LogLines
 from fedsense_core.tools.runner.planning import PATH_KEYS, Request, Resources, Scalar, absolute, jobs_of
 from fedsense_core.tools.runner.running import open_engine
@@ -76,6 +77,7 @@ def run(
     labelled: str | Path | None = None,
     out: str | Path | None = None,
     flower_toml: str | Path | None = None,
+    continue_from: str | Path | Run | None = None,
     engine: Literal["in-process", "simulation"] = "in-process",
     threads: int | None = None,
     show: bool = True,
@@ -86,7 +88,8 @@ def run(
     "run.rounds": 4}``; lists and tables go into a copy of ``flower_toml``. ``sites`` is a folder of
     site files, ``public`` the site file of the public imagery, ``labelled`` the folder of the
     labelled set; each is the shipped sample where it is not given. ``out`` is the run folder (None:
-    runs/PRESET-seedSEED). ``show`` prints the progress.
+    runs/PRESET-seedSEED). ``continue_from`` is a finished run, or its folder, to go on from with
+    its settings, for ``run.rounds`` further rounds. ``show`` prints the progress.
 
     Called again, it continues an unfinished run after its last whole round, and returns a finished
     one of the same settings at once. Raises ConfigError or SiteError for what is wrong before
@@ -107,6 +110,14 @@ def run(
         engine=engine,
         threads=threads,
     )
+    if continue_from is None:
+        return _run(request, show)
+    before = continue_from.folder if isinstance(continue_from, Run) else Path(continue_from)
+    with going_on(before, request) as longer:
+        return _run(longer, show)
+
+
+def _run(request: Request, show: bool) -> Run:
     jobs = jobs_of(request)
     if len(jobs) > 1:
         raise ConfigError("preset 'standalone' is one run for each site: name the site in federation.only")

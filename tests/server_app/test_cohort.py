@@ -10,7 +10,9 @@ import rasterio
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
+from client_app.identity import Identity
 from client_app.memory import ClientMemory
+from fedsense_core.config import Config
 from fedsense_core.errors import ConfigError, FedSenseError
 from server_app import cohort
 
@@ -131,7 +133,69 @@ def test_site_with_a_broken_site_file_is_named_and_the_others_train(federation: 
     fed.run()
     (line,) = fed.lines()
     assert line["accepted"] == ["alpha", "gamma"]
-    assert "scene.tif" in line["rejected"][0]["reason"]
+    (refused,) = line["rejected"]
+    assert refused["node"] == "beta"
+    assert "scene.tif" in refused["reason"]
+
+
+BROKEN = {
+    "a wrong key": ("beta", lambda text: text + "colour = 3\n"),
+    "no imagery": ("beta", lambda text: text.replace("*.tif", "*.tiff")),
+    "limits that nothing meets": ("beta", lambda text: text + "[limits]\nmax_file_pixels = 9\n"),
+    "a name that is none": ("node 101", lambda text: text.replace('"beta"', '"no/name"')),
+    "no TOML": ("node 101", lambda text: text + "= = ="),
+    "no text": ("node 101", lambda text: "\x00"),
+}
+"""What is wrong with beta's site file, and whom the coordinator then names."""
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_refused_client_is_named_by_its_site_in_log_metrics_and_report(
+    federation: Make, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    fed = federation(changes={"federation.min_clients": 2, "run.rounds": 1, "run.report": True})
+    path = fed.root / "sites" / "beta.toml"
+    named, broken = BROKEN[fault]
+    path.write_text(broken(path.read_text()))
+    with logged(caplog):
+        fed.run()
+    (refused,) = fed.lines()[0]["rejected"]
+    assert refused["node"] == named
+    assert "beta" in refused["reason"]  # the file's name says whose it is where it gives no name
+    assert f"{named} (node 101) cannot take part: {refused['reason']}" in caplog.text
+    assert f"<td>{named}</td>" in fed.folder.report_file.read_text(encoding="utf-8")
+
+
+def test_client_that_fails_unexpectedly_in_the_handshake_is_named_too(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Identity, config: Config) -> object:
+        if self.name == "gamma":
+            raise PermissionError(13, "Permission denied", "/srv/archive/scene.tif")
+        return opened(self, config)
+
+    opened = Identity.open
+    monkeypatch.setattr(Identity, "open", denied)
+    with pytest.raises(FedSenseError, match=r"gamma: PermissionError: .*denied: 'scene\.tif'"):
+        federation(changes={"federation.min_clients": 3, "run.rounds": 1}).run()
+
+
+def test_second_node_of_one_name_is_not_called_by_it(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    fed.grid.contexts[800] = replace(fed.grid.contexts[fed.node("beta")], node_id=800)
+    fed.run()
+    (refused,) = fed.lines()[0]["rejected"]
+    assert refused["node"] == "node 800"
+    assert "site 'beta' is already taken" in refused["reason"]
+
+
+def test_run_that_cannot_start_names_every_site_that_refused(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    for site in SITES:
+        with (fed.root / "sites" / f"{site}.toml").open("a") as file:
+            file.write("colour = 3\n")
+    with pytest.raises(FedSenseError, match=r"alpha: alpha\.toml: unknown key .*; beta: .*; gamma: gamma\.toml"):
+        fed.run()
 
 
 def test_centralised_trains_one_client_on_all_imagery(federation: Make) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsense_core.atomic_io import sync, write_whole
+from fedsense_core.atomic_io import sync, write_npy, write_whole
 from fedsense_core.data.chips.chipping import LOCATION, ChipArrays
 from fedsense_core.data.chips.statistics import Statistics, merged
 
@@ -87,9 +87,7 @@ class SegmentWriter:
         self._file.close()
         written = _joined(self._written)
         for array, suffix in ((written.locations, "places"), (written.masks, "masks")):
-            path = self._folder / f"{self.name}.{suffix}.npy"
-            np.save(path, array, allow_pickle=False)
-            sync(path)
+            write_npy(self._folder / f"{self.name}.{suffix}.npy", array)
         write_whole(self._folder / f"{self.name}{STATISTICS}", json.dumps(self.statistics.to_json()).encode())
         sync(self._path)
         self._path.replace(self._folder / f"{self.name}.npy")

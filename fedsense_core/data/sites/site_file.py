@@ -31,6 +31,17 @@ OVERRIDES = ("gsd_m", "scale", "offset", "nodata", "nodata_bands", "file_nodata"
 """Fields of a card that a source may say for its own files."""
 
 
+def stated_name(path: Path) -> str:
+    """Return the name that a site file gives, whatever else in it is wrong; empty where it gives
+    none."""
+    try:
+        with path.open("rb") as file:
+            name = tomllib.loads(file.read(SITE_FILE_BYTES).decode()).get("name")
+    except (OSError, ValueError):
+        return ""
+    return name if isinstance(name, str) and SITE_NAME.fullmatch(name) else ""
+
+
 def _is_glob(text: str) -> str:
     Pattern(text)
     return text

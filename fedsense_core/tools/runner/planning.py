@@ -22,7 +22,7 @@ from fedsense_core.tools.onboarding.checking import check_bands
 Scalar = bool | int | float | str
 ENGINES = ("simulation", "in-process")
 """``simulation`` is Flower's own, with Ray and a SuperLink; ``in-process`` has neither."""
-PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled")
+PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled", "run.continued_from")
 OWN_OPTIONS = {"preset": "--preset", "run.folder": "--out"}
 _WITHOUT_THE_BAND = (
     "Run with `--set data.bands=all`, take the source out, "
