@@ -21,6 +21,7 @@ from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.fills import constant_chips
 from fedsense_core.data.opening import load_site, open_sources
 from fedsense_core.data.overlap import share_of
+from fedsense_core.data.raster.offsets import offsets_of, said, unknown_baselines
 from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.data.sites.sentinel2 import Offset
@@ -29,7 +30,6 @@ from fedsense_core.run_folder.formatting import clean, human_bytes
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.contradictions import contradictions, physical
 from fedsense_core.tools.onboarding.drafting import count, some
-from fedsense_core.tools.onboarding.offsets import offsets_of, said, unknown_baselines
 from fedsense_core.tools.onboarding.overlapping import marks_of_path
 
 REASONS = 6

@@ -14,6 +14,7 @@ from jpeg2000_files import write_jpeg2000
 from safe_products import L1C, L2A, band_file, write_grd, write_l2a, zipped
 from stored_chips import pixels_of
 
+from fedsense_core.atomic_io import sha256
 from fedsense_core.data.opening import load_site, open_chips
 from fedsense_core.data.sites import archives
 from fedsense_core.data.sites.archives import BadArchive
@@ -150,6 +151,16 @@ def test_chips_are_cut_anew_when_the_archive_changes(tmp_path: Path) -> None:
     zipped(write_l2a(tmp_path, seed=5))
     second = pixels_of(open_chips(site_of(tmp_path, paths="*.zip"), RGB, 192, tmp_path / "cache"))
     assert not np.array_equal(first, second)
+
+
+def test_a_list_of_digests_holds_the_archive(tmp_path: Path) -> None:
+    archive = zipped(write_l2a(tmp_path))
+    listed = f'{SENTINEL2}\ndigests = "SHA256SUMS"'
+    (tmp_path / "SHA256SUMS").write_text(f"{sha256(archive)}  {archive.name}\n")
+    assert len(open_chips(site_of(tmp_path, listed, "*.zip"), RGB, 64, None)) == 9
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {archive.name}\n")
+    with pytest.raises(SiteError, match="but the list of digests says 000000000000"):
+        open_chips(site_of(tmp_path, listed, "*.zip"), RGB, 64, None)
 
 
 TRICKS: dict[str, tuple[dict[str, str], str]] = {

@@ -11,8 +11,10 @@ import pytest
 import rasterio
 from stored_chips import pixels_of
 
+from fedsense_core.data.chips.chipping import ImageSource
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.opening import open_chips
+from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Scene, Site, Source
 from fedsense_core.data.sites.sensors import Band, SensorCard
@@ -171,3 +173,40 @@ def test_counts_of_wide_types_lose_the_offset_too(write_tiff: Any, counts: Any) 
 def test_types_that_are_no_imagery_are_named(dtype: str, write_tiff: Any, image: Any) -> None:
     with pytest.raises(SiteError, match=f"has pixels of type {dtype}; allowed are uint8, .*, float64"):
         chips_of(write_tiff("a.tif", image(1, 64, 64, dtype)), OPTICAL)
+
+
+class Image:
+    """A dataset of one image."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return 1
+
+    def key(self, i: int) -> str:
+        return f"{i}"
+
+    name = key
+
+    def read(self, _: int) -> tuple[Any, Any]:
+        return self.values.copy(), np.ones(self.values.shape[1:], dtype=bool)
+
+
+def test_images_of_datasets_lose_what_the_site_file_says_and_keep_valid_pixels(counts: Any) -> None:
+    picture = np.concatenate([counts, counts[:, ::-1]])  # nodata in the first rows of one, the last of the other
+    bands = [Band(name=name, wavelength_um=0.66) for name in ("a", "b")]
+    spec = ChipSpec(("a", "b"), 64, 64, ReadLimits())
+    keys = set()
+    for fields, added, least in (
+        ({}, 0, 0),
+        ({"add_offset": -500.0}, -500, 0),
+        ({"nodata_bands": "any"}, 0, 8),
+    ):
+        card = SensorCard(bands=bands, gsd_m=10.0, scale=1e-4, nodata=0.0, **fields)
+        source = ImageSource(Image(picture), 0, Source("custom", card, (), baseline_offset=1000.0), spec)
+        (window,) = source.windows()
+        assert np.array_equal(window.values, (picture.astype(int) + added).clip(0))
+        assert (0 if window.valid is None else np.count_nonzero(~window.valid.all(axis=1))) == least
+        keys.add(source.key)
+    assert len(keys) == 3

@@ -63,7 +63,7 @@ def mixed(tmp_path: Path) -> Path:
     write(folder / f"{LANDSAT}_ST_B10.TIF", 1, "uint16", gsd_m=30.0)
     write(folder / "mystery.tif", 5, "uint16", gsd_m=3.7)
     (folder / "broken.tif").write_bytes(b"II*\0 not an image")
-    (folder / "granule.jp2").write_bytes(b"")
+    (folder / "granule.ecw").write_bytes(b"")
     return folder
 
 
@@ -91,7 +91,7 @@ def test_draft_says_what_is_missing_and_what_is_left_out(mixed: Path, tmp_path: 
     out = tmp_path / "draft.toml"
     said = data("init", mixed, "--out", out).stdout
     text = out.read_text()
-    for words in ("central wavelengths of these 5 bands", "broken.tif", "ST_B10", "1 .jp2"):
+    for words in ("central wavelengths of these 5 bands", "broken.tif", "ST_B10", "1 .ecw"):
         assert words in said
         assert words in text.replace("\n#   ", " ")
     assert f"fedsense data check {out}" in said

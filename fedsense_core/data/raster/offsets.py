@@ -1,4 +1,4 @@
-"""How many scenes had a number added to their counts, and why: what `data check` says of it."""
+"""How many scenes had a number added to their counts, and why, in words for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from fedsense_core.data.raster.scenes import layers_needed
 from fedsense_core.data.raster.units import offset_of
 from fedsense_core.data.sites.schema import Scene, Source
 from fedsense_core.data.sites.sentinel2 import NEWEST_KNOWN, Offset
-from fedsense_core.tools.onboarding.drafting import count
 
 
 def offsets_of(source: Source, scene_paths: Sequence[str], bands: Sequence[str]) -> list[Offset]:
@@ -36,7 +35,7 @@ def said(offsets: Sequence[Offset]) -> list[str]:
     for number, times in numbers.most_common():
         reasons = Counter(offset.why for offset in offsets if _number(offset) == number)
         why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        lines.append(f"{number} added to {times} of {count(len(offsets), 'scene')}: {why}")
+        lines.append(f"{number} added to {times} of {_scenes(len(offsets))}: {why}")
     return lines
 
 
@@ -44,7 +43,7 @@ def unknown_baselines(offsets: Sequence[Offset]) -> list[str]:
     """Return a warning for each baseline that is newer than this release."""
     unknown = Counter(offset.unknown for offset in offsets if offset.unknown)
     return [
-        f"baseline {baseline} of {count(times, 'scene')} is newer than {NEWEST_KNOWN}, the newest that FedSense knows: "
+        f"baseline {baseline} of {_scenes(times)} is newer than {NEWEST_KNOWN}, the newest that FedSense knows: "
         "the offset is taken to be the same. Compare with ESA's notes, and set `add_offset` if it is not"
         for baseline, times in unknown.items()
     ]
@@ -66,3 +65,7 @@ def _of_scene(scene: Scene, source: Source, bands: Sequence[str]) -> Offset | No
 def _number(offset: Offset) -> str:
     numbers = sorted(set(offset.counts))
     return " to ".join(f"{number:g}" for number in dict.fromkeys((numbers[0], numbers[-1])))
+
+
+def _scenes(count: int) -> str:
+    return "1 scene" if count == 1 else f"{count} scenes"
