@@ -20,6 +20,7 @@ from fedsense_core.data.chips.fills import warnings_of
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.data.raster.offsets import offsets_of, unknown_baselines
 from fedsense_core.data.sites.locations import site_files
 from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.data.sites.site_file import stated_name
@@ -28,6 +29,8 @@ from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder.paths import run_folder, safe_name
 
 POOLED = "pooled"
+SCENES_LOOKED_AT = 200
+"""Scenes of a site whose headers are read again, for what they say of offsets."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,19 @@ class Identity:
         return self.simulated or all(load_site(path).share_overlap for path in self.sites)
 
     def warnings(self, config: Config) -> list[str]:
-        """Return what looks wrong about the imagery's values and masks. In a study the first client
-        speaks for all."""
+        """Return what looks wrong about the imagery's values, masks and offsets. In a study the
+        first client speaks for all."""
         if self.client not in (None, 0):
             return []
-        masks = [text for path in self.sites for text in side_mask_warnings(load_site(path))]
-        return [*warnings_of(chips for kinds in self._imagery(config) for chips in kinds), *masks]
+        found: list[str] = []
+        for path, kinds in zip(self.sites, self._imagery(config), strict=True):
+            site = load_site(path)
+            scenes = [scene for chips in kinds for scene in chips.scene_paths]
+            some = scenes[:: -(-len(scenes) // SCENES_LOOKED_AT)]
+            found += [*warnings_of(kinds, site), *side_mask_warnings(site)]
+            for source in site.sources:
+                found += unknown_baselines(offsets_of(source, some, kinds[0].bands))
+        return found
 
     def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Return all chips of every site file, whether or not they are this client's alone."""

@@ -61,7 +61,8 @@ class Material:
     def open(cls, config: Config, cache: Path) -> Material:
         """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
         public = open_site(public_file(config), config, cache)
-        for text in [*warnings_of(public), *side_mask_warnings(load_site(public_file(config)))]:
+        site = load_site(public_file(config))
+        for text in [*warnings_of(public, site), *side_mask_warnings(site)]:
             log(WARNING, "public imagery: %s", text)
         folder = labelled_folder(config)
         labelled = load_labelled(folder, config.data.bands) if folder else None

@@ -8,8 +8,10 @@ bands over whole areas. Shapes: n chips, C bands, S chip size, W values of one b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 from fedsense_core.data.chips.binning import float_edges
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.statistics import Statistics
+from fedsense_core.data.raster.stored_numbers import units_of
+from fedsense_core.data.raster.units import Units
+from fedsense_core.data.sites.schema import Site
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -99,6 +104,8 @@ class Outlier:
     """A fill at one end of a band's values."""
 
     value: float
+    number: float
+    """In the files."""
     pixels: int
     worsening: float
     """Deviation with it, as a multiple of that of the other values."""
@@ -106,16 +113,23 @@ class Outlier:
     """Between which all other values lie."""
 
 
-def fill_warnings(chips: Chips, source: int = 0) -> list[str]:
+def fill_warnings(chips: Chips, source: int = 0, units: Units | None = None) -> list[str]:
     """Return what looks like undeclared fills among the pixels of one source of ``chips``, in words
-    that name the value, its share and the remedy."""
+    that name the value, its share and the remedy.
+
+    ``units`` are those of the source's files, whose numbers a site file calls nodata; None where
+    chips hold these.
+    """
     statistics = chips.statistics[source]
     if not statistics.count:
         return []
     bands = [Values.of(statistics, band) for band in range(statistics.bands)]
-    by_value = _outliers_of(bands)
-    found = [_outlying(value, by_band, bands, chips.bands) for value, by_band in by_value.items()]
-    found += [_areas(value, bands) for value in _area_values(bands) - by_value.keys() if _fills(value, chips, source)]
+    by_number = _outliers_of(bands, units)
+    found = [_outlying(number, by_band, bands, chips.bands) for number, by_band in by_number.items()]
+    outlying = {outlier.value for by_band in by_number.values() for outlier in by_band.values()}
+    for value in _area_values(bands) - outlying:
+        if area_share(chips, source, value) >= LEAST_AREA:
+            found.append(_areas(value, units.stored(value, 0) if units else value, bands))
     constant, of = constant_chips(chips, source)
     if constant >= max(2, LEAST_CONSTANT * of):
         found.append(
@@ -125,14 +139,28 @@ def fill_warnings(chips: Chips, source: int = 0) -> list[str]:
     return found
 
 
-def warnings_of(sets: Iterable[Chips]) -> list[str]:
-    """Return the same of every source of all sets, each beginning with its sensor."""
+def warnings_of(sets: Iterable[Chips], site: Site) -> list[str]:
+    """Return the same of every source of chips that were opened of ``site``, each beginning with
+    its sensor."""
     return [
-        f"{chips.sensor[source]}: {text}"
+        f"{chips.sensor[number]}: {text}"
         for chips in sets
-        for source in range(len(chips.sensor))
-        for text in fill_warnings(chips, source)
+        for number in range(len(chips.sensor))
+        for text in fill_warnings(chips, number, _units(chips, number, site))
     ]
+
+
+def _units(chips: Chips, number: int, site: Site) -> Units | None:
+    """Return the units of one source of chips of a site, all of whose sources they have or one."""
+    if len(chips.sensor) == len(site.sources):
+        source = site.sources[number]
+    else:
+        first = chips.scene_paths[0]
+        owners = [one for one in site.sources if any(str(scene.path) == first for scene in one.scenes)]
+        if not owners:
+            return None
+        source = owners[0]
+    return units_of(source, chips.scene_paths, chips.bands)
 
 
 def constant_chips(chips: Chips, source: int = 0) -> tuple[int, int]:
@@ -143,49 +171,50 @@ def constant_chips(chips: Chips, source: int = 0) -> tuple[int, int]:
     return counted, int(np.count_nonzero(of_source))
 
 
-def outliers(values: Values) -> list[Outlier]:
-    """Return the fills at both ends of a band's values, outermost first."""
+def outliers(values: Values, stored: Callable[[float], float] = float) -> list[Outlier]:
+    """Return the fills at both ends of a band's values, outermost first; ``stored`` tells a value's
+    number in the files."""
     found: list[Outlier] = []
     more = True
     while more:
         more = False
         for first, last in ((1, 0), (0, 1)):
             rest = values.without(first, last)
-            if len(rest.pixels) and (outlier := _judged(values, rest, 0 if first else -1)):
+            if len(rest.pixels) and (outlier := _judged(values, rest, 0 if first else -1, stored)):
                 found.append(outlier)
                 values, more = rest, True
     return found
 
 
-def _judged(values: Values, rest: Values, at: int) -> Outlier | None:
+def _judged(values: Values, rest: Values, at: int, stored: Callable[[float], float]) -> Outlier | None:
     """Return the value at one end of a band as a fill, or None where it may be a measurement."""
     low, high = rest.range()
-    value, pixels = _named(float(values.low[at]), float(values.high[at]), at), int(values.pixels[at])
+    edges, pixels = (float(values.low[at]), float(values.high[at])), int(values.pixels[at])
+    value, number = edges[at], _usual(stored(edges[0]), stored(edges[1]), stored(edges[at]))
     gap = low - float(values.high[0]) if at == 0 else float(values.low[-1]) - high
     spread, worsening = rest.spread(), values.deviation() / max(rest.deviation(), 1e-300)
     is_huge = abs(value) >= HUGE and gap > abs(value) / 2
-    is_usual = value in USUAL and gap > spread / 2 and (pixels >= FEW or worsening >= RULING)
+    is_usual = number in USUAL and gap > spread / 2 and (pixels >= FEW or worsening >= RULING)
     is_far = pixels >= FEW and len(rest.pixels) >= FEW and gap > FAR * (high - low)
-    return Outlier(value, pixels, worsening, (low, high)) if is_huge or is_usual or is_far else None
+    return Outlier(value, number, pixels, worsening, (low, high)) if is_huge or is_usual or is_far else None
 
 
-def _named(low: float, high: float, at: int) -> float:
-    """Return the value that an interval at an end stands for: the usual fill in it, else its outer
-    edge."""
-    usual = [value for value in USUAL if low <= value <= high]
-    return usual[0] if usual else low if at == 0 else high
+def _usual(one: float, other: float, else_: float) -> float:
+    """Return the usual fill between two numbers, or ``else_``."""
+    low, high = sorted((one, other))
+    return next((number for number in USUAL if low <= number <= high), else_)
 
 
-def _outliers_of(bands: Sequence[Values]) -> dict[float, dict[int, Outlier]]:
-    """Return outliers by value, then by position of the band."""
+def _outliers_of(bands: Sequence[Values], units: Units | None) -> dict[float, dict[int, Outlier]]:
+    """Return outliers by their number in the files, then by position of the band."""
     found: dict[float, dict[int, Outlier]] = {}
     for band, values in enumerate(bands):
-        for outlier in outliers(values):
-            found.setdefault(outlier.value, {})[band] = outlier
+        for outlier in outliers(values, partial(units.stored, band=band) if units else float):
+            found.setdefault(outlier.number, {})[band] = outlier
     return found
 
 
-def _outlying(value: float, found: Mapping[int, Outlier], bands: Sequence[Values], names: Sequence[str]) -> str:
+def _outlying(number: float, found: Mapping[int, Outlier], bands: Sequence[Values], names: Sequence[str]) -> str:
     counts = [outlier.pixels for outlier in found.values()]
     alike = len(found) == len(bands) and len(set(counts)) == 1
     where = "every band" if alike else ", ".join(names[band] for band in found)
@@ -194,11 +223,12 @@ def _outlying(value: float, found: Mapping[int, Outlier], bands: Sequence[Values
     times = f"{worst:,.0f}" if worst < 1e6 else "more than a million"
     effect = f" It makes the deviation {times} times as large." if worst >= RULING else ""
     partly = "" if alike else ' and `nodata_bands = "any"`'
+    converted = _converted(number, next(iter(found.values())).value)
     share = _percent(max(counts) / int(bands[0].pixels.sum()))
     return (
-        f"{_number(value)} is the value of {share} of the pixels of {where}, far "
+        f"{_number(number)}{converted} is the value of {share} of the pixels of {where}, far "
         f"from all others ({min(lows):.4g} to {max(highs):.4g}): a fill that nothing declares.{effect} "
-        f"Set `nodata = {_number(value)}`{partly} for this source"
+        f"Set `nodata = {_number(number)}`{partly} for this source"
     )
 
 
@@ -210,15 +240,12 @@ def _area_values(bands: Sequence[Values]) -> set[float]:
     return {value for value in candidates if all(_stands_out(values, value) for values in bands)}
 
 
-def _fills(value: float, chips: Chips, source: int) -> bool:
-    return area_share(chips, source, value) >= LEAST_AREA
-
-
-def _areas(value: float, bands: Sequence[Values]) -> str:
+def _areas(value: float, number: float, bands: Sequence[Values]) -> str:
     share = min(values.share_at(value) for values in bands)
     return (
-        f"{_number(value)} is the value of all bands at once in {_percent(share)} of the pixels, over whole areas: "
-        f"probably a collar or a gap. If it is no measurement, set `nodata = {_number(value)}` for this source"
+        f"{_number(number)}{_converted(number, value)} is the value of all bands at once in {_percent(share)} of the "
+        "pixels, over whole areas: probably a collar or a gap. If it is no measurement, set "
+        f"`nodata = {_number(number)}` for this source"
     )
 
 
@@ -250,6 +277,10 @@ def area_share(chips: Chips, source: int, value: float) -> float:
 def _number(value: float) -> str:
     """Return a number as a site file takes it."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else str(np.float32(value))
+
+
+def _converted(number: float, value: float) -> str:
+    return "" if math.isclose(number, value, rel_tol=0.01) else f" (in the card's units {value:.4g})"
 
 
 def _percent(share: float) -> str:

@@ -11,6 +11,7 @@ from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.fills import fill_warnings
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.stored_numbers import units_of
 from fedsense_core.data.sites.schema import Source
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.data.sites.side_masks import unread_side_masks
@@ -25,7 +26,7 @@ def contradictions(source: Source, chips: Chips) -> list[str]:
     """Return what looks wrong about the pixels of one source, whose only source ``chips`` are
     from."""
     statistics, names = chips.statistics[0], list(chips.bands)
-    found = fill_warnings(chips)
+    found = fill_warnings(chips, 0, units_of(source, chips.scene_paths, names))
     found += unread_side_masks(source)
     found += _ranges(source.card, statistics, names)
     found += _constant(statistics, names)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from stored_chips import chips_of_array
 
 from fedsense_core.config import resolve
 from fedsense_core.data.chips.fills import constant_chips, fill_warnings, warnings_of
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.opening import open_chips, open_site
+from fedsense_core.data.opening import load_site, open_chips, open_site
 from fedsense_core.data.sites.locations import public_file, site_files
 
 RGB = ("red", "green", "blue")
@@ -69,6 +70,29 @@ def test_a_fill_is_named_with_its_share_and_the_remedy_that_cures_it(
     assert fill_warnings(cured) == []
     measured = values[:, (values != np.array(fill, dtype)).all(axis=0)].reshape(3, 1, 1, -1)
     assert cured.statistics[0] == Statistics.of(measured.transpose(1, 0, 2, 3), np.ones((1, *measured.shape[2:]), bool))
+
+
+@pytest.mark.parametrize(("kind", "dtype", "fill"), [("optical", "int16", -9999), ("sar", "uint16", 65535)])
+def test_the_remedy_is_the_number_in_the_file_whatever_it_is_converted_to(
+    kind: str, dtype: str, fill: int, write_tiff: Any, write_site: Any
+) -> None:
+    """A file that declares a scale, and amplitudes that become decibels."""
+    values = ground(dtype, 100, 6000)
+    values[:, :64, :128] = fill
+    path = write_tiff("a.tif", values)
+    if kind == "optical":
+        with rasterio.open(path, "r+") as file:
+            file.scales = (0.0001,) * 3
+    band = "wavelength_um=0.5" if kind == "optical" else 'polarisation="VV"'
+    bands = ", ".join(f'{{name="{name}", {band}}}' for name in RGB)
+    decibels = 'decibels = "amplitude"\n' if kind == "sar" else ""
+    card = f'[sources.sensor]\nkind = "{kind}"\ngsd_m = 10.0\n{decibels}bands = [{bands}]\n'
+    site = write_site(card)
+    found = warnings_of([open_chips(site, RGB, 32, None)], site)
+    assert found[0].startswith(f"custom: {fill} (in the card's units")
+    assert f"Set `nodata = {fill}` for this source" in found[0]
+    cured = write_site(f"{card}nodata = {fill}")
+    assert warnings_of([open_chips(cured, RGB, 32, None)], cured) == []
 
 
 @pytest.mark.parametrize(("fill", "pixels"), [(-9999.0, 1), (-3.4028234663852886e38, 1), (-9999.0, 3600)])
@@ -137,7 +161,7 @@ def test_honest_extremes_are_not_warned_of(picture: Any) -> None:
 def test_the_shipped_imagery_is_not_warned_of(tmp_path: Path) -> None:
     config = resolve({})
     for path in [*site_files(config), public_file(config)]:
-        assert warnings_of(open_site(path, config, tmp_path)) == [], path.name
+        assert warnings_of(open_site(path, config, tmp_path), load_site(path)) == [], path.name
 
 
 def test_constant_chips_are_counted_as_stored_and_by_source(tmp_path: Path, write_tiff: Any, write_site: Any) -> None:
