@@ -25,7 +25,9 @@ def draw_order(names: Sequence[str], folder: Path) -> list[int]:
     other. Paths count as seen from ``folder``: an archive may move together with its site file.
     """
     seen = [os.path.relpath(name, folder) if Path(name).is_absolute() else name for name in names]
-    return sorted(range(len(names)), key=lambda i: seed_of(SEED, "draw", seen[i]))
+    # A file's name need not be text.
+    texts = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in seen]
+    return sorted(range(len(names)), key=lambda i: seed_of(SEED, "draw", texts[i]))
 
 
 def rooms(limit: int, stores: Sequence[ChipStore]) -> list[int]:
