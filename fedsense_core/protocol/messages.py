@@ -159,6 +159,8 @@ class Handshake:
     """Why it cannot train; empty if it can."""
     drawn: str = ""
     """Digest of the first replica as it draws it from the run's seed, hex; empty if it does not."""
+    warnings: int = 0
+    """How much it finds odd about its imagery; the words stay in its own log."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels, where its site allows it; not judged yet."""
 
@@ -169,6 +171,7 @@ class Handshake:
                 "site": self.site or "-",
                 "chips": self.chips,
                 "skipped": self.skipped,
+                "warnings": self.warnings,
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
@@ -193,6 +196,7 @@ class Handshake:
                 site=site,
                 chips=_int(answer, "chips"),
                 skipped=_int(answer, "skipped"),
+                warnings=_int(answer, "warnings") if "warnings" in answer else 0,
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
@@ -203,15 +207,22 @@ class Handshake:
             raise FrameError(f"not a handshake: {error}") from None
 
 
-def handshake_request(run_id: int, earlier_run_id: int = 0) -> RecordDict:
-    """Ask a client what it has, of a run and of the one that this goes on from (0 none)."""
-    return RecordDict({"request": ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id})})
+def handshake_request(run_id: int, earlier_run_id: int = 0, attachments: Attachments | None = None) -> RecordDict:
+    """Ask a client what it has, of a run and of the one that this goes on from (0 none);
+    ``attachments`` are what side channels say to it."""
+    request = ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id})
+    return RecordDict({"request": request, **_attached(attachments or {})})
 
 
 def handshake_run_ids(message: Message) -> tuple[int, int]:
     """Return the run that a handshake is about, and the one that this goes on from (0 none)."""
     request = message.content.config_records["request"]
     return _int(request, "run-id"), _int(request, "earlier-run-id")
+
+
+def handshake_attachments(message: Message) -> dict[str, bytes]:
+    """Return what side channels say with a handshake's question."""
+    return _attachments(message.content)
 
 
 def bytes_up(message: Message) -> int:

@@ -97,10 +97,12 @@ class ChipRecord:
     count: int = 0
     whole: bool = True
     """False if there was no room for all its chips."""
+    constant: int = 0
+    """How many of its chips have one value all over, in every band."""
 
     def fits(self, room: int) -> bool:
-        """Tell whether chipping the source with so much room would give just these chips."""
-        return self.count <= room if self.whole else self.count == room
+        """Tell whether chipping the source with so much room would give no chips but these."""
+        return self.whole or self.count >= room
 
 
 class ChipSource(Protocol):
@@ -271,6 +273,7 @@ class _Chipping:
         self._writer_of = writer_of
         self._writer: ChipWriter | None = None
         self._start = 0
+        self._constant = 0
         self._room = room
         self._statistics = Statistics.empty(len(spec.bands))
 
@@ -293,14 +296,17 @@ class _Chipping:
             self.whole = False
             chips, valid, locations = chips[:left], None if valid is None else valid[:left], locations[:left]
         self._statistics = self._statistics.merge(_statistics(window, chips, valid, self._spec))
-        self._writer.append(ChipArrays.of(chips if valid is None else filled(chips, valid), locations, valid))
+        chips = chips if valid is None else filled(chips, valid)
+        self._constant += count_constant(chips)
+        self._writer.append(ChipArrays.of(chips, locations, valid))
 
     def record(self) -> ChipRecord:
         """Return what there is."""
         if self._writer is None:
             return ChipRecord(f"has no chip with {self._spec.limits.min_valid:.0%} valid pixels")
         self._writer.statistics = self._writer.statistics.merge(self._statistics)
-        return ChipRecord("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
+        count = self._writer.count - self._start
+        return ChipRecord("", self._writer.name, self._start, count, self.whole, self._constant)
 
     def undone(self, reason: str) -> ChipRecord:
         """Take back what was written."""
@@ -357,6 +363,14 @@ def filled(chips: Array, valid: Bools) -> Array:
             mean = band[valid[i]].mean(dtype=np.float64)
             band[~valid[i]] = mean if band.dtype.kind == "f" else round(mean)
     return chips
+
+
+def count_constant(chips: Array) -> int:
+    """Return how many of chips (n, C, S, S) have one value all over, in every band."""
+    # Three pixels rule out nearly every chip of real imagery.
+    suspects = (chips[:, :, (-1, 0, -1), (0, -1, -1)] == chips[:, :, :1, 0]).all(axis=(1, 2))
+    suspected = chips[suspects]
+    return int(np.count_nonzero((suspected == suspected[:, :, :1, :1]).all(axis=(1, 2, 3))))
 
 
 def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: ChipSpec) -> Statistics:

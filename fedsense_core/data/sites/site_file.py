@@ -293,6 +293,8 @@ class SiteFile(Table):
     """Its imagery, one entry a sensor."""
     share_statistics: bool = False
     """Whether means and deviations of its bands may leave the machine, if a run asks for them."""
+    share_overlap: bool = False
+    """Whether the coordinator may know which share of the chips is also in its own sets."""
     chips: ChipsEntry = ChipsEntry()
     """How chips lie in a scene."""
     limits: ReadLimits = ReadLimits()
