@@ -23,6 +23,7 @@ from fedsense_core.data.chips.chipping import Progress, chip_sources, digest
 from fedsense_core.data.chips.chips import Chips, as_tensor
 from fedsense_core.data.chips.drawing import draw_order, rooms
 from fedsense_core.data.raster.datasets import open_dataset
+from fedsense_core.data.raster.other_bands import check_share
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.item_lists import read_digests
@@ -187,7 +188,8 @@ def open_sources(
 def _ingest(
     site: Site, bands: Bands, size: int, cache_dir: Path | None, limits: ReadLimits | None, progress: Progress | None
 ) -> list[tuple[ChipSpec, IngestResult]]:
-    """Return what each source gives, and what was asked of it."""
+    """Return what each source gives, and what was asked of it. Raises SiteError as `check_share`
+    does."""
     limits = limits or site.limits
     specs = []
     for number, source in enumerate(site.sources, start=1):
@@ -199,6 +201,8 @@ def _ingest(
     with TemporaryDirectory(prefix="fedsense-chips-") if cache_dir is None else nullcontext(cache_dir) as folder:
         stores = [_store(site, number, spec, Path(folder), progress) for number, spec in enumerate(specs)]
         results = [store.take(room) for store, room in zip(stores, rooms(limits.max_chips, stores), strict=True)]
+    for result in results:
+        check_share(result.skipped, result.drawn)
     return list(zip(specs, results, strict=True))
 
 

@@ -22,7 +22,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedsense_core.atomic_io import write_whole
-from fedsense_core.data.chips.chipping import ChipArrays, ChipRecord, ChipSource, Progress, chip, count_constant, digest
+from fedsense_core.data.chips.chipping import ChipArrays, ChipRecord, ChipSource, Progress, chip, digest
+from fedsense_core.data.chips.gaps import count_constant
 from fedsense_core.data.chips.segments import SegmentWriter, load_segment, statistics_of
 from fedsense_core.data.chips.statistics import Statistics, merged
 from fedsense_core.data.raster.scenes import ChipSpec
@@ -75,6 +76,8 @@ class IngestResult:
     """What the chip sources of ``used`` are called."""
     statistics: Statistics
     skipped: Sequence[Skipped]
+    drawn: int
+    """How many chip sources were looked at: all, or as many as it took."""
 
     @property
     def count(self) -> int:
@@ -180,7 +183,8 @@ class ChipStore:
             return None
         segments = {record.segment: self._segments[record.segment] for record in used.values()}
         names = [self._request.sources[number].name for number in used]
-        return IngestResult(segments, list(used.values()), names, statistics, self._skipped(drawn, room))
+        skipped = self._skipped(drawn, room)
+        return IngestResult(segments, list(used.values()), names, statistics, skipped, len(drawn.chips))
 
     def _fill(self, room: int) -> None:
         """Chip what is missing, join what is scattered, remove the rest."""
@@ -247,8 +251,8 @@ class ChipStore:
             if number not in drawn.chips:
                 why = f"is not among the {room} chips drawn: `limits.max_chips` of the site is {limits.max_chips}"
                 found.append(Skipped(source.name, why))
-            elif reason := self._records[key].reason:
-                found.append(Skipped(source.name, reason))
+            elif (record := self._records[key]).reason:
+                found.append(Skipped(source.name, record.reason, record.other_bands))
         return found
 
     def _chip(self, target: int) -> Drawn:

@@ -19,8 +19,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
+from fedsense_core.data.chips.gaps import count_constant, filled
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.other_bands import OtherBands
 from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, metadata_needed, read_scene
 from fedsense_core.data.raster.units import Units
 from fedsense_core.data.raster.validity import Pixels, as_stored, both, finite, missing
@@ -99,6 +101,8 @@ class ChipRecord:
     """False if there was no room for all its chips."""
     constant: int = 0
     """How many of its chips have one value all over, in every band."""
+    other_bands: bool = False
+    """True if it was skipped because its bands are not the card's."""
 
     def fits(self, room: int) -> bool:
         """Tell whether chipping the source with so much room would give no chips but these."""
@@ -117,7 +121,8 @@ class ChipSource(Protocol):
         """What identifies it, its present state and how it is to be read."""
 
     def windows(self) -> Iterator[PixelWindow]:
-        """Yield its pixels. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
+        """Yield its pixels. Raises Unreadable or OtherBands for one to skip, perhaps half-way, and
+        SiteError."""
 
 
 class ChipWriter(Protocol):
@@ -230,7 +235,7 @@ def chip(
     """Yield what each source gave, in order, its chips being written to ``writer_of`` their type.
 
     ``room_for`` says how many chips a source may have; where that is none, chipping ends.
-    Raises SiteError when a file contradicts its sensor card.
+    Raises SiteError when an image of a dataset contradicts its sensor card.
     """
     with closing(prefetch(_read(sources), PREFETCHED_WINDOWS)) as events:
         chipping: _Chipping | None = None
@@ -246,17 +251,17 @@ def chip(
                     continue
                 yield number, chipping.record()
                 return
-            yield number, chipping.undone(str(event)) if event else chipping.record()
+            yield number, chipping.undone(event, sources[number].name) if event else chipping.record()
             chipping = None
 
 
-def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | None]]:
+def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | OtherBands | None]]:
     """Yield each source's windows and, at its end, None or what was wrong with it."""
     for number, source in enumerate(sources):
         try:
             for window in source.windows():
                 yield number, window
-        except Unreadable as reason:
+        except (Unreadable, OtherBands) as reason:
             yield number, reason
         except OSError as error:
             yield number, Unreadable(f"cannot be read ({error.strerror})")
@@ -308,12 +313,14 @@ class _Chipping:
         count = self._writer.count - self._start
         return ChipRecord("", self._writer.name, self._start, count, self.whole, self._constant)
 
-    def undone(self, reason: str) -> ChipRecord:
-        """Take back what was written."""
+    def undone(self, fault: Unreadable | OtherBands, name: str) -> ChipRecord:
+        """Take back what was written of the source of that name."""
         if self._writer is not None:
             self._writer.truncate(self._start)
         # A file's name need not be text, but what is written down must be.
-        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode())
+        other_bands = isinstance(fault, OtherBands)
+        reason = fault.of_scene(name) if isinstance(fault, OtherBands) else str(fault)
+        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode(), other_bands=other_bands)
 
 
 def usable_chips(window: PixelWindow, spec: ChipSpec) -> tuple[Array, Bools | None, Array]:
@@ -353,24 +360,6 @@ def _parts(window: PixelWindow, spec: ChipSpec) -> Iterator[PixelWindow]:
             here = np.s_[top : top + (rows - 1) * stride + size, left : left + (columns - 1) * stride + size]
             valid = None if window.valid is None else window.valid[here]
             yield PixelWindow(window.values[:, *here], valid, window.row + top, window.col + left)
-
-
-def filled(chips: Array, valid: Bools) -> Array:
-    """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws
-    no edge."""
-    for i in np.flatnonzero(~valid.all(axis=(1, 2))):
-        for band in chips[i]:
-            mean = band[valid[i]].mean(dtype=np.float64)
-            band[~valid[i]] = mean if band.dtype.kind == "f" else round(mean)
-    return chips
-
-
-def count_constant(chips: Array) -> int:
-    """Return how many of chips (n, C, S, S) have one value all over, in every band."""
-    # Three pixels rule out nearly every chip of real imagery.
-    suspects = (chips[:, :, (-1, 0, -1), (0, -1, -1)] == chips[:, :, :1, 0]).all(axis=(1, 2))
-    suspected = chips[suspects]
-    return int(np.count_nonzero((suspected == suspected[:, :, :1, :1]).all(axis=(1, 2, 3))))
 
 
 def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: ChipSpec) -> Statistics:

@@ -46,6 +46,15 @@ NOT_READ = {
     ".ecw": _CONVERT,
     ".sid": _CONVERT,
     ".zarr": _CONVERT,
+    ".ntf": _CONVERT,
+    ".nitf": _CONVERT,
+    ".pix": _CONVERT,
+    ".jxl": _CONVERT,
+    ".webp": _CONVERT,
+    ".bmp": _CONVERT,
+    ".gif": _CONVERT,
+    ".heic": _CONVERT,
+    ".avif": _CONVERT,
 }
 """Rasters of other formats, by suffix, and what to do about them. Their libraries are large, and
 not made for files that nobody vouches for."""

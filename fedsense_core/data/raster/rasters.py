@@ -20,12 +20,12 @@ from rasterio.windows import Window
 from fedsense_core.data.raster.files import check_claims, check_expansion, check_pages, origins_of
 from fedsense_core.data.raster.formats import DTYPES, FAULTS, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid
+from fedsense_core.data.raster.other_bands import OtherBands, no_measurements
 from fedsense_core.data.raster.units import Units
 from fedsense_core.data.raster.validity import Pixels, Validity, both, finite, missing
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Source
 from fedsense_core.data.sites.sensors import SensorCard
-from fedsense_core.errors import SiteError
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -124,7 +124,7 @@ def inspect(file: Any, layer: Layer, wanted: Sequence[int], source: Source, limi
     """Check an open file's claims without reading a pixel; ``wanted`` are positions of bands among
     the card's.
 
-    Raises Unreadable for a file to skip, SiteError when the file contradicts its sensor card.
+    Raises Unreadable for a file to skip, OtherBands when the file contradicts its sensor card.
     """
     has_alpha = _check_bands(layer, file, source.card)
     indexes = tuple(layer.bands.index(band) + 1 for band in wanted)
@@ -161,23 +161,24 @@ def _units_of(path: Path, file: Any, wanted: Sequence[int], indexes: Sequence[in
 
 
 def _check_bands(layer: Layer, file: Any, card: SensorCard) -> bool:
-    """Return whether the last band is an alpha channel besides the layer's bands."""
+    """Return whether the last band is an alpha channel besides the layer's bands.
+
+    Raises OtherBands, and Unreadable for numbers that are no measurements.
+    """
+    if why := no_measurements(file):
+        raise Unreadable(why)
     # GDAL calls the fourth band of many 8-bit files alpha although it is near infrared: the card
     # decides.
     has_alpha = file.count == len(layer.bands) + 1 and file.colorinterp[-1] == ColorInterp.alpha
     expected = ", ".join(card.names[band] for band in layer.bands)
     if file.count != len(layer.bands) + has_alpha:
         whose = "its sensor card has" if len(layer.bands) == len(card.bands) else "the site file says that it has"
-        raise SiteError(
-            f"{layer.path}: holds {file.count} bands, but {whose} {len(layer.bands)} ({expected}). "
-            "Name the right card, or list the file's bands under `bands` in the site file."
-        )
+        raise OtherBands(layer.path, f"holds {file.count} bands, but {whose} {len(layer.bands)} ({expected})")
     texts = file.descriptions[: len(layer.bands)]
     described = [card.position(text or "") for text in texts]
     if None not in described and described != list(layer.bands):
-        raise SiteError(
-            f"{layer.path}: its own band descriptions say {', '.join(texts)}, but the site file expects {expected}. "
-            "Put `bands` in the file's order."
+        raise OtherBands(
+            layer.path, f"has band descriptions that say {', '.join(texts)}, but the site file expects {expected}"
         )
     return bool(has_alpha)
 

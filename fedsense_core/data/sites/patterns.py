@@ -1,4 +1,8 @@
-"""Globs with placeholders: which files belong to one scene, and which band each of them holds."""
+"""Globs with placeholders: which files belong to one scene, and which band each of them holds.
+
+As in a shell, ``*`` and ``?`` match no dot at the beginning of a name: such files are hidden, or
+what macOS writes beside others.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,9 @@ from fedsense_core.errors import SiteError, nearest
 
 PLACEHOLDERS = ("scene", "band")
 """What may stand in braces."""
-_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*)\}|.", re.DOTALL)
+OVER_FOLDERS = "scene:**"
+"""The same for a scene's name that goes over several folders."""
+_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*(?::\*\*)?)\}|.", re.DOTALL)
 _AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -32,17 +38,23 @@ class Match:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component."""
+    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component.
+
+    ``{scene:**}`` stands for whole folders too: ``a/1/B02.tif`` is band B02 of scene ``a/1`` in
+    ``{scene:**}/{band}.tif``, and of scene ``a`` in ``{scene:**}/1/{band}.tif``.
+    """
 
     glob: str
 
     def __post_init__(self) -> None:
-        for name in re.findall(r"\{(\w*)\}", self.glob):
-            if name not in PLACEHOLDERS:
+        for name in re.findall(r"\{(\w*(?::[^{}]*)?)\}", self.glob):
+            if name not in (*PLACEHOLDERS, OVER_FOLDERS):
                 raise ValueError(
                     f"{self.glob!r} has an unknown placeholder {{{name}}}.{nearest(name, list(PLACEHOLDERS))} "
-                    "There are {scene} and {band}; a brace that is part of a name is written [{]"
+                    "There are {scene}, {scene:**} and {band}; a brace that is part of a name is written [{]"
                 )
+        if re.search(r"[^/]\{scene:", self.glob):
+            raise ValueError(f"{self.glob!r}: {{scene:**}} goes over whole folders, so it must follow a slash")
         if "band" in self.placeholders and "scene" not in self.placeholders:
             raise ValueError(f"{self.glob!r} has {{band}} but no {{scene}}, which says what files belong together")
         try:
@@ -53,12 +65,13 @@ class Pattern:
     @property
     def placeholders(self) -> frozenset[str]:
         """Names of the placeholders."""
-        return frozenset(name for name in PLACEHOLDERS if f"{{{name}}}" in self.glob)
+        return frozenset(name for name in PLACEHOLDERS if re.search(rf"\{{{name}(?::\*\*)?\}}", self.glob))
 
     @property
     def plain(self) -> str:
         """The glob with ``*`` instead of the placeholders."""
-        return re.sub(r"\{(?:scene|band)\}", "*", self.glob)
+        glob = re.sub(r"\{scene:\*\*\}(/?)", lambda found: "**/" if found[1] else "**/*", self.glob)
+        return re.sub(r"\{(?:scene|band)\}", "*", glob)
 
     def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
         """Return what the placeholders stand for in ``path``, or None where it does not fit.
@@ -138,7 +151,8 @@ def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
         return
     if any(letter in part for letter in "*?["):
         fits = re.compile(translate(part)).match
-        found = [path for path in listed(folder) if fits(path.name)]
+        is_hidden_meant = part.startswith(".")
+        found = [path for path in listed(folder) if fits(path.name) and path.name.startswith(".") == is_hidden_meant]
     else:
         found = [folder / part]
     if not rest:
@@ -155,8 +169,9 @@ def _expression(glob: str, label: str) -> re.Pattern[str]:
     parts, known = [], False
     for token in _TOKEN.finditer(glob):
         text = token[0]
-        if token[1] == "scene":
-            parts.append("(?P=scene)" if known else "(?P<scene>[^/]+)")
+        if token[1] in ("scene", OVER_FOLDERS):
+            name = "[^/]+" if token[1] == "scene" else "[^/]+(?:/[^/]+)*"
+            parts.append("(?P=scene)" if known else f"(?P<scene>{name})")
             known = True
         elif token[1] == "band":
             parts.append(f"(?i:{re.escape(label)})")

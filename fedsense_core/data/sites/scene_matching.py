@@ -160,7 +160,8 @@ def _joined(name: str, source: SourceFiles, scene: Scene, further: Sequence[Laye
         raise SiteError(
             f"{source.images.where}: {name} has two files of band {source.card.bands[band].name!r}, "
             f"{first} and {second}. "
-            "Let {scene} stand for all that tells scenes apart, or make the globs disjoint."
+            "Let {scene} stand for all that tells scenes apart, {scene:**} over several folders, or make the globs "
+            "disjoint."
         )
     return replace(scene, layers=layers, mask=mask or scene.mask)
 

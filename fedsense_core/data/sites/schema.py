@@ -135,6 +135,8 @@ class Skipped:
 
     path: str
     reason: str
+    other_bands: bool = False
+    """Whether its bands are not those of the sensor card, which may then be wrong."""
 
     @property
     def kind(self) -> str:

@@ -131,7 +131,7 @@ class FilesEntry(Table):
     def _finds_its_scenes(self) -> FilesEntry:
         if (self.paths and self.column) or (self._needs_files and not (self.paths or self.column)):
             raise ValueError("needs either `paths` or, for a source with `lists`, `column`")
-        bare = [glob for glob in self.paths if "{scene}" not in glob]
+        bare = [glob for glob in self.paths if "scene" not in Pattern(glob).placeholders]
         if bare:
             raise ValueError(f"paths: {bare[0]!r} needs {{scene}}, by which a file finds its scene")
         return self
@@ -232,7 +232,7 @@ class SourceEntry(SensorChoice):
                 raise ValueError(f"`also` and `mask` name files as the source does, with `{_NAMED_BY[given[0]]}`")
         if any("scene" in Pattern(glob).placeholders for glob in self.lists):
             raise ValueError("`lists` have no placeholders: each row is a scene")
-        named = ["{scene}" in glob for glob in self.paths]
+        named = ["scene" in Pattern(glob).placeholders for glob in self.paths]
         if not all(named) and (any(named) or self.also or (self.mask and self.mask.paths)):
             raise ValueError("every glob of `paths` needs {scene} if one has it, or where there is `also` or `mask`")
         if self.gsd_range_m and not 0 <= self.gsd_range_m[0] <= self.gsd_range_m[1]:

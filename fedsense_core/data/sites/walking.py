@@ -15,7 +15,7 @@ def folders_below(root: Path) -> Iterator[Path]:
     """Yield ``root`` and every folder below it, each real folder once, in name order.
 
     A folder that can be reached without a link is given without. Folders above ``root`` are never
-    entered, nor those that may not be read.
+    entered, nor those that are hidden or may not be read.
     """
     seen = {key for folder in root.resolve().parents if (key := _key(folder)) is not None}
     links = deque([root])
@@ -51,9 +51,16 @@ def _walk(root: Path, seen: set[tuple[int, int]], links: deque[Path]) -> Iterato
             continue
         seen.add(key)
         yield folder
-        inner = [entry for entry in _entries(folder) if entry.is_dir()]
+        inner = [entry for entry in _entries(folder) if _is_folder(entry) and not entry.name.startswith(".")]
         links.extend(Path(entry.path) for entry in inner if entry.is_symlink())
         waiting += [Path(entry.path) for entry in reversed(inner) if not entry.is_symlink()]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _key(folder: Path) -> tuple[int, int] | None:

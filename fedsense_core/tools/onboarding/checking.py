@@ -29,8 +29,8 @@ from fedsense_core.errors import SiteError, nearest
 from fedsense_core.run_folder.formatting import clean, human_bytes
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.contradictions import contradictions, physical
-from fedsense_core.tools.onboarding.drafting import count, some
 from fedsense_core.tools.onboarding.overlapping import marks_of_path
+from fedsense_core.tools.onboarding.wording import count, some
 
 REASONS = 6
 """Reasons for skipping that are listed; of the others the number is said."""

@@ -367,6 +367,6 @@ def test_index_and_segments_keep_the_names_that_stores_of_old_have(
     index = json.loads(path.read_text())
     assert list(index) == ["format", "subjects", "total_of", "total"]
     (record,) = index["subjects"].values()
-    assert list(record) == ["reason", "segment", "start", "count", "whole", "constant"]
+    assert list(record) == ["reason", "segment", "start", "count", "whole", "constant", "other_bands"]
     kinds = {file.name.removeprefix(record["segment"]) for file in path.parent.glob(f"{record['segment']}*")}
     assert kinds == {".npy", ".places.npy", ".masks.npy", ".statistics.json"}

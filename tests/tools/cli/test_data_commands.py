@@ -165,7 +165,7 @@ def test_folders_that_no_single_glob_describes_are_sources_of_their_own(tmp_path
         write(folder / "scans" / "deep" / f"page_{number}.tif", 3, side=8)
     for number in range(30):
         write(folder / "classes" / str(number) / "flight.tif", 3, side=8)
-    write(folder / "classes" / "0" / "grey.tif", 1, side=8)
+        write(folder / "classes" / str(number) / "grey.tif", 1, side=8)
     result = data("init", folder, "--out", tmp_path / "site.toml")
     assert "no pattern tells them" not in result.output
     site = load_site(tmp_path / "site.toml")
