@@ -159,7 +159,8 @@ class Identity:
             some = scenes[:: -(-len(scenes) // SCENES_LOOKED_AT)]
             found += [*warnings_of(kinds, site), *side_mask_warnings(site)]
             for source in site.sources:
-                found += unknown_baselines(offsets_of(source, some, kinds[0].bands))
+                bands = source.card.names if config.data.bands == "all" else config.data.bands
+                found += unknown_baselines(offsets_of(source, some, bands))
         return found
 
     def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
