@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import round
-from fedsense_core.protocol.messages import TrainTask, handshake_run_id
+from fedsense_core.protocol.messages import TrainTask, handshake_attachments, handshake_run_ids
 
 app = ClientApp()
 
@@ -14,7 +14,8 @@ app = ClientApp()
 @app.query("handshake")
 def handshake(message: Message, context: Context) -> Message:
     """Answer who this client is and what it has."""
-    return Message(round.handshake(context, handshake_run_id(message)).to_records(), reply_to=message)
+    said = round.handshake(context, handshake_run_ids(message), handshake_attachments(message))
+    return Message(said.to_records(), reply_to=message)
 
 
 @app.train()

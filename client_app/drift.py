@@ -43,7 +43,8 @@ class GlobalMomentum:
     The paper steps along (1-s) g + s Δ with Δ = -update / Σ η over the steps of the round before;
     for SGD that is (1-s) of its own step plus s η / Σ η of the update (with a constant rate, s / K
     of it), and so it is done here for every optimiser. In round 1 there is no update, and steps are
-    (1-s) of their length, as in the paper.
+    (1-s) of their length, as in the paper. So they are in the first round after a restart of the
+    schedule: the rates behind the update before are not known any more.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class GlobalMomentum:
     ) -> None:
         self.share = config.train.global_momentum
         self.pairs: list[tuple[nn.Parameter, Tensor]] = []
-        if self.share and steps_done and bool(update.any()):
+        if self.share and steps_done > config.steps_before and bool(update.any()):
             before = range(steps_done - config.train.local_steps, steps_done)
             path = update / sum(learning_rate(config, step) for step in before)
             views = zip(parameters, table.unflatten(path).values(), strict=True)

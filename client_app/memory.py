@@ -8,6 +8,7 @@ this silently above about 200 MB, and with every restart."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -76,6 +77,18 @@ class ClientMemory:
             manifest = {"round": slot.round, "version": slot.replica.version, "sha256": sha256(folder / STATE)}
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
+    def inherit(self, earlier: ClientMemory) -> None:
+        """Begin with the slots of the run that this one goes on from, unless there are some here.
+
+        They are linked, not copied, where the disk allows it: what is in a slot never changes.
+        """
+        if self.folder.exists() or not earlier.rounds():
+            return
+        with whole_folder(self.folder) as folder:
+            for number in earlier.rounds():
+                path = earlier._path(number)
+                shutil.copytree(path, folder / path.name, copy_function=_link)
+
     def _forget_old_runs(self) -> None:
         """Drop other runs' state that nothing has touched for KEEP_DAYS: each takes ten model sizes
         of disk."""
@@ -97,6 +110,13 @@ class ClientMemory:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:06d}"
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 def _pack(slot: Slot) -> dict[str, Tensor]:

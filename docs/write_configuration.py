@@ -16,15 +16,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fedsense_core.config import FREE_KEYS, FROM_PRESET, Config, Section, flower_defaults, known_keys
+from fedsense_core.config import FREE_KEYS, FROM_PRESET, LATER_KEYS, Config, Section, flower_defaults, known_keys
 from fedsense_core.config.presets import PLAIN, PRESETS, SOURCES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "pyproject.toml"
 BEGIN, END = "# settings: written by docs/write_configuration.py", "# end of settings"
 """Around the generated lines of pyproject.toml."""
-ALSO_AS_TEXT = ("data.bands",)
-"""Lists that may be given as one text, such as "red,green,blue"."""
+GIVEN_BY_CONTINUE = ("run.folder", "run.rounds", "run.rounds_before", "run.continued_from")
+ALSO_AS_TEXT = ("data.bands", "model.args")
+"""Lists and tables that may be given as one text, such as "red,green,blue" or '{"depth": 4}'."""
 CITATION = re.compile(r"`docs/method\.md`, section (\d+)")
 PAGE = ROOT / "docs" / "configuration.md"
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
@@ -55,8 +56,15 @@ Flower's run config cannot carry. Change them in `flower.toml`; with `fedsense r
 fedsense run --config my-flower.toml
 ```
 
-Another network needs its own `model.args`, or an empty table: those of the shipped file belong to its ResNet. A
-masked-image run on a small ViT, in a copy of `flower.toml` with these tables in place of the shipped ones:
+Another network needs its own `model.args`, or an empty table: those of the shipped file belong to its ResNet. On a
+command line they are JSON, which replaces the whole table; in Flower's run config it stands within quotes of its own:
+
+```bash
+fedsense run --set model.architecture=convnext_atto --set model.args='{{"depths": [1, 1, 2, 1], "output_stride": 8}}'
+flwr run . --run-config "model.architecture='convnext_atto' model.args='{{}}'"
+```
+
+A masked-image run on a small ViT, in a copy of `flower.toml` with these tables in place of the shipped ones:
 
 ```toml
 [fedsense.model]
@@ -95,7 +103,26 @@ checkpoint, if all settings but these are the same; the keys are marked *free* b
 
 {free}
 
-A finished run is never continued and never overwritten.
+A finished run is never overwritten.
+
+## Training longer
+
+```bash
+fedsense run --continue runs/fedsense-seed0 --rounds 6
+```
+
+goes on from a finished run for 6 further rounds, in `runs/fedsense-seed0-to-12` unless `--out` says otherwise; the
+finished run stays as it is. Model, outer optimiser and what clients keep (residuals, teachers, optimisers' states) go
+on as they were. The learning rate begins a new schedule: warm-up, then a cosine to zero over the further rounds
+([why](decisions/warm-restart.md)). Rounds are counted on, and the report shows those before, too. The settings are
+those of the finished run; these may be given anew:
+
+{later}
+
+In a deployment the coordinator [sets](deployment.md#train-longer) `run.continued_from`, `run.rounds_before` and
+`run.rounds`, which counts all rounds.
+
+A finished encoder can also start another federation, of other institutions or with other settings: `model.weights`.
 """
 
 
@@ -104,6 +131,7 @@ def page() -> str:
     head = HEAD.format(
         presets="\n".join(preset_table()),
         free=", ".join(f"`{key}`" for key in FREE_KEYS) + ".",
+        later=", ".join(f"`{key}`" for key in LATER_KEYS if key not in GIVEN_BY_CONTINUE) + ".",
         flower_toml=flower_toml_note(),
     )
     return "\n".join([head, *(line for name in section_names() for line in section(name))])

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from fedsense_core.errors import CheckpointError
 
@@ -61,6 +64,17 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array as `numpy.save` does, and wait until it is on the disk.
+
+    On a full disk numpy's own writing can lose the end of a file without an error.
+    """
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getbuffer())
+    sync(path)
 
 
 def sha256(path: Path) -> str:

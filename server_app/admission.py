@@ -22,6 +22,7 @@ from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.state import State
 from fedsense_core.tensors import vector_norm
+from server_app.clients import Clients
 from server_app.round import Accepted, Expected, Round
 from server_app.transport import Answer
 
@@ -29,12 +30,19 @@ from server_app.transport import Answer
 class Admission:
     """Checks replies of one run; remembers the norms it accepted."""
 
-    def __init__(self, config: Config, spool: Path, channels: tuple[SideChannel, ...] = ()) -> None:
-        self.settings = config.admission
+    def __init__(
+        self,
+        config: Config,
+        spool: Path,
+        channels: tuple[SideChannel, ...] = (),
+        clients: Clients | None = None,
+    ) -> None:
+        self.settings, self.aggregation = config.admission, config.aggregation
         # A count is a weight: nobody can have seen more than the round asks for.
         self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
         self.spool = spool
         self.channels = channels
+        self.clients = clients or Clients()
         self.norms: list[float] = []
         # What every reply is judged in (N,): a frame never makes the server allocate a vector.
         self._scratch: Tensor | None = None
@@ -88,8 +96,9 @@ class Admission:
         norm = self._check_norm(expected.uplink(site).receive(payload, self._scratch), expected)
         self.spool.mkdir(parents=True, exist_ok=True)
         path = self.spool / f"{safe_name(site)}-{len(round.accepted)}.frame"
-        reply.frame.tofile(path)
-        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, said)
+        path.write_bytes(reply.frame.data)  # `tofile` loses the end on a full disk, without an error
+        factor = self.aggregation.factor(self.clients.chips.get(site, 1))
+        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, said, factor)
 
     def _check_examples(self, examples: float) -> None:
         if not 0 < examples <= self.most_examples:

@@ -5,6 +5,7 @@ without a key, so everything that must outlive them is kept by site name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, assert_never
@@ -31,8 +32,12 @@ class Clients:
     """By site."""
     sites: dict[int, str] = field(default_factory=dict)
     """Node id -> site, of this Flower run only."""
+    chips: dict[str, int] = field(default_factory=dict)
+    """How many each site says it has, in its last handshake with this Flower run."""
     lost: set[str] = field(default_factory=set)
     """Sites whose state is gone: they are served a snapshot."""
+    drawn: dict[str, str] = field(default_factory=dict)
+    """Site -> digest of the first replica as it draws it, hex; of this Flower run only."""
     newly_lost: list[str] = field(default_factory=list)
     """Those of them that no round has reported yet."""
 
@@ -51,15 +56,24 @@ class Clients:
         """Drop the node of a site, so that it is asked again who it is."""
         self.sites = {node: name for node, name in self.sites.items() if name != site}
 
-    def enter(self, node: int, handshake: Handshake, code: str) -> str:
-        """Enter a node. Returns why it cannot take part, or an empty string."""
+    def enter(self, node: int, handshake: Handshake, code: str, most_chips: float = math.inf) -> str:
+        """Enter a node. Returns why it cannot take part, or an empty string.
+
+        ``most_chips`` is the most that it may say it has where its weight depends on them.
+        """
         if handshake.problem or not handshake.site:
             return handshake.problem or "it gives no site name"
         if handshake.code != code:
             return f"it runs other code ({handshake.code}) than the server ({code}); use the same release everywhere"
         if handshake.site in self.sites.values():
             return f"site {handshake.site!r} is already taken by another node; every site file needs its own name"
-        self.sites[node] = handshake.site
+        if most_chips < math.inf and not 1 <= handshake.chips <= most_chips:
+            return (
+                f"it says it has {handshake.chips} chips, which are its weight (aggregation.weights): 1 to "
+                f"{most_chips:g} are believed (admission.max_chips)"
+            )
+        self.sites[node], self.chips[handshake.site] = handshake.site, handshake.chips
+        self.drawn[handshake.site] = handshake.drawn
         has = self.acknowledged.get(handshake.site)
         if has and has.round not in handshake.rounds:
             self.lose(handshake.site)
@@ -68,6 +82,11 @@ class Clients:
     def state_of(self, site: str) -> Acknowledged | None:
         """Return what a site has, or None where it has nothing that counts."""
         return None if site in self.lost else self.acknowledged.get(site)
+
+    def draws(self, site: str, digest: bytes) -> bool:
+        """Return whether a site draws the first replica with this digest itself, as far as is
+        known."""
+        return site not in self.lost and self.drawn.get(site) == digest.hex()
 
     def lose(self, site: str) -> None:
         """Note that a site no longer has what its last reply was built on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from logging import INFO, WARNING
@@ -28,6 +29,8 @@ HANDSHAKE_PATIENCE_S = 600.0
 """How long a handshake may take while too few are able: a first one cuts an institution's whole
 archive into chips."""
 HANDSHAKE_TTL_S = 3600.0
+MOST_NAMES = 5
+"""Clients that an error names of those that are refused for one reason."""
 
 
 class Cohort:
@@ -38,8 +41,10 @@ class Cohort:
         self.run_id = run_id
         self.clients = clients
         self.channels = channels
-        self.refused: dict[int, str] = {}
-        """Node -> why it cannot take part; a node is asked once, and again when it has been
+        self.earlier_run_id = 0
+        """The run that this one goes on from; 0 none."""
+        self.refused: dict[int, Rejected] = {}
+        """By node: who cannot take part, and why; a node is asked once, and again when it has been
         away."""
         self._handshakes: Transport | None = None
         self._grace_ends = 0.0
@@ -88,30 +93,42 @@ class Cohort:
             return []
         self._grace_ends = time.monotonic() + HANDSHAKE_GRACE_S
         self._patience_ends = time.monotonic() + max(HANDSHAKE_PATIENCE_S, self.config.federation.wait_s)
-        content = handshake_request(self.run_id)
+        attached = {name: data for channel in self.channels for name, data in channel.for_handshake().items()}
+        content = handshake_request(self.run_id, self.earlier_run_id, attached)
         return self._handshakes.send([Message(content, node, "query.handshake", ttl=HANDSHAKE_TTL_S) for node in nodes])
 
     def _enter(self, answer: Answer) -> Rejected | None:
-        problem = answer.problem
+        problem, who = answer.problem, f"node {answer.node}"
         if answer.message is not None:
             try:
                 handshake = Handshake.from_message(answer.message)
+                if handshake.site not in self.clients.sites.values():  # a second node of one name is no site
+                    who = handshake.site or who
                 said = judge_all(self.channels, "handshake", handshake.attachments)
-                problem = self.clients.enter(answer.node, handshake, source_digest())
+                problem = self.clients.enter(answer.node, handshake, source_digest(), self._most_chips)
             except FrameError as error:
                 problem = str(error)
         if problem:
-            self.refused[answer.node] = printable(problem)
-            log(WARNING, "node %d cannot take part: %s", answer.node, self.refused[answer.node])
-            return Rejected(f"node {answer.node}", self.refused[answer.node])
+            refused = self.refused[answer.node] = Rejected(who, printable(problem))
+            log(WARNING, "%s (node %d) cannot take part: %s", who, answer.node, refused.reason)
+            return refused
         for channel in self.channels:
             if self.config.federation.only not in ("", handshake.site):
                 channel.drop(handshake.site)
             elif channel.name in said:
                 channel.accept({handshake.site: said[channel.name]})
+                for text in channel.told(handshake.site):
+                    log(WARNING, "site %s: %s", handshake.site, text)
         skipped = f", {handshake.skipped} unusable files skipped" if handshake.skipped else ""
         log(INFO, "site %s is here: %d chips%s", handshake.site, handshake.chips, skipped)
+        if handshake.warnings:
+            text = "site %s warns of its imagery: its own log, and `fedsense data check` there, say of what (%d)"
+            log(WARNING, text, handshake.site, handshake.warnings)
         return None
+
+    @property
+    def _most_chips(self) -> float:
+        return self.config.admission.max_chips if self.config.aggregation.counts_chips else math.inf
 
     def _able(self) -> list[tuple[int, str]]:
         only = self.config.federation.only
@@ -130,16 +147,19 @@ class Cohort:
     def _too_few(self, able: int) -> str:
         federation = self.config.federation
         only = f" named {federation.only!r} (federation.only)" if federation.only else ""
-        alike: dict[str, list[int]] = {}
-        for node, why in self.refused.items():
-            alike.setdefault(why, []).append(node)
-        reasons = "; ".join(
-            f"node {nodes[0]}: {why}" if len(nodes) == 1 else f"{len(nodes)} nodes: {why}"
-            for why, nodes in alike.items()
-        )
+        alike: dict[str, list[str]] = {}
+        for one in self.refused.values():
+            alike.setdefault(one.reason, []).append(one.node)
+        reasons = "; ".join(f"{_listed(sorted(who))}: {why}" for why, who in alike.items())
         silent = f"{len(self._handshakes.open)} have not answered" if self._handshakes and self._handshakes.open else ""
         clients = f"{able} client{only} is" if able == 1 else f"{able} clients{only} are"
         return (
             f"{clients} able to train after {federation.wait_s:g} s, federation.min_clients asks for "
             f"{federation.min_clients}. {'; '.join(filter(None, [reasons, silent])) or 'No other node is connected'}"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return some of the names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

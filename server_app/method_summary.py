@@ -25,6 +25,8 @@ def summary_lines(config: Config, parameters: int) -> Iterator[tuple[int, str]]:
     if config.personalisation.kind != "none":
         yield INFO, f"├── personalisation: {config.personalisation.kind}"
     rule = "" if config.aggregation.kind == "mean" else f"aggregation: {config.aggregation.kind}; "
+    if config.aggregation.counts_chips:
+        rule = f"aggregation: mean by {config.aggregation.weights}; "
     yield INFO, f"└── {rule}outer: {config.outer.kind}; distillation: {config.distillation.kind}"
 
 

@@ -18,11 +18,12 @@ def ramp(config: Config, server_round: int) -> float:
     """Return the share of the full radius in a round: zero in round 1, then linear over the first
     rounds of the run.
 
-    An absolute radius that does not rise is full from round 1 on: it needs no last update.
+    An absolute radius that does not rise is full from round 1 on: it needs no last update. A run
+    that goes on from a finished one does not rise again.
     """
     if config.guidance.scale == "absolute" and config.guidance.ramp == 0:
         return 1.0
-    rising = max(1.0, config.guidance.ramp * config.run.rounds)
+    rising = max(1.0, config.guidance.ramp * (config.run.rounds_before or config.run.rounds))
     return min(1.0, (server_round - 1) / rising)
 
 

@@ -38,6 +38,7 @@ def line_of(round: Round, alignment_weight: float) -> dict[str, Any]:
         "bytes_up_parts": {},
         "bytes_down_parts": {},
         "accepted": [one.site for one in round.accepted],
+        "weights": dict(zip((one.site for one in round.accepted), weights_of(round.accepted), strict=True)),
         "rejected": [{"node": one.node, "reason": one.reason} for one in round.rejected],
         "notes": round.notes,
         "radius": 0.0,

@@ -73,6 +73,8 @@ class Accepted:
     path: Path = field(repr=False)
     said: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What side channels made of its attachments, by name."""
+    factor: float = 1.0
+    """What `aggregation.weights` makes of the chips that the site says it has."""
 
     def value(self) -> Tensor:
         """Decode what travelled (N,): Δ̂, or the model."""

@@ -23,7 +23,7 @@ from fedsense_core.errors import FedSenseError
 from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.prediction import UpdatePrediction, prediction
-from fedsense_core.protocol.side_channels import accept_all, attachments_for, side_channels
+from fedsense_core.protocol.side_channels import SideChannel, accept_all, attachments_for, side_channels
 from fedsense_core.state import State, Stateful
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
@@ -55,6 +55,7 @@ class FedSense(Strategy):
         spool: Path,
         distiller: Distiller | None = None,
         callbacks: Sequence[RunCallback] = (),
+        channels: Sequence[SideChannel] = (),
     ) -> None:
         self.config, self.model, self.distiller, self.callbacks = config, model, distiller, callbacks
         self.table = TensorTable.of(model, config.model.local_parameters)
@@ -63,10 +64,11 @@ class FedSense(Strategy):
         self.moved = True  # whether w changed since the last broadcast
         self.stream = Stream(run_id, config.run.seed, self.table, config.momentum_in_use)
         self.broadcaster = Broadcaster(self.stream, codec_of(config.downlink))
-        self.channels = side_channels(config)
+        kept = side_channels(config)
+        self.channels = (*kept, *channels)
         self.clients = Clients()
         self.cohort = Cohort(config, run_id, self.clients, self.channels)
-        self.admission = Admission(config, spool, self.channels)
+        self.admission = Admission(config, spool, self.channels, self.clients)
         self.radius = Radius(config, self.table)
         self.prediction = UpdatePrediction(config, self.table)
         self.rule = AggregationRule.of(config)
@@ -75,7 +77,7 @@ class FedSense(Strategy):
         self.parts: dict[str, Stateful] = {
             **{"broadcaster": self.broadcaster, "clients": self.clients, "admission": self.admission},
             **{"radius": self.radius, "prediction": self.prediction, "outer": self.outer},
-            **{channel.name: channel for channel in self.channels},
+            **{channel.name: channel for channel in kept},
         }
 
     def summary(self) -> None:
@@ -141,7 +143,8 @@ class FedSense(Strategy):
         round = Round(number, expected, radii_L, gammas_L, rejected=absent, began=began)
         for node, site in chosen:
             has = self.clients.state_of(site)
-            frames = self.broadcaster.frames_for(has.version if has else None)
+            draws = self.clients.draws(site, expected.digest)
+            frames = self.broadcaster.frames_for(has.version if has else None, draws)
             round.ask(node, site, has.round if has else 0, frames, attachments_for(self.channels, site))
         round.seconds["down"] = time.monotonic() - began
         return round

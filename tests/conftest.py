@@ -12,6 +12,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 # Before torch is imported. A second thread saves nothing on networks as small as these, and where
 # something else has the other core, waiting for it takes ten times as long (measured on 2 cores).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # processes of pytest-xdist have one, and rich keeps what it finds at import
 
 import pytest
 from federation import Federation

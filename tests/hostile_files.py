@@ -222,7 +222,7 @@ NAMES = [
     _named("name_archive", "looks like a file in an archive", "x.zip!y.tif"),
     _named("name_driver", "looks like a command to GDAL", "GTIFF_DIR:1:x.tif"),
     _named("name_address", "looks like an address", "https:x.tif?y=1#z"),
-    _named("name_hidden", "begins with a dot", ".tif"),
+    _named("name_hidden", "begins with a dot, as side files of other systems do", ".tif", UNLISTED),
 ]
 
 

@@ -12,12 +12,13 @@ from fedsense_core.config.server import (
     OuterSection,
     UplinkSection,
 )
-from fedsense_core.config.tree import FREE_KEYS, Config
+from fedsense_core.config.tree import FREE_KEYS, LATER_KEYS, Config
 from fedsense_core.section import Section
 
 __all__ = [
     "FREE_KEYS",
     "FROM_PRESET",
+    "LATER_KEYS",
     "AdmissionSection",
     "AggregationSection",
     "AlignmentSection",

@@ -21,6 +21,12 @@ class RunSection(Section):
     resume: Literal["auto", "never"] = "auto"
     """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an
     existing folder."""
+    continued_from: str = ""
+    """Folder of a finished run that this one goes on from, on the server's disk; ``fedsense run
+    --continue`` sets it. Empty: begin anew."""
+    rounds_before: int = Field(0, ge=0)
+    """Rounds of that run. Their numbers and ``run.rounds`` count on; the learning rate begins a new
+    schedule after them."""
     evaluate_every: int = Field(2, ge=0)
     """Probe the encoder every E rounds and after the last; 0 never."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -64,6 +70,9 @@ class AdmissionSection(Section):
 
     max_examples: int = Field(10_000_000, ge=1)
     """Largest example count a client may claim for one round."""
+    max_chips: int = Field(200_000, ge=1)
+    """Most chips that a client may say it has, where they are its weight
+    (``aggregation.weights``)."""
     norm_factor: float = Field(10.0, gt=1)
     """Largest update norm relative to the median of those accepted in earlier rounds."""
     first_round_max_norm: float = Field(1_000.0, gt=0)

@@ -3,6 +3,7 @@ distillation."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, assert_never
 
 from pydantic import Field
@@ -41,6 +42,9 @@ class AggregationSection(Section):
     ``public-only``)."""
     plain_rounds: int = Field(2, ge=0)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
+    weights: Literal["equal", "chips", "sqrt-chips"] = "equal"
+    """``mean``: what a client's examples are multiplied by: nothing, the number of chips that its
+    institution says it has, or the square root of that."""
 
     @property
     def averages(self) -> bool:
@@ -52,6 +56,23 @@ class AggregationSection(Section):
                 return False
             case unknown:
                 assert_never(unknown)
+
+    def factor(self, chips: int) -> float:
+        """Return what the examples of a client of so many chips are multiplied by."""
+        match self.weights:
+            case "equal":
+                return 1.0
+            case "chips":
+                return float(chips)
+            case "sqrt-chips":
+                return math.sqrt(chips)
+            case unknown:
+                assert_never(unknown)
+
+    @property
+    def counts_chips(self) -> bool:
+        """Whether anything depends on how many chips a client says it has."""
+        return self.weights != "equal"
 
 
 class OuterSection(Section):

@@ -33,6 +33,20 @@ FREE_KEYS = (
     "federation.deadline_s",
 )
 """Settings that a continued run may change: where it is written, and whom it waits for."""
+LATER_KEYS = (
+    *FREE_KEYS,
+    "run.rounds",
+    "run.rounds_before",
+    "run.continued_from",
+    "run.evaluate_every",
+    "federation.sites",
+    "federation.public",
+    "federation.labelled",
+    "train.learning_rate",
+    "train.warmup",
+)
+"""Settings that may differ from those of the finished run that a run goes on from: how long, how
+fast, and where imagery lies."""
 
 
 class Config(Section):
@@ -55,6 +69,17 @@ class Config(Section):
     outer: OuterSection = OuterSection()
     distillation: DistillationSection = DistillationSection()
     admission: AdmissionSection = AdmissionSection()
+
+    @model_validator(mode="after")
+    def _rounds_are_left(self) -> Config:
+        before, run = self.run.rounds_before, self.run
+        if bool(before) != bool(run.continued_from) or before >= run.rounds:
+            raise ConfigError(
+                f"wrong configuration: run.continued_from = {run.continued_from!r}, run.rounds_before = {before} and "
+                f"run.rounds = {run.rounds} do not go together. A run that goes on from a finished one of 6 rounds for "
+                "4 more has that run's folder, 6 and 10; any other run leaves the first two alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stem_reads_the_bands(self) -> Config:
@@ -81,6 +106,16 @@ class Config(Section):
             raise ConfigError(
                 f"wrong configuration: outer.kind = {self.outer.kind!r} steps along the mean of updates, which "
                 "aggregation.kind = 'none' does not make. Use outer.kind = 'fedavg', or aggregation.kind = 'mean'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_mean_to_weigh(self) -> Config:
+        if self.aggregation.counts_chips and self.aggregation.kind != "mean":
+            raise ConfigError(
+                f"wrong configuration: aggregation.weights = {self.aggregation.weights!r} weighs the clients of a "
+                f"mean; aggregation.kind = {self.aggregation.kind!r} has weights of its own, or no mean. Use "
+                "aggregation.kind = 'mean', or leave aggregation.weights at 'equal'"
             )
         return self
 
@@ -140,8 +175,13 @@ class Config(Section):
 
     @property
     def total_steps(self) -> int:
-        """Local steps of the whole run, over which the learning rate is scheduled."""
-        return self.run.rounds * self.train.local_steps
+        """Local steps of the run's own rounds, over which the learning rate is scheduled."""
+        return (self.run.rounds - self.run.rounds_before) * self.train.local_steps
+
+    @property
+    def steps_before(self) -> int:
+        """Local steps of the run that this one goes on from; global steps are counted on."""
+        return self.run.rounds_before * self.train.local_steps
 
     @property
     def asks_clients(self) -> bool:

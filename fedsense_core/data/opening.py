@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from fedsense_core.config import Config
-from fedsense_core.data.chips.cache import IngestRequest, IngestResult, ingest
+from fedsense_core.data.chips.cache import ChipStore, IngestRequest, IngestResult
 from fedsense_core.data.chips.chipping import Progress, chip_sources, digest
 from fedsense_core.data.chips.chips import Chips, as_tensor
+from fedsense_core.data.chips.drawing import draw_order, rooms
 from fedsense_core.data.raster.datasets import open_dataset
 from fedsense_core.data.raster.other_bands import check_share
 from fedsense_core.data.raster.scenes import ChipSpec
@@ -60,7 +61,16 @@ def load_site(path: Path) -> Site:
     entry = read_strict_toml(path, SiteFile)
     sources = tuple(_source(path, f"{path}: sources[{i}]", source) for i, source in enumerate(entry.sources, start=1))
     _check_each_file_once(path, sources)
-    return Site(entry.name, entry.description, path, sources, entry.limits, entry.chips.grid, entry.share_statistics)
+    return Site(
+        name=entry.name,
+        description=entry.description,
+        path=path,
+        sources=sources,
+        limits=entry.limits,
+        grid=entry.chips.grid,
+        share_statistics=entry.share_statistics,
+        share_overlap=entry.share_overlap,
+    )
 
 
 def _source(path: Path, where: str, entry: SourceEntry) -> Source:
@@ -187,19 +197,22 @@ def _ingest(
         spec = ChipSpec(names, size, site.grid.stride(size), limits)
         _check(site, source, spec, f"{site.path}: sources[{number}]")
         specs.append(spec)
-    opened: list[tuple[ChipSpec, IngestResult]] = []
-    room = limits.max_chips
     # Chips that are mapped outlive the removal of their files.
     with TemporaryDirectory(prefix="fedsense-chips-") if cache_dir is None else nullcontext(cache_dir) as folder:
-        for number, (source, spec) in enumerate(zip(site.sources, specs, strict=True)):
-            where = f"{site.path}: sources[{number + 1}]"
-            images = open_dataset(source.dataset, source.card, where) if source.dataset else None
-            request = IngestRequest(chip_sources(source, spec, images), spec, room, progress)
-            result = ingest(request, Path(folder) / _folder(site, number, spec))
-            check_share(result.skipped, len(request.sources))
-            room -= result.count
-            opened.append((spec, result))
-    return opened
+        stores = [_store(site, number, spec, Path(folder), progress) for number, spec in enumerate(specs)]
+        results = [store.take(room) for store, room in zip(stores, rooms(limits.max_chips, stores), strict=True)]
+    for result in results:
+        check_share(result.skipped, result.drawn)
+    return list(zip(specs, results, strict=True))
+
+
+def _store(site: Site, number: int, spec: ChipSpec, folder: Path, progress: Progress | None) -> ChipStore:
+    source = site.sources[number]
+    where = f"{site.path}: sources[{number + 1}]"
+    images = open_dataset(source.dataset, source.card, where) if source.dataset else None
+    sources = chip_sources(source, spec, images)
+    order = draw_order([one.name for one in sources], site.path.parent)
+    return ChipStore(folder / _folder(site, number, spec), IngestRequest(sources, order, spec, progress))
 
 
 def _check(site: Site, source: Source, spec: ChipSpec, where: str) -> None:
@@ -254,6 +267,7 @@ def _chips(site: Site, opened: Sequence[tuple[ChipSpec, IngestResult]]) -> Chips
         row=location["row"].astype(np.int64),
         col=location["col"].astype(np.int64),
         valid=location["valid"].astype(np.float32),
+        constant=tuple(record.constant for _, record in used),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ class RunFolder:
     def report_file(self) -> Path:
         """The report a person reads."""
         return self.path / "report.html"
+
+    @property
+    def continued_file(self) -> Path:
+        """Which finished run this one goes on from, JSON; where it goes on from none, there is no
+        file."""
+        return self.path / "continued.json"
 
     @property
     def finished_file(self) -> Path:
@@ -139,6 +145,10 @@ class RunFolder:
             os.fsync(file.fileno())
         if is_new:
             sync(self.path)
+
+    def replace_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Put the lines of another run in place of what is there, whole or not at all."""
+        write_whole(self.metrics_file, b"".join(map(_encode, lines)))
 
     def read_metrics(self) -> list[Metrics]:
         """Return all whole lines, oldest first. Raises CheckpointError naming a line that is

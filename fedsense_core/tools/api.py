@@ -5,15 +5,17 @@ They do what the commands of these names do, and raise FedSenseError where those
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.run_folder.folder import Metrics, RunFolder
 from fedsense_core.tools.extras import require
 from fedsense_core.tools.reporting.run_report import report_at_the_end
+from fedsense_core.tools.runner.continuation import going_on
 from fedsense_core.tools.runner.log_lines import LogLines
 from fedsense_core.tools.runner.planning import PATH_KEYS, Request, Resources, Scalar, absolute, jobs_of
 from fedsense_core.tools.runner.running import open_engine
@@ -69,13 +71,14 @@ class Score:
 
 
 def run(
-    config: Mapping[str, Scalar] | None = None,
+    config: Mapping[str, Scalar | Mapping[str, Any]] | None = None,
     *,
     sites: str | Path | None = None,
     public: str | Path | None = None,
     labelled: str | Path | None = None,
     out: str | Path | None = None,
     flower_toml: str | Path | None = None,
+    continue_from: str | Path | Run | None = None,
     engine: Literal["in-process", "simulation"] = "in-process",
     threads: int | None = None,
     show: bool = True,
@@ -83,10 +86,12 @@ def run(
     """Train a federation on this machine and return what it left.
 
     ``config`` maps the keys of `docs/configuration.md` to values, such as ``{"preset": "fedavg",
-    "run.rounds": 4}``; lists and tables go into a copy of ``flower_toml``. ``sites`` is a folder of
-    site files, ``public`` the site file of the public imagery, ``labelled`` the folder of the
-    labelled set; each is the shipped sample where it is not given. ``out`` is the run folder (None:
-    runs/PRESET-seedSEED). ``show`` prints the progress.
+    "run.rounds": 4}``; ``model.args`` may be a dict, and other lists and tables go into a copy of
+    ``flower_toml``. ``sites`` is a folder of site files, ``public`` the site file of the public
+    imagery, ``labelled`` the folder of the labelled set; each is the shipped sample where it is not
+    given. ``out`` is the run folder (None: runs/PRESET-seedSEED). ``continue_from`` is a finished
+    run, or its folder, to go on from with its settings, for ``run.rounds`` further rounds. ``show``
+    prints the progress.
 
     Called again, it continues an unfinished run after its last whole round, and returns a finished
     one of the same settings at once. Raises ConfigError or SiteError for what is wrong before
@@ -94,7 +99,8 @@ def run(
     training fails.
     """
     given = {"federation.sites": sites, "federation.public": public, "federation.labelled": labelled}
-    settings = dict(config or {}) | {key: str(path) for key, path in given.items() if path is not None}
+    texts = {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in (config or {}).items()}
+    settings = texts | {key: str(path) for key, path in given.items() if path is not None}
     if "run.folder" in settings:
         raise ConfigError("run.folder has a parameter of its own: out=")
     settings = {key: absolute(str(value)) if key in PATH_KEYS else value for key, value in settings.items()}
@@ -107,6 +113,14 @@ def run(
         engine=engine,
         threads=threads,
     )
+    if continue_from is None:
+        return _run(request, show)
+    before = continue_from.folder if isinstance(continue_from, Run) else Path(continue_from)
+    with going_on(before, request) as longer:
+        return _run(longer, show)
+
+
+def _run(request: Request, show: bool) -> Run:
     jobs = jobs_of(request)
     if len(jobs) > 1:
         raise ConfigError("preset 'standalone' is one run for each site: name the site in federation.only")

@@ -1,4 +1,4 @@
-"""``mean``: by examples seen (McMahan et al. 2017, algorithm 1)."""
+"""``mean``: by examples seen (McMahan et al. 2017, algorithm 1), and by ``aggregation.weights``."""
 
 from __future__ import annotations
 

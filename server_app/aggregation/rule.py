@@ -43,9 +43,11 @@ class AggregationRule(ABC):
 
 
 def weights_of(accepted: Sequence[Accepted]) -> list[float]:
-    """Return p_i, examples seen normalised to one."""
-    total = sum(one.examples for one in accepted)
-    return [one.examples / total for one in accepted]
+    """Return p_i: examples seen times what ``aggregation.weights`` makes of a site's chips,
+    normalised to one."""
+    sizes = [one.examples * one.factor for one in accepted]
+    total = sum(sizes)
+    return [size / total for size in sizes]
 
 
 def weighted_mean(accepted: Sequence[Accepted]) -> Tensor:

@@ -34,4 +34,5 @@ class LastModels(RunCallback):
         except (OSError, SafetensorError) as error:
             # A full disk does not end the run for want of them; a part of them helps nobody.
             shutil.rmtree(self.run.models, ignore_errors=True)
-            log(WARNING, "the models of the last round are not kept for `fedsense analyse`: %s", error)
+            words = "the models of the last round are not kept for `fedsense analyse`, in %s: %s"
+            log(WARNING, words, self.run.models, error)

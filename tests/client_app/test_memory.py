@@ -142,7 +142,7 @@ def conversation(config: Config, identity: Identity, rounds: int) -> Iterator[tu
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), pytest.param(torch.float64, 1e-12, marks=pytest.mark.slow)]
 )
-def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
+def test_error_feedback_conserves_over_60_rounds_with_lost_replies(
     identity: Identity, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, predictor: bool
 ) -> None:
     """Σ Δ̂ + e = Σ Δ over acknowledged rounds (docs/method.md, section 3)."""
@@ -152,13 +152,13 @@ def test_error_feedback_conserves_over_200_rounds_with_lost_replies(
     monkeypatch.setattr(client_round, "train_locally", fake)
     sent, meant = torch.zeros(table.numel, dtype=torch.float64), torch.zeros(table.numel, dtype=torch.float64)
     last = lost = 0
-    for number, (counts, decoded, client) in enumerate(conversation(config, identity, 200), start=1):
+    for number, (counts, decoded, client) in enumerate(conversation(config, identity, 60), start=1):
         memory = client.memory
         if counts:
             sent, meant, last = sent + decoded.double(), meant + fake.last.double(), number
         else:
             lost += 1
-    assert 40 < lost < 100
+    assert 10 < lost < 32
     committed = memory.recall(last)
     assert committed is not None
     assert committed.residual is not None

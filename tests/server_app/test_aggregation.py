@@ -13,13 +13,13 @@ from federation import Federation, logged, same_bits
 from torch import Tensor
 
 import server_app.strategy as strategy_module
-from fedsense_core.config import OuterSection
+from fedsense_core.config import AggregationSection, OuterSection
 from fedsense_core.errors import ConfigError
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import FrameKind
 from fedsense_core.tensors import TensorTable
 from server_app.aggregation.l_dawa import cosine_of, layerwise_mean
-from server_app.aggregation.rule import weighted_mean
+from server_app.aggregation.rule import weighted_mean, weights_of
 from server_app.distillation.distiller import Distiller
 from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.round import Accepted
@@ -47,6 +47,7 @@ class Reply:
     sent: Tensor
     kind: FrameKind = FrameKind.MODEL
     examples: float = 1.0
+    factor: float = 1.0
 
     @property
     def expected(self) -> Expected:
@@ -68,6 +69,15 @@ def test_mean_of_fedavg_by_hand_counts_examples() -> None:
     few, many = Reply(torch.tensor([4.0, -8.0]), examples=1.0), Reply(torch.tensor([8.0, 0.0]), examples=3.0)
     seen: list[Any] = [few, many]
     assert weighted_mean(seen).tolist() == [0.25 * 4 + 0.75 * 8, 0.25 * -8]
+
+
+@pytest.mark.parametrize(("weights", "shares"), [("equal", (1, 1)), ("chips", (4, 9)), ("sqrt-chips", (2, 3))])
+def test_weights_by_hand(weights: str, shares: tuple[int, int]) -> None:
+    section = AggregationSection.model_validate({"weights": weights})
+    values = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    seen: list[Any] = [Reply(value, factor=section.factor(n)) for value, n in zip(values, (4, 9), strict=True)]
+    assert weights_of(seen) == [share / sum(shares) for share in shares]
+    assert weighted_mean(seen).tolist() == pytest.approx([share / sum(shares) for share in shares])
 
 
 # Cosines to the start: tensor a 1 and 0, tensor b 0 and -1, tensor c has no angle, because it

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import rasterio
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
+from client_app.identity import Identity
 from client_app.memory import ClientMemory
+from fedsense_core.config import Config
 from fedsense_core.errors import ConfigError, FedSenseError
 from server_app import cohort
 
@@ -130,7 +133,69 @@ def test_site_with_a_broken_site_file_is_named_and_the_others_train(federation: 
     fed.run()
     (line,) = fed.lines()
     assert line["accepted"] == ["alpha", "gamma"]
-    assert "scene.tif" in line["rejected"][0]["reason"]
+    (refused,) = line["rejected"]
+    assert refused["node"] == "beta"
+    assert "scene.tif" in refused["reason"]
+
+
+BROKEN = {
+    "a wrong key": ("beta", lambda text: text + "colour = 3\n"),
+    "no imagery": ("beta", lambda text: text.replace("*.tif", "*.tiff")),
+    "limits that nothing meets": ("beta", lambda text: text + "[limits]\nmax_file_pixels = 9\n"),
+    "a name that is none": ("node 101", lambda text: text.replace('"beta"', '"no/name"')),
+    "no TOML": ("node 101", lambda text: text + "= = ="),
+    "no text": ("node 101", lambda text: "\x00"),
+}
+"""What is wrong with beta's site file, and whom the coordinator then names."""
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_refused_client_is_named_by_its_site_in_log_metrics_and_report(
+    federation: Make, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    fed = federation(changes={"federation.min_clients": 2, "run.rounds": 1, "run.report": True})
+    path = fed.root / "sites" / "beta.toml"
+    named, broken = BROKEN[fault]
+    path.write_text(broken(path.read_text()))
+    with logged(caplog):
+        fed.run()
+    (refused,) = fed.lines()[0]["rejected"]
+    assert refused["node"] == named
+    assert "beta" in refused["reason"]  # the file's name says whose it is where it gives no name
+    assert f"{named} (node 101) cannot take part: {refused['reason']}" in caplog.text
+    assert f"<td>{named}</td>" in fed.folder.report_file.read_text(encoding="utf-8")
+
+
+def test_client_that_fails_unexpectedly_in_the_handshake_is_named_too(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Identity, config: Config) -> object:
+        if self.name == "gamma":
+            raise PermissionError(13, "Permission denied", "/srv/archive/scene.tif")
+        return opened(self, config)
+
+    opened = Identity.open
+    monkeypatch.setattr(Identity, "open", denied)
+    with pytest.raises(FedSenseError, match=r"gamma: PermissionError: .*denied: 'scene\.tif'"):
+        federation(changes={"federation.min_clients": 3, "run.rounds": 1}).run()
+
+
+def test_second_node_of_one_name_is_not_called_by_it(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    fed.grid.contexts[800] = replace(fed.grid.contexts[fed.node("beta")], node_id=800)
+    fed.run()
+    (refused,) = fed.lines()[0]["rejected"]
+    assert refused["node"] == "node 800"
+    assert "site 'beta' is already taken" in refused["reason"]
+
+
+def test_run_that_cannot_start_names_every_site_that_refused(federation: Make) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    for site in SITES:
+        with (fed.root / "sites" / f"{site}.toml").open("a") as file:
+            file.write("colour = 3\n")
+    with pytest.raises(FedSenseError, match=r"alpha: alpha\.toml: unknown key .*; beta: .*; gamma: gamma\.toml"):
+        fed.run()
 
 
 def test_centralised_trains_one_client_on_all_imagery(federation: Make) -> None:
@@ -144,3 +209,49 @@ def test_standalone_asks_one_site_only(federation: Make) -> None:
     fed = federation(changes=changes)
     fed.run()
     assert all(line["accepted"] == ["beta"] for line in fed.lines())
+
+
+def test_undeclared_fill_is_warned_of_before_round_1_by_the_site_and_counted_at_the_server(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    for raster in (fed.root / "sites" / "beta" / "scene.tif", fed.root / "public" / "scene.tif"):
+        with rasterio.open(raster, "r+") as file:
+            pixels = file.read()
+            pixels[:, :20] = 0
+            file.write(pixels)
+    with logged(caplog):
+        fed.run()
+    remedy = "set `nodata = 0` for this source"
+    found = list(dict.fromkeys(record.getMessage() for record in caplog.records))
+    (at_site,) = (
+        i for i, text in enumerate(found) if text.startswith("site beta: aerial-rgb: 0 is") and remedy in text
+    )
+    (at_server,) = (i for i, text in enumerate(found) if text.startswith("site beta warns of its imagery"))
+    (public,) = (i for i, text in enumerate(found) if text.startswith("public imagery: aerial-rgb: 0 is"))
+    assert public < at_site < at_server
+    assert remedy in found[public]
+    assert not any("alpha warns" in text or "site alpha: aerial" in text for text in found)
+    assert fed.lines()[0]["accepted"] == list(SITES)
+
+
+@pytest.mark.parametrize(("deployed", "agrees"), [(False, False), (True, False), (True, True)])
+def test_what_a_site_shares_with_the_public_set_is_recorded_where_it_may_be_told(
+    federation: Make, caplog: pytest.LogCaptureFixture, deployed: bool, agrees: bool
+) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    (fed.root / "sites" / "beta" / "scene.tif").write_bytes((fed.root / "public" / "scene.tif").read_bytes())
+    if agrees:
+        path = fed.root / "sites" / "beta.toml"
+        path.write_text("share_overlap = true\n" + path.read_text())
+    if deployed:
+        for site in SITES:
+            config = fed.grid.contexts[fed.node(site)].node_config
+            config.clear()
+            config |= {"site": str(fed.root / "sites" / f"{site}.toml"), "state-dir": str(fed.root / "state")}
+    with logged(caplog):
+        fed.run()
+    told = {"beta": {"public": 1.0}} | ({} if deployed else {"alpha": {"public": 0.0}, "gamma": {"public": 0.0}})
+    assert fed.lines()[0].get("overlap", {}) == (told if agrees or not deployed else {})
+    assert "site beta: 100 % of its chips are also in the public set" in caplog.text
+    assert "site alpha: " not in caplog.text

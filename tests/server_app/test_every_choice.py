@@ -39,6 +39,7 @@ CONTEXT: dict[str, Changes] = {
     "downlink.state_bits": {"downlink.codec": "trellis"},
     "downlink.codec": {"downlink.bits": 2},
     "aggregation.kind": {"aggregation.plain_rounds": 0},
+    "aggregation.weights": SHARED_OUT | {"partition.kind": "iid", "partition.tail": 1.0},
 }
 """By setting, or by setting and choice: what else is set, for the default as well."""
 REFUSED = {

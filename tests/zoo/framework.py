@@ -61,11 +61,9 @@ class ExpectedSource:
     left_out: tuple[str, ...] = ()
     """Names of files, with ``*``, that belong to no source. Every other raster has to be in one."""
     missing: str = ""
-    """Expression for what the draft asks a person: only where a product's files cannot tell it. Of
-    a layout without any truth, for why nothing is drafted."""
+    """Expression for what the draft asks a person: only where a product's files cannot tell it."""
     answers: tuple[str, ...] = ()
-    """What the person puts for each ``?`` of the draft, in order; none where the layout is
-    refused."""
+    """What the person puts for each ``?`` of the draft, in order."""
 
     @property
     def complete(self) -> bool:
@@ -83,6 +81,8 @@ class Layout:
     make: Callable[[Path], list[ExpectedSource]]
     """Writes the files into a folder, and says what is to be read from them."""
     chip_px: int = 16
+    refused: str = ""
+    """Expression for why nothing is drafted; no source is then expected."""
     scenes_skipped: tuple[str, ...] = field(default=())
     """Expressions for the reasons of scenes that are skipped and named, one each."""
 

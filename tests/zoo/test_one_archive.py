@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import SITES, Federation, write_site
 from zoo.comparing import check_layout, compare_chip, truth_of
 from zoo.framework import ExpectedSource, Layout
 from zoo.test_zoo import LAYOUTS
@@ -56,27 +55,6 @@ def test_a_folder_with_a_misleading_name_changes_no_layout(folder: str, tmp_path
     for layout in LAYOUTS:
         inside = replace(layout, make=partial(_make_inside, layout, folder))
         check_layout(inside, tmp_path / _folder(layout))
-
-
-@pytest.mark.slow
-def test_drafted_sites_of_all_layouts_train_a_round(tmp_path: Path) -> None:
-    """What ``data init`` writes is trained on without an edit, unless it asks a person."""
-    made = [layout for layout in LAYOUTS if _is_complete(layout.make(tmp_path / "made" / _folder(layout)))]
-    for start in range(0, len(made), len(SITES)):
-        folder = tmp_path / str(start)
-        (folder / "sites").mkdir(parents=True)
-        three = [made[(start + i) % len(made)] for i in range(len(SITES))]
-        for site, layout in zip(SITES, three, strict=True):
-            archive = tmp_path / "made" / _folder(layout)
-            draft_site(archive, folder / "sites" / f"{site}.toml", site, lambda done, total: None)
-        write_site(folder, "public", 99)
-        run = Federation(folder, {"data.bands": "all", "run.rounds": 1})
-        run.run()
-        assert [line["accepted"] for line in run.lines()] == [list(SITES)], [layout.name for layout in three]
-
-
-def _is_complete(expected: list[ExpectedSource]) -> bool:
-    return any(one.truth for one in expected) and all(one.complete for one in expected)
 
 
 def _make_inside(layout: Layout, folder: str, archive: Path) -> list[ExpectedSource]:

@@ -6,11 +6,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from federation import SITES, Federation, write_site
 from zoo.comparing import check_layout
 from zoo.framework import Layout
-
-from fedsense_core.tools.onboarding.drafting import draft_site
 
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "layouts").glob("[a-z]*.py"))
 LAYOUTS: list[Layout] = [layout for name in MODULES for layout in import_module(f"zoo.layouts.{name}").LAYOUTS]
@@ -24,14 +21,3 @@ def test_every_layout_has_a_name_of_its_own_and_cites_its_specification() -> Non
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_layout_is_drafted_and_its_chips_hold_the_pixels_of_its_files(layout: Layout, tmp_path: Path) -> None:
     check_layout(layout, tmp_path)
-
-
-def test_drafted_sites_of_three_institutions_train_a_round(tmp_path: Path) -> None:
-    layouts = {layout.name: layout for layout in LAYOUTS}
-    for site, name in zip(SITES, ("landsat-c2-l2", "safe-l2a-offset", "sen12ms"), strict=True):
-        layouts[name].make(tmp_path / "sites" / site)
-        draft_site(tmp_path / "sites" / site, tmp_path / "sites" / f"{site}.toml", None, lambda done, total: None)
-    write_site(tmp_path, "public", 99)
-    run = Federation(tmp_path, {"data.bands": "all", "run.rounds": 1})
-    run.run()
-    assert [line["accepted"] for line in run.lines()] == [list(SITES)]

@@ -19,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
+from fedsense_core.data.chips.gaps import count_constant, filled
 from fedsense_core.data.chips.statistics import Statistics
 from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.raster.other_bands import OtherBands
@@ -98,12 +99,14 @@ class ChipRecord:
     count: int = 0
     whole: bool = True
     """False if there was no room for all its chips."""
+    constant: int = 0
+    """How many of its chips have one value all over, in every band."""
     other_bands: bool = False
     """True if it was skipped because its bands are not the card's."""
 
     def fits(self, room: int) -> bool:
-        """Tell whether chipping the source with so much room would give just these chips."""
-        return self.count <= room if self.whole else self.count == room
+        """Tell whether chipping the source with so much room would give no chips but these."""
+        return self.whole or self.count >= room
 
 
 class ChipSource(Protocol):
@@ -275,6 +278,7 @@ class _Chipping:
         self._writer_of = writer_of
         self._writer: ChipWriter | None = None
         self._start = 0
+        self._constant = 0
         self._room = room
         self._statistics = Statistics.empty(len(spec.bands))
 
@@ -297,14 +301,17 @@ class _Chipping:
             self.whole = False
             chips, valid, locations = chips[:left], None if valid is None else valid[:left], locations[:left]
         self._statistics = self._statistics.merge(_statistics(window, chips, valid, self._spec))
-        self._writer.append(ChipArrays.of(chips if valid is None else filled(chips, valid), locations, valid))
+        chips = chips if valid is None else filled(chips, valid)
+        self._constant += count_constant(chips)
+        self._writer.append(ChipArrays.of(chips, locations, valid))
 
     def record(self) -> ChipRecord:
         """Return what there is."""
         if self._writer is None:
             return ChipRecord(f"has no chip with {self._spec.limits.min_valid:.0%} valid pixels")
         self._writer.statistics = self._writer.statistics.merge(self._statistics)
-        return ChipRecord("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
+        count = self._writer.count - self._start
+        return ChipRecord("", self._writer.name, self._start, count, self.whole, self._constant)
 
     def undone(self, fault: Unreadable | OtherBands, name: str) -> ChipRecord:
         """Take back what was written of the source of that name."""
@@ -353,16 +360,6 @@ def _parts(window: PixelWindow, spec: ChipSpec) -> Iterator[PixelWindow]:
             here = np.s_[top : top + (rows - 1) * stride + size, left : left + (columns - 1) * stride + size]
             valid = None if window.valid is None else window.valid[here]
             yield PixelWindow(window.values[:, *here], valid, window.row + top, window.col + left)
-
-
-def filled(chips: Array, valid: Bools) -> Array:
-    """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws
-    no edge."""
-    for i in np.flatnonzero(~valid.all(axis=(1, 2))):
-        for band in chips[i]:
-            mean = band[valid[i]].mean(dtype=np.float64)
-            band[~valid[i]] = mean if band.dtype.kind == "f" else round(mean)
-    return chips
 
 
 def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: ChipSpec) -> Statistics:

@@ -101,6 +101,16 @@ class Units:
                 out = _DECIBELS[self.card.decibels] * np.log10(out * self.card.scale + self.card.offset)
         return out.astype(np.float32, copy=False), both(valid, finite(out))
 
+    def stored(self, value: float, band: int) -> float:
+        """Return the number in the file that `convert` turns into ``value`` of a band, as nearly as
+        can be told."""
+        if self.card.decibels != "no":
+            value = (10 ** (value / _DECIBELS[self.card.decibels]) - self.card.offset) / self.card.scale
+        if self.not_below_zero and value <= 0:  # all below have become 0
+            return 0.0
+        number = (value - self.offset[band]) / self.gain[band]
+        return float(round(number)) if math.isclose(number, round(number), rel_tol=1e-5) else number
+
     def _shifted(self, values: Array) -> Array:
         limits = np.iinfo(values.dtype)
         least = max(0, limits.min) if self.not_below_zero else limits.min

@@ -173,6 +173,9 @@ class Site:
     """Whether the institution allows that means and deviations of its bands leave the machine, if a
     run asks."""
 
+    share_overlap: bool = False
+    """Whether the coordinator may know which share of the imagery is also in its own sets."""
+
     @property
     def common_bands(self) -> tuple[str, ...]:
         """Names of the bands that every source holds, in the first source's order."""

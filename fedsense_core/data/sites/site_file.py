@@ -32,6 +32,17 @@ OVERRIDES = ("gsd_m", "scale", "offset", "nodata", "nodata_bands", "file_nodata"
 """Fields of a card that a source may say for its own files."""
 
 
+def stated_name(path: Path) -> str:
+    """Return the name that a site file gives, whatever else in it is wrong; empty where it gives
+    none."""
+    try:
+        with path.open("rb") as file:
+            name = tomllib.loads(file.read(SITE_FILE_BYTES).decode()).get("name")
+    except (OSError, ValueError):
+        return ""
+    return name if isinstance(name, str) and SITE_NAME.fullmatch(name) else ""
+
+
 def _is_glob(text: str) -> str:
     Pattern(text)
     return text
@@ -284,6 +295,8 @@ class SiteFile(Table):
     """Its imagery, one entry a sensor."""
     share_statistics: bool = False
     """Whether means and deviations of its bands may leave the machine, if a run asks for them."""
+    share_overlap: bool = False
+    """Whether the coordinator may know which share of the chips is also in its own sets."""
     chips: ChipsEntry = ChipsEntry()
     """How chips lie in a scene."""
     limits: ReadLimits = ReadLimits()

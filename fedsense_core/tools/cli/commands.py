@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -58,9 +59,23 @@ def run(
     labelled: Annotated[
         Path | None, typer.Option(help="Folder of the labelled set for the probes. Default: the shipped sample.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of training; with --continue, how many further ones.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/PRESET-seedSEED.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder. Default: runs/PRESET-seedSEED; with --continue, RUN-to-ROUNDS."),
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            metavar="RUN",
+            help="Folder of a finished run to go on from for --rounds further rounds, with its settings, in a new "
+            "folder. The learning rate begins a new schedule; all else goes on.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, repeatable; see `fedsense settings`."),
@@ -87,7 +102,8 @@ def run(
 ) -> None:
     """Simulate a federation on this machine, from imagery to encoder and report.
 
-    An unfinished run in the run folder is continued after its last whole round.
+    An unfinished run in the run folder is continued after its last whole round. A finished one is
+    trained longer by --continue.
     """
     from fedsense_core.tools.runner.running import Display, run_jobs
 
@@ -98,15 +114,20 @@ def run(
         "federation.public": public,
         "federation.labelled": labelled,
     }
-    with clear_errors():
-        from fedsense_core.tools.runner.planning import Request, parse_settings, plan
+    with ExitStack() as opened:
+        with clear_errors():
+            from fedsense_core.tools.runner.continuation import going_on
+            from fedsense_core.tools.runner.planning import Request, parse_settings, plan
 
-        pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
-        request = Request(preset, parse_settings([*pairs, *(settings or [])]), out, supernodes, config, engine, threads)
-        jobs = plan(request)
-        if engine == "simulation":
-            require("simulation", work="a simulation with Flower's own engine (others: --engine)")
-    raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
+            pairs = [f"{key}={value}" for key, value in given.items() if value is not None]
+            chosen = parse_settings([*pairs, *(settings or [])])
+            request = Request(preset, chosen, out, supernodes, config, engine, threads)
+            if continue_from is not None:
+                request = opened.enter_context(going_on(continue_from, request))
+            jobs = plan(request)
+            if engine == "simulation":
+                require("simulation", work="a simulation with Flower's own engine (others: --engine)")
+        raise typer.Exit(run_jobs(jobs, request, (cpus, gpus), Display(console, errors, verbose)))
 
 
 @app.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.tools.cli.terminal import clear_errors, console, progress_bar
 from fedsense_core.tools.extras import require
 
@@ -56,6 +59,12 @@ def check(
     state: Annotated[
         Path | None, typer.Option(help="State folder of your SuperNode: store the chips there for training.")
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Site file, or folder of a labelled set or task, in which the imagery may be too. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.
 
@@ -64,8 +73,9 @@ def check(
     """
     from fedsense_core.tools.onboarding.checking import check_site
 
-    with clear_errors(), progress_bar("chipping", "scenes") as progress:
-        page = check_site(site.expanduser(), bands, chip_size, state.expanduser() if state else None, progress)
+    folder, others = state.expanduser() if state else None, [other.expanduser() for other in against or ()]
+    with clear_errors(), _chips_on_disk(folder), progress_bar("chipping", "scenes") as progress:
+        page = check_site(site.expanduser(), bands, chip_size, folder, progress, others)
     console.print(page.body, soft_wrap=False)
     console.print(page.verdict)
 
@@ -85,6 +95,13 @@ def preview(
         require("report", work="a preview")
         from fedsense_core.tools.onboarding.previewing import write_preview
 
-        with progress_bar("chipping", "scenes") as progress:
+        with _chips_on_disk(None), progress_bar("chipping", "scenes") as progress:
             path = write_preview(site.expanduser(), out.expanduser(), chips, seed, progress)
         console.print(escape(str(path)))
+
+
+def _chips_on_disk(state: Path | None) -> AbstractContextManager[None]:
+    """Name the folder that chips go to, and what moves it, where its disk is full."""
+    if state is not None:
+        return naming_full_disk(state, "--state")
+    return naming_full_disk(Path(gettempdir()), "--state FOLDER of `fedsense data check`, or TMPDIR in the environment")

@@ -21,7 +21,7 @@ from pydantic import Field
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from fedsense_core.data.chips.chipping import filled
+from fedsense_core.data.chips.gaps import filled
 from fedsense_core.data.raster.files import check_claims, open_raster
 from fedsense_core.data.raster.formats import DRIVERS, FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
 from fedsense_core.data.raster.rasters import CHIP_TAG, inspect

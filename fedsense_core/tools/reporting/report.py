@@ -88,10 +88,17 @@ def _head(run: RunFolder, history: History) -> dict[str, Any]:
     sites = {site for m in history for site in m.get("accepted") or ()}
     return {
         "title": f"FedSense run: {config.get('preset', run.path.name)}",
-        "subtitle": f"{len(sites)} institutions, {done} of {asked} rounds, {human_seconds(total)}, {state}",
+        "subtitle": f"{len(sites)} institutions, {done} of {asked} rounds, {human_seconds(total)}, {state}"
+        + _continued(run),
         "cards": [_quality_card(history), *_byte_cards(history), _reply_card(history)],
         "config": _config_sections(config),
     }
+
+
+def _continued(run: RunFolder) -> str:
+    """Return which run this one goes on from; its rounds come first in every curve and table."""
+    before = read_json(run.continued_file)
+    return f"; rounds 1 to {before['rounds']} are those of {before['folder']}" if before else ""
 
 
 def _card(name: str, value: str, note: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedsense_core.errors import FedSenseError
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.tools.extras import require
 from fedsense_core.tools.run_settings import settings_of
@@ -48,6 +49,7 @@ def report_at_the_end(run: RunFolder, say: Callable[[str], None]) -> None:
     if not run.read_config().get("run", {}).get("report", True):
         return
     try:
-        report_run(run, say)
+        with naming_full_disk(run.path, "--out"):
+            report_run(run, say)
     except FedSenseError as error:
         say(f"no report: {error} (`fedsense report {run.path}` writes it later)")

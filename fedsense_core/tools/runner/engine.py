@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from fedsense_core.errors import FedSenseError
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.tools.runner.planning import Job, Resources
 
@@ -17,6 +18,9 @@ LOG = "flower.log"
 """Everything that Flower said about a run, in its folder."""
 WAITING = "flower-"
 """Begins the names of logs that no run folder holds yet."""
+
+TEMPORARY = "the environment variable TMPDIR"
+"""What moves folders that are gone after a run."""
 
 Show = Callable[[str], None]
 
@@ -42,14 +46,14 @@ def run_log(home: Path, job: Job) -> Iterator[TextIO]:
     there is none."""
     waiting, final = home / f"{WAITING}{uuid.uuid4().hex[:8]}.log", job.folder / LOG
     try:
-        with waiting.open("w", buffering=1, encoding="utf-8") as log:
+        with naming_full_disk(home, TEMPORARY), waiting.open("w", buffering=1, encoding="utf-8") as log:
             yield log
     except RunFailed as error:
         where = final if RunFolder.exists(job.folder) else waiting
         raise RunFailed(f"{error}\nAll that Flower said: {where}") from None
     finally:
         if RunFolder.exists(job.folder):
-            with final.open("ab") as file:
+            with naming_full_disk(job.folder, "--out"), final.open("ab") as file:
                 file.write(waiting.read_bytes())
             waiting.unlink()
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import gettempdir
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from fedsense_core.errors import FedSenseError
+from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.tools.reporting.run_report import report_at_the_end
-from fedsense_core.tools.runner.engine import Engine, count
+from fedsense_core.tools.runner.engine import TEMPORARY, Engine, count
 from fedsense_core.tools.runner.in_process import open_in_process
 from fedsense_core.tools.runner.log_lines import LogLines
 from fedsense_core.tools.runner.planning import Job, Request, Resources
@@ -56,7 +59,8 @@ def run_jobs(
 ) -> int:
     """Run every job that is not finished. Returns the exit status."""
     try:
-        with terminate_as_interrupt(), open_engine(request) as engine:
+        temporary = naming_full_disk(Path(gettempdir()), TEMPORARY)
+        with terminate_as_interrupt(), temporary, open_engine(request) as engine:
             for job in jobs:
                 _run(job, engine, Resources.shared_by(job.supernodes, *per_client), display)
     except KeyboardInterrupt:
