@@ -8,7 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import round
-from fedsense_core.protocol.messages import TrainTask, read_handshake_request
+from fedsense_core.protocol.messages import TrainTask, handshake_attachments, handshake_nonce, handshake_run_ids
 
 app = ClientApp()
 
@@ -16,9 +16,8 @@ app = ClientApp()
 @app.query("handshake")
 def handshake(message: Message, context: Context) -> Message:
     """Answer who this client is and what it has."""
-    run_id, earlier_run_id, nonce = read_handshake_request(message)
-    answer = replace(round.handshake(context, run_id, earlier_run_id), nonce=nonce)
-    return Message(answer.to_records(), reply_to=message)
+    said = round.handshake(context, handshake_run_ids(message), handshake_attachments(message))
+    return Message(replace(said, nonce=handshake_nonce(message)).to_records(), reply_to=message)
 
 
 @app.train()

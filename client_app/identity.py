@@ -16,16 +16,21 @@ from flwr.app import Context
 from client_app.progress import ChippingLog
 from fedsense_core.config import Config
 from fedsense_core.data.chips.chips import Chips, joined
+from fedsense_core.data.chips.fills import warnings_of
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
 from fedsense_core.data.partition.shares import client_names, share_of
+from fedsense_core.data.raster.offsets import offsets_of, unknown_baselines
 from fedsense_core.data.sites.locations import site_files
+from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.data.sites.site_file import stated_name
 from fedsense_core.errors import SiteError
 from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.run_folder.paths import run_folder, safe_name
 
 POOLED = "pooled"
+SCENES_LOOKED_AT = 200
+"""Scenes of a site whose headers are read again, for what they say of offsets."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Identity:
     client: int | None = None
     """Number of the client whose share of all imagery this is, in a study; None where sites are not
     shared out."""
+    simulated: bool = False
+    """Whether all sites are on one machine, so that nothing leaves any."""
 
     @classmethod
     def of(cls, context: Context, config: Config) -> Identity:
@@ -85,31 +92,27 @@ class Identity:
                 raise SiteError(
                     "federation.pooled gives all imagery to the first SuperNode; this one has nothing to do"
                 )
-            return cls(POOLED, tuple(files), clients / POOLED)
+            return cls(POOLED, tuple(files), clients / POOLED, simulated=True)
         if config.partition.kind != "sites":
             names = client_names(config.partition)
             if partition >= len(names):
                 raise SiteError(f"SuperNode {partition} has no share: partition.clients is {len(names)}")
-            return cls(names[partition], tuple(files), clients / names[partition], partition)
+            return cls(names[partition], tuple(files), clients / names[partition], partition, simulated=True)
         if partition >= len(files):
             raise SiteError(f"SuperNode {partition} has no site file: the federation has {len(files)}")
         name = load_site(files[partition]).name
-        return cls(name, (files[partition],), clients / safe_name(name))
+        return cls(name, (files[partition],), clients / safe_name(name), simulated=True)
 
     def earlier_state(self, config: Config) -> Path:
         """Return where the run that this one goes on from keeps this client's state: a simulation
         in its own folder, an institution where it always does."""
         simulated = Path(config.run.continued_from) / "clients" / self.state_dir.name
-        return simulated if self.is_simulated(config) else self.state_dir
+        return simulated if self.simulated else self.state_dir
 
-    def is_simulated(self, config: Config) -> bool:
-        """Return whether this client's state lies in the run folder."""
-        return self.state_dir.parent == run_folder(config) / "clients"
-
-    def naming_full_disk(self, config: Config) -> AbstractContextManager[None]:
+    def naming_full_disk(self) -> AbstractContextManager[None]:
         """Name the state folder, and what moves it, where its disk is full."""
         at_home = "state-dir of the SuperNode's --node-config (STATE of institution.sh)"
-        return naming_full_disk(self.state_dir, "run.folder (--out)" if self.is_simulated(config) else at_home)
+        return naming_full_disk(self.state_dir, "run.folder (--out)" if self.simulated else at_home)
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this client, each kind apart, from the cache where
@@ -138,6 +141,27 @@ class Identity:
         if not agreed or self.client not in (None, 0):
             return SensorStatistics()
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
+
+    @property
+    def tells_overlap(self) -> bool:
+        """Whether the server may know which share of the imagery is also in its own sets."""
+        return self.simulated or all(load_site(path).share_overlap for path in self.sites)
+
+    def warnings(self, config: Config) -> list[str]:
+        """Return what looks wrong about the imagery's values, masks and offsets. In a study the
+        first client speaks for all."""
+        if self.client not in (None, 0):
+            return []
+        found: list[str] = []
+        for path, kinds in zip(self.sites, self._imagery(config), strict=True):
+            site = load_site(path)
+            scenes = [scene for chips in kinds for scene in chips.scene_paths]
+            some = scenes[:: -(-len(scenes) // SCENES_LOOKED_AT)]
+            found += [*warnings_of(kinds, site), *side_mask_warnings(site)]
+            for source in site.sources:
+                bands = source.card.names if config.data.bands == "all" else config.data.bands
+                found += unknown_baselines(offsets_of(source, some, bands))
+        return found
 
     def _imagery(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Return all chips of every site file, whether or not they are this client's alone."""

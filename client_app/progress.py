@@ -15,7 +15,7 @@ EVERY_S = 10.0
 
 @dataclass
 class ChippingLog:
-    """Called after every scene; see `fedsense_core.data.chips.ingest.Progress`."""
+    """Called after every scene; see `fedsense_core.data.chips.chipping.Progress`."""
 
     site: str
     last: float = field(default_factory=time.monotonic)

@@ -23,6 +23,7 @@ from client_app.training import Outcome, Start, train_locally
 from fedsense_core.config import Config, resolve
 from fedsense_core.data.batches.feeding import Feed, draws
 from fedsense_core.data.chips.sensor_statistics import SharedStatistics
+from fedsense_core.data.overlap import OverlapShares, overlap_texts, shares_as_bytes, shares_asked
 from fedsense_core.device import chosen_device, peak_memory
 from fedsense_core.errors import FedSenseError
 from fedsense_core.fingerprint import source_digest
@@ -32,6 +33,7 @@ from fedsense_core.protocol.frame import FrameHeader, FrameKind, pack
 from fedsense_core.protocol.messages import Handshake, TrainReply, TrainTask
 from fedsense_core.protocol.prediction import prediction
 from fedsense_core.protocol.replica import Replica
+from fedsense_core.protocol.side_channels import Attachments
 from fedsense_core.protocol.uplink.pipeline import Uplink
 from fedsense_core.seeds import seed_of
 from fedsense_core.ssl.federated import FederatedSigreg, reply_attachments
@@ -49,32 +51,43 @@ FAULTS = (
 """What a client answers in words: of imagery, disk, memory and settings."""
 
 
-def handshake(context: Context, run_id: int, earlier_run_id: int = 0) -> Handshake:
+def handshake(context: Context, run_ids: tuple[int, int], asked: Attachments) -> Handshake:
     """Say who this client is, what it can train on and which rounds it remembers; a problem is part
     of the answer, beside the name where there is one.
 
-    What it remembers of the run that this one goes on from becomes its memory of this one.
+    ``run_ids`` are of this run and of the one that it goes on from (0 none), whose memory becomes
+    that of this one; ``asked`` is what side channels ask.
     """
-    site = ""
+    site, (run_id, earlier_run_id) = "", run_ids
     try:
         config = resolve(context.run_config)
         site = Identity.name_of(context, config)
         identity = Identity.of(context, config)
         memory = ClientMemory(identity.state_dir, run_id)
-        with identity.naming_full_disk(config):
+        with identity.naming_full_disk():
             kinds = [chips for kinds in identity.open(config) for chips in kinds]
             statistics = identity.statistics(config)
+            shares = shares_asked(kinds, asked)
+            warnings = identity.warnings(config)
             if earlier_run_id:
                 memory.inherit(ClientMemory(identity.earlier_state(config), earlier_run_id))
+        drawn = drawn_digest(config)
     except FAULTS as error:
         return Handshake(site, code=source_digest(), problem=_told(site, error))
+    for text in [*warnings, *(overlap_texts(shares) if not identity.simulated else ())]:
+        log(WARNING, "site %s: %s", identity.name, text)
     return Handshake(
         site=identity.name,
         chips=sum(map(len, kinds)),
+        warnings=len(warnings),
         skipped=sum(len(chips.skipped) for chips in kinds),
         rounds=tuple(memory.rounds()),
         code=source_digest(),
-        attachments={SharedStatistics.name: statistics.to_bytes()},
+        drawn=drawn,
+        attachments={
+            SharedStatistics.name: statistics.to_bytes(),
+            OverlapShares.name: shares_as_bytes(shares) if identity.tells_overlap else b"",
+        },
     )
 
 
@@ -87,7 +100,7 @@ def train(context: Context, task: TrainTask) -> TrainReply:
         identity = Identity.of(context, config)
         site = identity.name
         _check_agreement(config, task)
-        with identity.naming_full_disk(config):
+        with identity.naming_full_disk():
             return ClientRound(config, identity, task).run()
     except NeedsSnapshot:
         return TrainReply(site, "needs-snapshot", "it does not have what this round builds on and needs a snapshot")
@@ -136,7 +149,8 @@ class ClientRound:
         )
 
     def _receive(self, slot: Slot | None) -> Replica:
-        replica = receive(slot.replica if slot else None, self.task.frames, self.stream)
+        base = slot.replica if slot else None
+        replica = receive(base, self.task.frames, self.stream, lambda: self.table.read(self.model).float())
         if replica.version != self.task.version:
             raise NeedsSnapshot
         return replica
@@ -214,6 +228,19 @@ class ClientRound:
         began = time.monotonic()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
+
+
+def drawn_digest(config: Config) -> str:
+    """Return the digest of the first replica as this machine draws it, hex.
+
+    Empty where the run starts from given weights, which only the server has. Raises ConfigError for
+    a model that cannot be built.
+    """
+    if config.model.weights:
+        return ""
+    model = build_model(config)
+    weights = TensorTable.of(model, config.model.local_parameters).read(model).float()
+    return Replica.first(weights).digest().hex()
 
 
 def residual_of(slot: Slot | None, task: TrainTask, table: TensorTable, feedback: bool) -> tuple[Tensor | None, str]:

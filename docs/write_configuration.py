@@ -24,8 +24,8 @@ PROJECT = ROOT / "pyproject.toml"
 BEGIN, END = "# settings: written by docs/write_configuration.py", "# end of settings"
 """Around the generated lines of pyproject.toml."""
 GIVEN_BY_CONTINUE = ("run.folder", "run.rounds", "run.rounds_before", "run.continued_from")
-ALSO_AS_TEXT = ("data.bands",)
-"""Lists that may be given as one text, such as "red,green,blue"."""
+ALSO_AS_TEXT = ("data.bands", "model.args")
+"""Lists and tables that may be given as one text, such as "red,green,blue" or '{"depth": 4}'."""
 CITATION = re.compile(r"`docs/method\.md`, section (\d+)")
 PAGE = ROOT / "docs" / "configuration.md"
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true, false", dict: "table", tuple: "list"}
@@ -56,8 +56,15 @@ Flower's run config cannot carry. Change them in `flower.toml`; with `fedsense r
 fedsense run --config my-flower.toml
 ```
 
-Another network needs its own `model.args`, or an empty table: those of the shipped file belong to its ResNet. A
-masked-image run on a small ViT, in a copy of `flower.toml` with these tables in place of the shipped ones:
+Another network needs its own `model.args`, or an empty table: those of the shipped file belong to its ResNet. On a
+command line they are JSON, which replaces the whole table; in Flower's run config it stands within quotes of its own:
+
+```bash
+fedsense run --set model.architecture=convnext_atto --set model.args='{{"depths": [1, 1, 2, 1], "output_stride": 8}}'
+flwr run . --run-config "model.architecture='convnext_atto' model.args='{{}}'"
+```
+
+A masked-image run on a small ViT, in a copy of `flower.toml` with these tables in place of the shipped ones:
 
 ```toml
 [fedsense.model]

@@ -27,7 +27,15 @@ from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.data.standardise import standardise as standardise  # the README of an export names it here
 from fedsense_core.errors import CheckpointError
 from fedsense_core.models.bands import encoder_for
-from fedsense_core.models.stored_stem import STEM, described, remake_first_convolution, write_stem, write_weights
+from fedsense_core.models.first_convolution import USUAL_BANDS, reading_layers
+from fedsense_core.models.stored_stem import (
+    STEM,
+    described,
+    remake_first_convolution,
+    restore_stem,
+    write_stem,
+    write_weights,
+)
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -72,6 +80,8 @@ class _Manifest:
     stem: Mapping[str, Any] | None
     """Of an encoder of any bands: ``path`` in the encoder, number of ``kernels``, and ``sha256`` of
     its file."""
+    spectrum: tuple[Band, ...]
+    """What the bands are; empty where an earlier release did not write it."""
 
 
 def export_encoder(
@@ -171,6 +181,22 @@ def load_encoder(
     return encoder.eval()
 
 
+def load_to_train(folder: Path) -> tuple[nn.Module, tuple[str, ...], tuple[Band, ...]]:
+    """Load an exported encoder as it was trained: one of any bands with its stem for any.
+
+    Also returns the names of the bands that plain timm finds in it, and what they are, where the
+    export says so. Raises CheckpointError for a missing or altered file.
+    """
+    manifest = _read_manifest(folder)
+    _check_digest(folder / WEIGHTS, manifest.weights_sha256)
+    encoder = _load_with_timm(folder)
+    if manifest.stem is not None:
+        stem = restore_stem(encoder, folder / STEM, manifest.stem)
+        _check_digest(folder / STEM, str(manifest.stem.get("sha256")))
+        encoder.set_submodule(manifest.stem["path"], stem)
+    return encoder, manifest.bands, manifest.spectrum
+
+
 def _check_fixed(folder: Path, has: Sequence[str], bands: Sequence[str] | Sequence[Band] | None) -> None:
     wanted = has if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
     if list(wanted) != list(has):
@@ -223,11 +249,14 @@ def _pretrained_cfg(encoder: nn.Module, mean: list[float], std: list[float], ima
     """Return timm's pretrained_cfg; ``classifier`` and ``first_conv`` let timm change the head and
     the bands."""
     known = cast(dict[str, Any], getattr(encoder, "pretrained_cfg", {}))
-    # Older timm (seen in 1.0.16) squeezes the named convolution from 3 bands to in_chans, whatever
-    # was saved.
-    keep = ("classifier", "fixed_input_size", *(("first_conv",) if len(mean) == 3 else ()))
+    keep = {key: known[key] for key in ("classifier", "fixed_input_size") if known.get(key) is not None}
+    # Older timm (seen in 1.0.16) squeezes the named layers from 3 bands to in_chans, whatever was
+    # saved, and leaves those of other encoders random: without a name it says that they do not fit.
+    layers = reading_layers(encoder, len(mean)) if len(mean) == USUAL_BANDS else ()
+    first_conv = {"first_conv": layers[0] if len(layers) == 1 else layers} if layers else {}
     return {
-        **{key: known[key] for key in keep if known.get(key) is not None},
+        **keep,
+        **first_conv,
         "input_size": [len(mean), image_size, image_size],
         "interpolation": "bilinear",
         "crop_pct": 1.0,
@@ -302,6 +331,7 @@ def _read_manifest(folder: Path) -> _Manifest:
             block["weights_sha256"],
             dict(block.get("statistics", {})),
             dict(block["stem"]) if "stem" in block else None,
+            tuple(Band.model_validate(band) for band in block.get("spectrum", [])),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -36,6 +36,8 @@ class Clients:
     """How many each site says it has, in its last handshake with this Flower run."""
     lost: set[str] = field(default_factory=set)
     """Sites whose state is gone: they are served a snapshot."""
+    drawn: dict[str, str] = field(default_factory=dict)
+    """Site -> digest of the first replica as it draws it, hex; of this Flower run only."""
     newly_lost: list[str] = field(default_factory=list)
     """Those of them that no round has reported yet."""
 
@@ -71,6 +73,7 @@ class Clients:
                 f"{most_chips:g} are believed (admission.max_chips)"
             )
         self.sites[node], self.chips[handshake.site] = handshake.site, handshake.chips
+        self.drawn[handshake.site] = handshake.drawn
         has = self.acknowledged.get(handshake.site)
         if has and has.round not in handshake.rounds:
             self.lose(handshake.site)
@@ -79,6 +82,11 @@ class Clients:
     def state_of(self, site: str) -> Acknowledged | None:
         """Return what a site has, or None where it has nothing that counts."""
         return None if site in self.lost else self.acknowledged.get(site)
+
+    def draws(self, site: str, digest: bytes) -> bool:
+        """Return whether a site draws the first replica with this digest itself, as far as is
+        known."""
+        return site not in self.lost and self.drawn.get(site) == digest.hex()
 
     def lose(self, site: str) -> None:
         """Note that a site no longer has what its last reply was built on."""

@@ -104,7 +104,8 @@ class Cohort:
         return self._handshakes.send([self._request(node) for node in nodes])
 
     def _request(self, node: int) -> Message:
-        content = handshake_request(self.run_id, self.earlier_run_id, self.nonces[node])
+        attached = {name: data for channel in self.channels for name, data in channel.for_handshake().items()}
+        content = handshake_request(self.run_id, self.earlier_run_id, attached, self.nonces[node])
         return Message(content, node, "query.handshake", ttl=HANDSHAKE_TTL_S)
 
     def _enter(self, answer: Answer) -> Rejected | None:
@@ -129,8 +130,13 @@ class Cohort:
                 channel.drop(handshake.site)
             elif channel.name in said:
                 channel.accept({handshake.site: said[channel.name]})
+                for text in channel.told(handshake.site):
+                    log(WARNING, "site %s: %s", handshake.site, text)
         skipped = f", {handshake.skipped} unusable files skipped" if handshake.skipped else ""
         log(INFO, "site %s is here: %d chips%s", handshake.site, handshake.chips, skipped)
+        if handshake.warnings:
+            text = "site %s warns of its imagery: its own log, and `fedsense data check` there, say of what (%d)"
+            log(WARNING, text, handshake.site, handshake.warnings)
         return None
 
     def _check_name(self, node: int, site: str) -> None:

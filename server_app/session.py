@@ -16,15 +16,19 @@ from fedsense_core.atomic_io import only_one
 from fedsense_core.config import FREE_KEYS, Config
 from fedsense_core.data.batches.batch import Batch
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import warnings_of
 from fedsense_core.data.chips.labelled import LabelledSet, load_labelled
 from fedsense_core.data.chips.sensor_statistics import SensorStatistics
 from fedsense_core.data.opening import load_site, open_site
+from fedsense_core.data.overlap import OverlapShares, hashes_of, marks, marks_of
 from fedsense_core.data.sites.locations import labelled_folder, public_file
 from fedsense_core.data.sites.sensors import Band, shipped_card
+from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import ConfigError
 from fedsense_core.full_disk import naming_full_disk
-from fedsense_core.models.pretraining import build_model
+from fedsense_core.models.pretraining import PretrainingModel, build_model
+from fedsense_core.models.start import start_from_given
 from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.paths import run_folder
 from fedsense_core.ssl.recipe import build_recipe
@@ -51,13 +55,20 @@ class Material:
     public: tuple[Chips, ...]
     """Each kind apart."""
     labelled: LabelledSet | None
+    overlap: OverlapShares
+    """What sites share with the public set and with the test part of the labelled one."""
 
     @classmethod
     def open(cls, config: Config, cache: Path) -> Material:
         """Open the public imagery and the labelled set. Raises SiteError naming what is wrong."""
         public = open_site(public_file(config), config, cache)
+        site = load_site(public_file(config))
+        for text in [*warnings_of(public, site), *side_mask_warnings(site)]:
+            log(WARNING, "public imagery: %s", text)
         folder = labelled_folder(config)
-        return cls(public, load_labelled(folder, config.data.bands) if folder else None)
+        labelled = load_labelled(folder, config.data.bands) if folder else None
+        tested = marks([], [hashes_of(labelled.test.values.numpy())] if labelled else [])
+        return cls(public, labelled, OverlapShares({"public": marks_of(public), "labelled": tested}))
 
 
 def run_session(config: Config, grid: Grid) -> Path:
@@ -74,15 +85,19 @@ def run_session(config: Config, grid: Grid) -> Path:
 
 def _run(config: Config, grid: Grid) -> Path:
     device = chosen_device()
+    # What does not fit is refused before there is a run folder.
+    goes_on = RunFolder.exists(run_folder(config)) or config.run.continued_from
+    model = None if goes_on else _first_model(config)
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
     strategy = FedSense(
         config,
-        build_model(config),
+        build_model(config) if state else model or _first_model(config),
         run_id=state["run_id"] if state else secrets.randbits(62),
         spool=run.path / "spool",
         distiller=_distiller(config, material.public, device),
         callbacks=_callbacks(config, run, checkpoints, material, device),
+        channels=[material.overlap],
     )
     strategy.cohort.earlier_run_id = earlier_run_id(run)
     if state:
@@ -90,6 +105,16 @@ def _run(config: Config, grid: Grid) -> Path:
     strategy.start(grid)
     log(INFO, "run folder: %s", run.path)
     return run.path
+
+
+def _first_model(config: Config) -> PretrainingModel:
+    """Return w_1: drawn from the seed, or with the encoder that ``model.weights`` gives."""
+    model = build_model(config)
+    if config.model.weights:
+        card, names = load_site(public_file(config)).sources[0].card, config.data.bands
+        bands = card.bands if names == "all" else card.only(names, "model.weights").bands
+        log(INFO, "%s", start_from_given(model, config, bands))
+    return model
 
 
 def _callbacks(
@@ -100,7 +125,7 @@ def _callbacks(
     terminal = Terminal(run, RoundPrinter(config.run.rounds, run.read_metrics()))
     probes = Probes(config.run, config.data.view_size, material.labelled, device)
     statistics = SensorStatistics.of(material.public, [load_site(public_file(config))])
-    found: list[RunCallback] = [probes, Resources(), Record(run, probes), terminal]
+    found: list[RunCallback] = [probes, Resources(), Record(run, probes, material.overlap), terminal]
     if config.run.keep_models:
         found.append(LastModels(run))
     return [*found, Checkpoint(checkpoints), Export(run, _exported_bands(config, material.public), statistics)]

@@ -23,7 +23,7 @@ from fedsense_core.errors import FedSenseError
 from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.prediction import UpdatePrediction, prediction
-from fedsense_core.protocol.side_channels import accept_all, attachments_for, side_channels
+from fedsense_core.protocol.side_channels import SideChannel, accept_all, attachments_for, side_channels
 from fedsense_core.state import State, Stateful
 from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
@@ -56,6 +56,7 @@ class FedSense(Strategy):
         spool: Path,
         distiller: Distiller | None = None,
         callbacks: Sequence[RunCallback] = (),
+        channels: Sequence[SideChannel] = (),
     ) -> None:
         self.config, self.model, self.distiller, self.callbacks = config, model, distiller, callbacks
         self.table = TensorTable.of(model, config.model.local_parameters)
@@ -64,7 +65,7 @@ class FedSense(Strategy):
         self.moved = True  # whether w changed since the last broadcast
         self.stream = Stream(run_id, config.run.seed, self.table, config.momentum_in_use)
         self.broadcaster = Broadcaster(self.stream, codec_of(config.downlink))
-        self.channels = side_channels(config)
+        self.channels = (*(kept := side_channels(config)), *channels)
         self.clients = Clients()
         self.cohort = Cohort(config, run_id, self.clients, self.channels)
         self.admission = Admission(config, spool, self.channels, self.clients)
@@ -76,7 +77,7 @@ class FedSense(Strategy):
         self.parts: dict[str, Stateful] = {
             **{"broadcaster": self.broadcaster, "clients": self.clients, "admission": self.admission},
             **{"radius": self.radius, "prediction": self.prediction, "outer": self.outer},
-            **{channel.name: channel for channel in self.channels},
+            **{channel.name: channel for channel in kept},
         }
 
     def summary(self) -> None:
@@ -142,7 +143,8 @@ class FedSense(Strategy):
         round = Round(number, expected, radii_L, gammas_L, rejected=absent, began=began)
         for node, site in chosen:
             has = self.clients.state_of(site)
-            frames = self.broadcaster.frames_for(has.version if has else None)
+            draws = self.clients.draws(site, expected.digest)
+            frames = self.broadcaster.frames_for(has.version if has else None, draws)
             round.ask(node, site, has.round if has else 0, frames, attachments_for(self.channels, site))
         round.seconds["down"] = time.monotonic() - began
         return round
@@ -179,8 +181,7 @@ class FedSense(Strategy):
         """Δ̄ = Σ p_i Δ̂_i; w = outer optimiser (w_t, Δ̄), or what another rule makes of replies."""
         with round.timed("aggregate"):
             accepted = round.accepted = clipped(round.accepted, self.config.aggregation)
-            replica = round.expected.replica
-            mean = self.rule.centre(accepted)
+            mean, replica = self.rule.centre(accepted), round.expected.replica
             update = mean - replica.weights if self.config.sends_models else mean
             if self.rule.moves_the_model:
                 combined = self.rule.combine(accepted, mean, self.table, self.aggregated)

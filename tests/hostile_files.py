@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from hostile_tiffs import READ, SKIPPED, TOLERATED, UNLISTED, Hostile, file
+from jpeg2000_files import SIZ, jpeg2000, lying
 from rasterio.io import MemoryFile
 from tiff_writer import page, tiff
 
@@ -54,6 +55,10 @@ def _jpeg_of(width: int, height: int) -> bytes:
     start = whole.index(b"\xff\xc0")
     whole[start + 5 : start + 9] = struct.pack(">HH", height, width)
     return bytes(whole)
+
+
+def _jp2() -> bytes:
+    return jpeg2000(np.random.default_rng(5).integers(1, 250, (3, 64, 64)).astype("uint8"), tile=32)
 
 
 def _zipped(content: bytes) -> bytes:
@@ -98,6 +103,33 @@ FORMATS = [
     file("tiff_as_jpeg", "a right TIFF under a JPEG's name", lambda: tiff(page()), TOLERATED, suffix=".jpg"),
     file("tiff_without_suffix", "a right TIFF whose name says nothing", lambda: tiff(page()), TOLERATED, suffix=""),
     file("vrt_as_png", "a VRT under a PNG's name", lambda: _vrt("../0good.tif"), suffix=".png"),
+]
+
+_JP2 = {"suffix": ".jp2"}
+JPEG2000 = [
+    file("jp2_right", "a right JPEG 2000: the pattern of those below", _jp2, TOLERATED, **_JP2),
+    file("jp2_head_alone", "100 bytes of a header", lambda: _jp2()[:100], **_JP2),
+    file("jp2_boxes_alone", "all boxes, and of the picture its start", lambda: _jp2()[: _jp2().index(SIZ) + 2], **_JP2),
+    file("jp2_giant", "2^31 pixels squared", lambda: lying(_jp2(), x1=1 << 31, y1=1 << 31), **_JP2),
+    file(
+        "jp2_giant_tile",
+        "a tile of 65,536 pixels squared, 48 GB decoded",
+        lambda: lying(_jp2(), x1=1 << 16, y1=1 << 16, tile_width=1 << 16, tile_height=1 << 16),
+        **_JP2,
+    ),
+    file("jp2_tiny_tiles", "4,096 tiles of a pixel", lambda: lying(_jp2(), tile_width=1, tile_height=1), **_JP2),
+    file(
+        "jp2_most_tiles",
+        "65,025 tiles, which take 600 MB before a pixel is read",
+        lambda: lying(_jp2(), x1=16320, y1=16320, tile_width=64, tile_height=64),
+        **_JP2,
+    ),
+    file("jp2_grown", "a picture larger than its tiles", lambda: lying(_jp2(), x1=1024, y1=1024), **_JP2),
+    file("jp2_moved", "its corner lies behind its end", lambda: lying(_jp2(), x0=1 << 20), **_JP2),
+    file("jp2_box_loop", "a box of no length before the picture", lambda: _jp2()[:12] + bytes(8) + _jp2()[12:], **_JP2),
+    file("jp2_box_far", "a box that ends behind the file", lambda: _jp2()[:12] + b"\x7f\xff\xff\xfffree", **_JP2),
+    file("jp2_empty", "nothing", lambda: b"", **_JP2),
+    file("jp2_as_tiff", "a right JPEG 2000 under a TIFF's name", _jp2),
 ]
 
 PICTURES = [
@@ -190,7 +222,7 @@ NAMES = [
     _named("name_archive", "looks like a file in an archive", "x.zip!y.tif"),
     _named("name_driver", "looks like a command to GDAL", "GTIFF_DIR:1:x.tif"),
     _named("name_address", "looks like an address", "https:x.tif?y=1#z"),
-    _named("name_hidden", "begins with a dot", ".tif"),
+    _named("name_hidden", "begins with a dot, as side files of other systems do", ".tif", UNLISTED),
 ]
 
 

@@ -11,14 +11,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from hostile_blocks import BLOCKS
-from hostile_files import FORMATS, NAMES, PICTURES, PLACES
+from hostile_files import FORMATS, JPEG2000, NAMES, PICTURES, PLACES
 from hostile_tiffs import BANDS, SIZES, STRUCTURES, TABLES, Hostile
 from hostile_values import PAGES, TEXTS, VALUES
 from tiff_writer import page, tiff
 
 CASES: dict[str, Hostile] = {
     case.name: case
-    for table in (STRUCTURES, SIZES, BANDS, TABLES, BLOCKS, VALUES, TEXTS, PAGES, FORMATS, PICTURES, NAMES, PLACES)
+    for table in (
+        STRUCTURES,
+        SIZES,
+        BANDS,
+        TABLES,
+        BLOCKS,
+        VALUES,
+        TEXTS,
+        PAGES,
+        FORMATS,
+        JPEG2000,
+        PICTURES,
+        NAMES,
+        PLACES,
+    )
     for case in table
 }
 """Every crafted case, by name."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from hostile_files import picture
+from jpeg2000_files import SIZ, jpeg2000
 from rasterio.io import MemoryFile
 
 Generator = np.random.Generator
@@ -23,16 +24,20 @@ KINDS = (1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 18, 99)
 
 def _geotiff(dtype: str, masked: bool = False, **profile: Any) -> bytes:
     """Return a GeoTIFF of 3 bands with smooth contents, as imagery has."""
-    y, x = np.mgrid[0:SIDE, 0:SIDE]
-    image = np.stack([(x * (band + 1) + y * 2) % 240 + 5 for band in range(3)]).astype(dtype)
+    image = _smooth(dtype)
     shape = {"driver": "GTiff", "count": 3, "width": SIDE, "height": SIDE, "dtype": dtype, "crs": "EPSG:32632"}
     with MemoryFile() as memory:
         with memory.open(**(shape | profile)) as out:
             out.write(image)
             out.update_tags(AREA="somewhere")
             if masked:
-                out.write_mask((x + y > 4).astype("uint8") * 255)
+                out.write_mask((np.indices((SIDE, SIDE)).sum(axis=0) > 4).astype("uint8") * 255)
         return bytes(memory.read())
+
+
+def _smooth(dtype: str) -> np.ndarray[Any, Any]:
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    return np.stack([(x * (band + 1) + y * 2) % 240 + 5 for band in range(3)]).astype(dtype)
 
 
 TILED = {"tiled": True, "blockxsize": 32, "blockysize": 32}
@@ -47,6 +52,7 @@ def originals() -> dict[str, tuple[str, bytes]]:
         "big": (".tif", _geotiff("uint8", BIGTIFF="YES", nodata=6, **TILED)),
         "png": (".png", picture("PNG")),
         "jpeg": (".jpg", picture("JPEG")),
+        "jp2": (".jp2", jpeg2000(_smooth("uint8"), tile=32)),
     }
 
 
@@ -98,6 +104,9 @@ def lie(data: bytearray, random: Generator, _: bytes) -> None:
         else:
             start = place + (4 if what == 1 else 4 + (size - 4) // 2)
             _put(data, start, "<", random)
+    elif SIZ in data:
+        # The first 80 bytes of the codestream hold sides, tiles, bands and how they are coded.
+        _put(data, data.index(SIZ) + int(random.integers(4, 80)), ">", random)
     else:
         _put(data, int(random.integers(2, 40)), ">", random)
 

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedsense_core.config.list_values import AsTuple, BandNames
+from fedsense_core.config.list_values import AsTuple, BandNames, JsonTable
+from fedsense_core.errors import ConfigError
 from fedsense_core.section import Section
+
+_GIVEN = "model.weights starts from given weights, which the server alone reads"
+_VECTOR = "the encoder gives one vector an image, for its heads to take"
+_AS_IT_IS = "the encoder is trained as it is"
+TIMMS_OWN = {
+    "model_name": "model.architecture says it",
+    "in_chans": "data.bands says which bands are read",
+    "num_classes": "the encoder has no classifier",
+    **dict.fromkeys(["pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"], _GIVEN),
+    **dict.fromkeys(["pretrained_strict", "pretrained_filter_fn", "pretrained_model_args"], _GIVEN),
+    **dict.fromkeys(["features_only", "out_indices", "feature_cls", "feature_cfg"], _VECTOR),
+    **dict.fromkeys(["scriptable", "exportable", "no_jit", "pruned", "kwargs_filter"], _AS_IT_IS),
+}
+"""Arguments of ``timm.create_model`` that are not the architecture's, and why `model.args` cannot
+hold them. Some would make every client fetch or read a file."""
+
+PUBLISHED = ("timm:", "hf-hub:")
+"""How `model.weights` begins where it is a name that timm knows, and no path."""
 
 
 class ModelSection(Section):
@@ -15,9 +34,13 @@ class ModelSection(Section):
 
     architecture: str = "resnet18"
     """timm model name."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of ``timm.create_model``; JSON types only, they are exported with the
-    encoder."""
+    args: Annotated[dict[str, Any], JsonTable] = Field(default_factory=dict)
+    """Further arguments of ``timm.create_model``, as a table or as text in JSON, such as
+    ``{"depth": 4}``; JSON types only, they are exported with the encoder."""
+    weights: str = ""
+    """Weights from which the encoder starts, read by the server alone: a safetensors or torch file,
+    the folder of an exported encoder, or ``timm:NAME`` for those that timm publishes; empty draws
+    them from ``run.seed``."""
     stem: Literal["auto", "plain", "wavelength"] = "auto"
     """What reads the bands: ``plain`` is timm's own convolution; ``wavelength`` makes the kernel of
     each band from its wavelength or polarisation; ``auto`` is ``wavelength`` where ``data.bands``
@@ -32,6 +55,15 @@ class ModelSection(Section):
     """Transformer blocks of the masked-image decoder of ViTs."""
     local_parameters: Annotated[tuple[str, ...], AsTuple] = ()
     """Globs of parameter names that never leave the client."""
+
+    @model_validator(mode="after")
+    def _arguments_are_the_architectures(self) -> ModelSection:
+        for name in self.args:
+            if name in TIMMS_OWN:
+                # Not a ValueError: pydantic would wrap it and show the whole section as the wrong
+                # value.
+                raise ConfigError(f"wrong configuration: model.args cannot hold {name!r}: {TIMMS_OWN[name]}")
+        return self
 
 
 class DataSection(Section):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, NoReturn
 
 from pydantic import BeforeValidator
 
@@ -22,3 +23,23 @@ def _band_names(value: Any) -> Any:
 
 BandNames = BeforeValidator(_band_names)
 """A list, or one string with commas: Flower's run config carries no lists."""
+
+
+def _table(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        table = json.loads(value, parse_constant=_not_finite)
+        if not isinstance(table, dict):
+            raise TypeError("this is none")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'give a JSON object, such as {{"depth": 4}} or {{}}: {error}') from None
+    return table
+
+
+def _not_finite(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+JsonTable = BeforeValidator(_table)
+"""A table, or one string of JSON: Flower's run config carries no tables."""

@@ -12,23 +12,26 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
 
 from fedsense_core.config import Config
-from fedsense_core.data.chips.cache import IngestRequest, IngestResult, ingest
+from fedsense_core.data.chips.cache import ChipStore, IngestRequest, IngestResult
 from fedsense_core.data.chips.chipping import Progress, chip_sources, digest
 from fedsense_core.data.chips.chips import Chips, as_tensor
+from fedsense_core.data.chips.drawing import draw_order, rooms
 from fedsense_core.data.raster.datasets import open_dataset
+from fedsense_core.data.raster.other_bands import check_share
 from fedsense_core.data.raster.scenes import ChipSpec
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.item_lists import read_digests
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.scene_matching import FileSet, SourceFiles, check_masks, scenes_of_globs, scenes_of_lists
-from fedsense_core.data.sites.schema import DatasetRef, Scene, Site, Skipped, Source
+from fedsense_core.data.sites.schema import DatasetRef, MaskRule, Scene, Site, Skipped, Source
 from fedsense_core.data.sites.sensors import SensorCard
-from fedsense_core.data.sites.site_file import SiteFile, SourceEntry, read_strict_toml
+from fedsense_core.data.sites.site_file import MaskEntry, SiteFile, SourceEntry, read_strict_toml
 from fedsense_core.errors import SiteError
 
 Bands = Sequence[str] | Literal["all"]
@@ -58,7 +61,16 @@ def load_site(path: Path) -> Site:
     entry = read_strict_toml(path, SiteFile)
     sources = tuple(_source(path, f"{path}: sources[{i}]", source) for i, source in enumerate(entry.sources, start=1))
     _check_each_file_once(path, sources)
-    return Site(entry.name, entry.description, path, sources, entry.limits, entry.chips.grid, entry.share_statistics)
+    return Site(
+        name=entry.name,
+        description=entry.description,
+        path=path,
+        sources=sources,
+        limits=entry.limits,
+        grid=entry.chips.grid,
+        share_statistics=entry.share_statistics,
+        share_overlap=entry.share_overlap,
+    )
 
 
 def _source(path: Path, where: str, entry: SourceEntry) -> Source:
@@ -68,7 +80,7 @@ def _source(path: Path, where: str, entry: SourceEntry) -> Source:
         sensor=entry.sensor if isinstance(entry.sensor, str) else "custom",
         card=card,
         scenes=scenes,
-        mask=entry.mask.rule if entry.mask else None,
+        mask=entry.mask.rule if entry.mask else _product_rule(scenes),
         gsd_range_m=entry.gsd_range_m,
         digests=_digests_of(path.parent / entry.digests, scenes, f"{where}.digests") if entry.digests else None,
         baseline_offset=card.baseline_offset,
@@ -83,17 +95,27 @@ def _scenes(folder: Path, where: str, entry: SourceEntry, card: SensorCard) -> t
         FileSet(f"{where}.also[{i}]", tuple(part.paths), part.column, card.positions(part.bands, where))
         for i, part in enumerate(entry.also, start=1)
     )
-    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if entry.mask else None
-    files = SourceFiles(folder, card, images, further, mask)
+    mask = FileSet(f"{where}.mask", tuple(entry.mask.paths), entry.mask.column) if _has_files(entry.mask) else None
+    files = SourceFiles(folder, card, images, further, mask, entry.sensor if isinstance(entry.sensor, str) else "")
     scenes = scenes_of_lists(files, entry.lists) if entry.lists else scenes_of_globs(files)
-    if entry.mask and entry.mask.required:
+    if entry.mask and entry.mask.required and entry.mask.rule:
         check_masks(scenes, f"{where}.mask")
     return scenes
 
 
+def _has_files(entry: MaskEntry | None) -> TypeGuard[MaskEntry]:
+    return entry is not None and bool(entry.paths or entry.column)
+
+
+def _product_rule(scenes: Sequence[Scene]) -> MaskRule | None:
+    """Return the rule for the masks that products hold, where the site file says nothing of
+    masks."""
+    return MaskEntry(kind="sentinel2-scl").rule if any(scene.mask for scene in scenes) else None
+
+
 def _digests_of(path: Path, scenes: Sequence[Scene], where: str) -> dict[Path, str]:
     digests = read_digests(path, where)
-    files = [file for scene in scenes for file in scene.files]
+    files = [on_disk(file) for scene in scenes for file in scene.files]
     if not any(file in digests for file in files):
         raise SiteError(
             f"{where}: {path}: lists none of the source's files, such as {files[0]}. Its paths begin at {path.parent}."
@@ -166,7 +188,8 @@ def open_sources(
 def _ingest(
     site: Site, bands: Bands, size: int, cache_dir: Path | None, limits: ReadLimits | None, progress: Progress | None
 ) -> list[tuple[ChipSpec, IngestResult]]:
-    """Return what each source gives, and what was asked of it."""
+    """Return what each source gives, and what was asked of it. Raises SiteError as `check_share`
+    does."""
     limits = limits or site.limits
     specs = []
     for number, source in enumerate(site.sources, start=1):
@@ -174,18 +197,22 @@ def _ingest(
         spec = ChipSpec(names, size, site.grid.stride(size), limits)
         _check(site, source, spec, f"{site.path}: sources[{number}]")
         specs.append(spec)
-    opened: list[tuple[ChipSpec, IngestResult]] = []
-    room = limits.max_chips
     # Chips that are mapped outlive the removal of their files.
     with TemporaryDirectory(prefix="fedsense-chips-") if cache_dir is None else nullcontext(cache_dir) as folder:
-        for number, (source, spec) in enumerate(zip(site.sources, specs, strict=True)):
-            where = f"{site.path}: sources[{number + 1}]"
-            images = open_dataset(source.dataset, source.card, where) if source.dataset else None
-            request = IngestRequest(chip_sources(source, spec, images), spec, room, progress)
-            result = ingest(request, Path(folder) / _folder(site, number, spec))
-            room -= result.count
-            opened.append((spec, result))
-    return opened
+        stores = [_store(site, number, spec, Path(folder), progress) for number, spec in enumerate(specs)]
+        results = [store.take(room) for store, room in zip(stores, rooms(limits.max_chips, stores), strict=True)]
+    for result in results:
+        check_share(result.skipped, result.drawn)
+    return list(zip(specs, results, strict=True))
+
+
+def _store(site: Site, number: int, spec: ChipSpec, folder: Path, progress: Progress | None) -> ChipStore:
+    source = site.sources[number]
+    where = f"{site.path}: sources[{number + 1}]"
+    images = open_dataset(source.dataset, source.card, where) if source.dataset else None
+    sources = chip_sources(source, spec, images)
+    order = draw_order([one.name for one in sources], site.path.parent)
+    return ChipStore(folder / _folder(site, number, spec), IngestRequest(sources, order, spec, progress))
 
 
 def _check(site: Site, source: Source, spec: ChipSpec, where: str) -> None:
@@ -240,6 +267,7 @@ def _chips(site: Site, opened: Sequence[tuple[ChipSpec, IngestResult]]) -> Chips
         row=location["row"].astype(np.int64),
         col=location["col"].astype(np.int64),
         valid=location["valid"].astype(np.float32),
+        constant=tuple(record.constant for _, record in used),
     )
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsense_core.data.sites.sensors import Band, Polarisation
-from fedsense_core.errors import ConfigError
+from fedsense_core.models.first_convolution import USUAL_BANDS, first_convolution
 
 PERIODS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """Of a code's sines and cosines, in natural logarithms of micrometres. The longest is more than 0.2
@@ -33,8 +33,6 @@ CODE = 2 * len(PERIODS)
 HIDDEN = 48
 """Width of the mixing network: its matrices stay below the size from which tensors travel as
 codes."""
-USUAL_BANDS = 3
-"""Bands of an ordinary encoder, whose scale of activations the stem keeps."""
 
 
 class BandCodes(nn.Module):
@@ -189,42 +187,6 @@ def encoder_for(encoder: nn.Module, bands: Sequence[Band]) -> nn.Module:
     plain = deepcopy(encoder)
     plain.set_submodule(path, stem.plain(bands))
     return plain
-
-
-def first_convolution(encoder: nn.Module) -> str:
-    """Return the path of the convolution that reads the bands of an encoder built for 3 of them.
-
-    Raises ConfigError where several do, or one that is not ordinary: neither can be replaced
-    without changing more.
-    """
-    named: object = (getattr(encoder, "pretrained_cfg", None) or {}).get("first_conv")
-    convolutions = [
-        path
-        for path, part in encoder.named_modules()
-        if isinstance(part, nn.Conv2d) and part.in_channels == USUAL_BANDS
-    ]
-    # timm names the whole of a deep stem, or nothing at all, for some architectures.
-    inside = [path for path in convolutions if path == named or path.startswith(f"{named}.")]
-    path = next(iter(inside or convolutions), None)
-    reason = _why_not(encoder, path, named)
-    if reason:
-        raise ConfigError(
-            f"a wavelength stem replaces the one convolution that reads the bands, but {type(encoder).__name__} "
-            f"{reason}. Choose another model.architecture, or name the bands in data.bands and set "
-            "model.stem = 'plain'"
-        )
-    return str(path)
-
-
-def _why_not(encoder: nn.Module, path: str | None, named: object) -> str:
-    if path is None:
-        return "has none"
-    if isinstance(named, list | tuple):
-        return f"has several ({', '.join(map(str, named))})"
-    conv = encoder.get_submodule(path)
-    if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding_mode != "zeros":
-        return f"has a {type(conv).__name__} there ({path}) that is not an ordinary convolution"
-    return ""
 
 
 def _mean_kernel(kernels_CDKK: Tensor) -> Tensor:

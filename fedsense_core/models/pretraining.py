@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fedsense_core.config import Config
 from fedsense_core.data.sites.sensors import Band
 from fedsense_core.errors import ConfigError, nearest
-from fedsense_core.models.bands import USUAL_BANDS, condition, encoder_for, read_bands
+from fedsense_core.models.bands import condition, encoder_for, read_bands
+from fedsense_core.models.first_convolution import USUAL_BANDS
 from fedsense_core.models.masked import ConvMaskedModel, MaskedModel, VitMaskedModel
 
 BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -28,16 +29,13 @@ def build_encoder(architecture: str, channels: int, image_size: int, args: Mappi
     """Create a timm encoder without a classifier: (B, C, H, W) -> (B, D).
 
     ``image_size`` is given to architectures that are built for one (ViTs, Swin); the others take
-    any. Raises ConfigError for an unknown name or argument, and for layers that hold batch
-    statistics, which do not average over institutions.
+    any. Raises ConfigError for an unknown name or argument, for values that build no network, and
+    for layers that hold batch statistics, which do not average over institutions.
     """
     if architecture not in timm.list_models():
         hint = nearest(architecture, timm.list_models())
         raise ConfigError(f"model.architecture = {architecture!r} is not a timm model.{hint}")
-    try:
-        encoder = _create(architecture, channels, {"img_size": image_size} | dict(args))
-    except TypeError:
-        encoder = _create_or_explain(architecture, channels, dict(args))
+    encoder = _create_or_explain(architecture, channels, image_size, args)
     if any(isinstance(layer, BATCH_STATISTICS) for layer in encoder.modules()):
         raise ConfigError(
             f"model.architecture = {architecture!r} has batch normalisation, whose statistics differ by institution. "
@@ -149,8 +147,13 @@ def _create(architecture: str, channels: int, args: dict[str, Any]) -> nn.Module
     return encoder
 
 
-def _create_or_explain(architecture: str, channels: int, args: dict[str, Any]) -> nn.Module:
+def _create_or_explain(architecture: str, channels: int, image_size: int, args: Mapping[str, Any]) -> nn.Module:
     try:
-        return _create(architecture, channels, args)
-    except TypeError as error:
-        raise ConfigError(f"model.args of {architecture!r}: {error}. Remove or correct it in flower.toml.") from None
+        try:
+            return _create(architecture, channels, {"img_size": image_size} | dict(args))
+        except TypeError:
+            return _create(architecture, channels, dict(args))
+    except Exception as error:  # each architecture stumbles in its own way over values that do not fit together
+        raise ConfigError(
+            f"model.args of {architecture!r}: {type(error).__name__}: {error}. Remove or correct it in model.args."
+        ) from None

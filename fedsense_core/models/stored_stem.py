@@ -41,7 +41,16 @@ def write_stem(encoder: nn.Module, path: Path, bands: Sequence[str] | Sequence[B
 
 def remake_first_convolution(encoder: nn.Module, path: Path, stem: Mapping[str, Any], bands: Sequence[Band]) -> None:
     """Give a loaded plain encoder the first convolution for these bands, out of the file that
-    `write_stem` wrote.
+    `write_stem` wrote. Raises as `restore_stem`."""
+    encoder.set_submodule(stem["path"], restore_stem(encoder, path, stem).plain(bands))
+    known, n = cast(dict[str, Any], encoder.pretrained_cfg), len(bands)
+    changed = {"input_size": (n, *known["input_size"][1:]), "mean": [0.0] * n, "std": [1.0] * n}
+    encoder.pretrained_cfg = known | changed  # type: ignore[assignment]
+
+
+def restore_stem(encoder: nn.Module, path: Path, stem: Mapping[str, Any]) -> BandConv2d:
+    """Return the stem for any bands of a loaded plain encoder, out of the file that `write_stem`
+    wrote.
 
     Raises CheckpointError where that file is missing or of another encoder.
     """
@@ -54,10 +63,7 @@ def remake_first_convolution(encoder: nn.Module, path: Path, stem: Mapping[str, 
         conditioned.load_state_dict(load_file(path))
     except (AssertionError, AttributeError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not fit the encoder beside it ({error}). Export it again.") from error
-    encoder.set_submodule(stem["path"], conditioned.plain(bands))
-    known, n = cast(dict[str, Any], encoder.pretrained_cfg), len(bands)
-    changed = {"input_size": (n, *known["input_size"][1:]), "mean": [0.0] * n, "std": [1.0] * n}
-    encoder.pretrained_cfg = known | changed  # type: ignore[assignment]
+    return conditioned
 
 
 def described(bands: Sequence[str] | Sequence[Band] | None, sensor: str | None = None) -> tuple[Band, ...]:

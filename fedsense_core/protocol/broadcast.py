@@ -4,7 +4,7 @@ it applies them."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -64,7 +64,7 @@ class Broadcaster:
     replica: Replica | None = None
     frames: dict[int, np.ndarray] = field(default_factory=dict)
     """Version -> frame that leads to it from the version before."""
-    _bundles: dict[int | None, np.ndarray] = field(default_factory=dict)
+    _bundles: dict[tuple[int | None, bool], np.ndarray] = field(default_factory=dict)
 
     def advance(self, weights: Tensor) -> Replica:
         """Encode w_t - ŵ_{t-1}, and move the server's own replica by what clients will decode."""
@@ -87,15 +87,17 @@ class Broadcaster:
         self._forget_what_a_snapshot_replaces()
         return self.replica
 
-    def frames_for(self, known: int | None) -> np.ndarray:
+    def frames_for(self, known: int | None, draws: bool = False) -> np.ndarray:
         """Return one array with the frames for a client that holds version ``known`` (None:
         nothing).
 
-        Clients that hold the same version get the same array, made once.
+        One that ``draws`` the first replica itself is told to, instead of being sent it. Clients
+        that hold the same get the same array, made once.
         """
-        if known not in self._bundles:
-            self._bundles[known] = self._bundle_for(known)
-        return self._bundles[known]
+        asked = (known, draws and known is None and self.current.version == 1)
+        if asked not in self._bundles:
+            self._bundles[asked] = bundle([self._drawn_frame()]) if asked[1] else self._bundle_for(known)
+        return self._bundles[asked]
 
     def _bundle_for(self, known: int | None) -> np.ndarray:
         replica = self.current
@@ -142,6 +144,10 @@ class Broadcaster:
         base = Replica(replica.version - 1, replica.weights, replica.momentum)
         return self._pack(FrameKind.MODEL, replica.version, base, exact, payload, NO_DIGEST)
 
+    def _drawn_frame(self) -> np.ndarray:
+        replica = self.current
+        return self._pack(FrameKind.DRAWN, replica.version, replica, get_codec("none", 32), b"")
+
     def _snapshot_frame(self) -> np.ndarray:
         replica, exact = self.current, get_codec("none", 32)
         parts = [bytes(exact.encode(vector, self.stream.table, 0)) for vector in (replica.weights, replica.momentum)]
@@ -182,18 +188,36 @@ class Broadcaster:
                 del self.frames[version]
 
 
-def receive(base: Replica | None, bundled: np.ndarray, stream: Stream) -> Replica:
+def receive(
+    base: Replica | None, bundled: np.ndarray, stream: Stream, draw: Callable[[], Tensor] | None = None
+) -> Replica:
     """Apply the frames of a broadcast to what a client holds.
 
-    Raises NeedsSnapshot where a frame builds on a base that is not there, FrameError where it is no
-    frame of this run.
+    ``draw`` returns w_1 (N,) as the client draws it. Raises NeedsSnapshot where a frame builds on a
+    base that is not there, or on a first model that the client does not draw; FrameError where it
+    is no frame of this run.
     """
     replica = base
-    for raw in unbundle(bundled):
+    for number, raw in enumerate(unbundle(bundled)):
         header, payload = unpack(raw)
         _check(header, stream)
-        replica = _apply(replica, header, payload, stream)
+        if header.kind != FrameKind.DRAWN:
+            replica = _apply(replica, header, payload, stream)
+        elif number or header.base_version != 1 or len(payload):
+            # At most one: a frame of 96 bytes must not make a client digest its model many times.
+            raise FrameError("a frame of the drawn model stands first, alone and without payload")
+        else:
+            replica = _drawn(header.base_digest, draw)
     if replica is None:
+        raise NeedsSnapshot
+    return replica
+
+
+def _drawn(digest: bytes, draw: Callable[[], Tensor] | None) -> Replica:
+    if draw is None:
+        raise NeedsSnapshot
+    replica = Replica.first(draw())
+    if replica.digest() != digest:
         raise NeedsSnapshot
     return replica
 

@@ -58,6 +58,9 @@ class FrameKind(IntEnum):
     """Client to server: what local training changed."""
     MODEL = 4
     """Either way: a whole model, codec ``none``."""
+    DRAWN = 5
+    """Server to client: no payload, only the digest of the first replica, whose weights the client
+    draws from the run's seed itself."""
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,10 @@ class Handshake:
     code: str = ""
     problem: str = ""
     """Why it cannot train; empty if it can."""
+    drawn: str = ""
+    """Digest of the first replica as it draws it from the run's seed, hex; empty if it does not."""
+    warnings: int = 0
+    """How much it finds odd about its imagery; the words stay in its own log."""
     attachments: Attachments = field(default_factory=dict, repr=False)
     """What the client says in side channels, where its site allows it; not judged yet."""
     nonce: bytes = field(default=b"", repr=False)
@@ -182,10 +186,12 @@ class Handshake:
                 "site": self.site or "-",
                 "chips": self.chips,
                 "skipped": self.skipped,
+                "warnings": self.warnings,
                 "rounds": ",".join(map(str, self.rounds)) or "-",
                 "code": self.code,
                 "problem": self.problem or "-",
                 "nonce": self.nonce,
+                "drawn": self.drawn or "-",
             }
         )
         return RecordDict({"handshake": handshake, **_attached(self.attachments)})
@@ -198,6 +204,7 @@ class Handshake:
         try:
             answer = message.content.config_records["handshake"]
             rounds, problem = str(answer["rounds"]), printable(str(answer["problem"]))
+            drawn = printable(_text(answer, "drawn"))
             site = "" if answer["site"] == "-" else str(answer["site"])
             if site and not SITE_NAME.fullmatch(site):
                 raise ValueError(f"{printable(site)!r} is no name of a site")
@@ -205,9 +212,11 @@ class Handshake:
                 site=site,
                 chips=_int(answer, "chips"),
                 skipped=_int(answer, "skipped"),
+                warnings=_int(answer, "warnings") if "warnings" in answer else 0,
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
+                drawn="" if drawn == "-" else drawn,
                 attachments=_attachments(message.content),
                 nonce=_nonce(answer),
             )
@@ -215,17 +224,24 @@ class Handshake:
             raise FrameError(f"not a handshake: {error}") from None
 
 
-def handshake_request(run_id: int, earlier_run_id: int, nonce: bytes) -> RecordDict:
-    """Ask a client what it has, of a run and of the one that this goes on from (0 none)."""
+def handshake_request(
+    run_id: int, earlier_run_id: int = 0, attachments: Attachments | None = None, nonce: bytes = b""
+) -> RecordDict:
+    """Ask a client what it has, of a run and of the one that this goes on from (0 none);
+    ``attachments`` are what side channels say to it, ``nonce`` is what its answer must repeat."""
     request = ConfigRecord({"run-id": run_id, "earlier-run-id": earlier_run_id, "nonce": nonce})
-    return RecordDict({"request": request})
+    return RecordDict({"request": request, **_attached(attachments or {})})
 
 
-def read_handshake_request(message: Message) -> tuple[int, int, bytes]:
-    """Return the run that a handshake is about, the one that this goes on from (0 none), and the
-    nonce that its answer must repeat."""
+def handshake_run_ids(message: Message) -> tuple[int, int]:
+    """Return the run that a handshake is about, and the one that this goes on from (0 none)."""
     request = message.content.config_records["request"]
-    return _int(request, "run-id"), _int(request, "earlier-run-id"), _nonce(request)
+    return _int(request, "run-id"), _int(request, "earlier-run-id")
+
+
+def handshake_nonce(message: Message) -> bytes:
+    """Return what the answer to a handshake must repeat."""
+    return _nonce(message.content.config_records["request"])
 
 
 def new_nonce() -> bytes:
@@ -243,6 +259,11 @@ def check_sender(message: Message, node: int, nonce: bytes, expected: bytes) -> 
         raise FrameError(f"the reply to node {node} names node {message.metadata.src_node_id} as its sender")
     if not expected or not hmac.compare_digest(nonce, expected):
         raise FrameError("the reply does not repeat the secret of its task: somebody else sent it")
+
+
+def handshake_attachments(message: Message) -> dict[str, bytes]:
+    """Return what side channels say with a handshake's question."""
+    return _attachments(message.content)
 
 
 def bytes_up(message: Message) -> int:

@@ -28,6 +28,11 @@ class SideChannel(ABC):
     limit: int
     """Most bytes of an attachment that a client may send."""
 
+    def for_handshake(self) -> Attachments:
+        """Return what the question to a new client carries; nothing where the channel only
+        listens."""
+        return {}
+
     def for_task(self, site: str) -> Attachments:
         """Return what the next task of ``site`` carries; nothing where the channel only listens."""
         return {}
@@ -44,6 +49,10 @@ class SideChannel(ABC):
     @abstractmethod
     def accept(self, judged: Mapping[str, Any]) -> None:
         """Take, by site, what the replies that count have said."""
+
+    def told(self, site: str) -> list[str]:
+        """Return what a person at the server should know of what a site has said."""
+        return []
 
     def drop(self, site: str) -> None:  # noqa: B027  most channels have nothing to forget
         """Forget what a site has said: it takes no part any more."""

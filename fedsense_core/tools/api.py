@@ -5,10 +5,11 @@ They do what the commands of these names do, and raise FedSenseError where those
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedsense_core.errors import ConfigError, nearest
 from fedsense_core.run_folder.folder import Metrics, RunFolder
@@ -70,7 +71,7 @@ class Score:
 
 
 def run(
-    config: Mapping[str, Scalar] | None = None,
+    config: Mapping[str, Scalar | Mapping[str, Any]] | None = None,
     *,
     sites: str | Path | None = None,
     public: str | Path | None = None,
@@ -85,11 +86,12 @@ def run(
     """Train a federation on this machine and return what it left.
 
     ``config`` maps the keys of `docs/configuration.md` to values, such as ``{"preset": "fedavg",
-    "run.rounds": 4}``; lists and tables go into a copy of ``flower_toml``. ``sites`` is a folder of
-    site files, ``public`` the site file of the public imagery, ``labelled`` the folder of the
-    labelled set; each is the shipped sample where it is not given. ``out`` is the run folder (None:
-    runs/PRESET-seedSEED). ``continue_from`` is a finished run, or its folder, to go on from with
-    its settings, for ``run.rounds`` further rounds. ``show`` prints the progress.
+    "run.rounds": 4}``; ``model.args`` may be a dict, and other lists and tables go into a copy of
+    ``flower_toml``. ``sites`` is a folder of site files, ``public`` the site file of the public
+    imagery, ``labelled`` the folder of the labelled set; each is the shipped sample where it is not
+    given. ``out`` is the run folder (None: runs/PRESET-seedSEED). ``continue_from`` is a finished
+    run, or its folder, to go on from with its settings, for ``run.rounds`` further rounds. ``show``
+    prints the progress.
 
     Called again, it continues an unfinished run after its last whole round, and returns a finished
     one of the same settings at once. Raises ConfigError or SiteError for what is wrong before
@@ -97,7 +99,8 @@ def run(
     training fails.
     """
     given = {"federation.sites": sites, "federation.public": public, "federation.labelled": labelled}
-    settings = dict(config or {}) | {key: str(path) for key, path in given.items() if path is not None}
+    texts = {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in (config or {}).items()}
+    settings = texts | {key: str(path) for key, path in given.items() if path is not None}
     if "run.folder" in settings:
         raise ConfigError("run.folder has a parameter of its own: out=")
     settings = {key: absolute(str(value)) if key in PATH_KEYS else value for key, value in settings.items()}

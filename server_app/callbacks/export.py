@@ -24,7 +24,8 @@ class Export(RunCallback):
 
     run: RunFolder
     spectrum: tuple[Band, ...] = ()
-    """Bands of the exported encoder where the model reads any."""
+    """What the bands of the exported encoder are: of a model that reads any, those it is exported
+    for."""
     statistics: SensorStatistics = field(default_factory=SensorStatistics)
     """Of the public set."""
 
@@ -44,7 +45,10 @@ class Export(RunCallback):
             mean=[0.0] * len(bands),
             std=[1.0] * len(bands),
             image_size=data.view_size,
-            extra={"preset": config.preset, "recipe": config.train.recipe, "rounds": strategy.rounds_done},
+            extra={
+                **{"preset": config.preset, "recipe": config.train.recipe, "rounds": strategy.rounds_done},
+                "spectrum": [band.model_dump(exclude_defaults=True) for band in self.spectrum],
+            },
             statistics=reduce(SensorStatistics.merge, shared, self.statistics).summary(),
         )
         self.run.finish({"rounds": strategy.rounds_done, "aggregated": strategy.aggregated})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from fedsense_core.data.overlap import OverlapShares
 from fedsense_core.run_folder.folder import RunFolder
 from server_app.callbacks.callback import RunCallback
 from server_app.callbacks.probing import Probes
@@ -20,6 +21,8 @@ class Record(RunCallback):
 
     run: RunFolder
     probes: Probes
+    overlap: OverlapShares
+    """What sites say that they share with the server's sets."""
 
     def on_start(self, strategy: FedSense) -> None:
         """Probe the random weights that every later figure is shown beside."""
@@ -29,4 +32,5 @@ class Record(RunCallback):
     def on_round_end(self, strategy: FedSense, round: Round) -> None:
         """Write the round."""
         round.seconds["total"] = time.monotonic() - round.began
-        self.run.append_metrics(line_of(round, strategy.config.alignment_weight))
+        line = line_of(round, strategy.config.alignment_weight)
+        self.run.append_metrics(line | {"overlap": self.overlap.by_site} if self.overlap.by_site else line)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import subprocess
 import sys
 
 import pytest
+from timm.models import build_model_with_cfg, create_model
 
 from fedsense_core.config import FREE_KEYS, flower_defaults, known_keys, resolve
+from fedsense_core.config.imagery import TIMMS_OWN
 from fedsense_core.config.presets import PRESETS
 from fedsense_core.config.resolve import RENAMED
 from fedsense_core.errors import ConfigError
@@ -101,6 +105,57 @@ def test_flower_toml_is_read_and_shapes_the_model() -> None:
     args = flower_defaults()["model"]["args"]
     assert resolve({}).model.args == args
     assert resolve({"model.args.stem_width": 32}).model.args == args | {"stem_width": 32}
+
+
+def test_table_may_be_given_as_json_which_replaces_the_shipped_one() -> None:
+    table = {"depths": [1, 2], "act_layer": "gelu", "drop_rate": 0.5}
+    assert resolve({"model.args": json.dumps(table)}).model.args == table
+    assert resolve({"model.args": "{}"}).model.args == {}
+    assert resolve({"model.args": "preset"}).model.args == flower_defaults()["model"]["args"]
+    assert resolve({"model.args": json.dumps(table)}, {}).digest == resolve({}, {"model": {"args": table}}).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{depth: 4}",
+            r"model\.args = '\{depth: 4\}'.*a JSON object, such as \{\"depth\": 4\}.*property name enclosed",
+        ),
+        ("[4]", r"model\.args = '\[4\]'.*a JSON object.*none"),
+        ("four", r"model\.args = 'four'.*a JSON object"),
+        ('{"drop_rate": NaN}', "NaN is no JSON"),
+    ],
+)
+def test_text_that_is_no_json_table_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve({"model.args": text}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("in_chans", r"data\.bands"),
+        ("num_classes", "no classifier"),
+        ("pretrained", r"model\.weights"),
+        ("checkpoint_path", r"model\.weights"),
+        ("pretrained_cfg_overlay", r"model\.weights"),
+        ("features_only", "one vector"),
+    ],
+)
+def test_arguments_that_timm_owns_are_refused_wherever_they_are_given(name: str, instead: str) -> None:
+    message = rf"model\.args cannot hold '{name}'.*{instead}"
+    with pytest.raises(ConfigError, match=message):
+        resolve({}, {"model": {"args": {name: True}}})
+    with pytest.raises(ConfigError, match=message):
+        resolve({"model.args": json.dumps({"depth": 4, name: None})}, {})
+
+
+def test_no_argument_of_timms_own_is_forgotten() -> None:
+    owned = (
+        inspect.signature(create_model).parameters.keys() | inspect.signature(build_model_with_cfg).parameters.keys()
+    )
+    assert owned - {"kwargs", "model_cls", "variant", "model_cfg"} <= TIMMS_OWN.keys()
 
 
 def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:

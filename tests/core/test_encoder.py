@@ -28,6 +28,26 @@ CASES = [
     pytest.param("resnet18", SMALL_RESNET, 3, id="resnet-groupnorm-by-name"),
     pytest.param("resnet18", {"layers": [1, 1, 1, 1], "channels": [16, 16, 32, 32]}, 13, id="resnet-batchnorm"),
 ]
+STEMS = {
+    "resnet18": ({"layers": [1, 1, 1, 1], "channels": [8] * 4}, ["conv1"]),
+    "resnet18-deep": ({"layers": [1, 1, 1, 1], "channels": [8] * 4, "stem_type": "deep", "stem_width": 8}, ["conv1.0"]),
+    "resnet10t-plain": ({"channels": [8] * 4, "stem_type": ""}, ["conv1"]),
+    "test_nfnet": ({}, ["stem.conv1"]),
+    "convnext_atto": ({"depths": [1] * 4, "dims": [8] * 4}, ["stem.0"]),
+    "convnext_atto_ols": ({"depths": [1] * 4, "dims": [8] * 4}, ["stem.0"]),
+    "vit_tiny_patch16_224": (VIT, ["patch_embed.proj"]),
+    "swin_tiny_patch4_window7_224": (
+        {"img_size": 64, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 4},
+        ["patch_embed.proj"],
+    ),
+    "test_efficientnet": ({}, ["conv_stem"]),
+    "test_maxvit": ({"img_size": 64}, ["stem.conv1"]),
+    "regnetx_002": ({}, ["stem.conv"]),
+    "mobilenetv3_small_050": ({}, ["conv_stem"]),
+    "repvgg_a0": ({}, ["stem.conv_kxk.conv", "stem.conv_1x1.conv"]),
+    "levit_128s": ({"img_size": 64}, ["stem.conv1.linear"]),
+}
+"""By architecture, and what its arguments change: the layers that read the bands."""
 
 
 def build(architecture: str, model_args: dict, bands: int, seed: int = 0) -> nn.Module:
@@ -93,6 +113,22 @@ def test_plain_timm_fine_tunes_the_export_with_a_new_head(tmp_path, architecture
     with torch.no_grad():
         assert model(x).shape == (2, 10)
         assert torch.equal(model.forward_features(x), encoder.forward_features(x))
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_plain_timm_reads_other_bands_with_every_kind_of_stem(tmp_path, name):
+    """timm makes one band's kernel the sum of all, and n bands' the three over again, times 3/n."""
+    (model_args, layers), architecture = STEMS[name], name.partition("-")[0]
+    folder = export(build(architecture, model_args, 3), tmp_path / "encoder", architecture, model_args, 3)
+    written = load_file(folder / "model.safetensors")
+    for bands in (1, 4):
+        state = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=bands).state_dict()
+        for layer in layers:
+            kernel = written.pop(f"{layer}.weight") if bands == 4 else written[f"{layer}.weight"]
+            others = kernel.sum(1, keepdim=True) if bands == 1 else kernel[:, [0, 1, 2, 0]] * 0.75
+            assert torch.allclose(state[f"{layer}.weight"], others)
+        rest = written.keys() - {f"{layer}.weight" for layer in layers}
+        assert all(torch.equal(state[key], written[key]) for key in rest)
 
 
 def test_loaded_encoder_knows_its_bands_and_statistics(exported):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import rasterio
 from federation import SITES, Federation, logged
 from flwr.app import Message
 
@@ -208,3 +209,49 @@ def test_standalone_asks_one_site_only(federation: Make) -> None:
     fed = federation(changes=changes)
     fed.run()
     assert all(line["accepted"] == ["beta"] for line in fed.lines())
+
+
+def test_undeclared_fill_is_warned_of_before_round_1_by_the_site_and_counted_at_the_server(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    for raster in (fed.root / "sites" / "beta" / "scene.tif", fed.root / "public" / "scene.tif"):
+        with rasterio.open(raster, "r+") as file:
+            pixels = file.read()
+            pixels[:, :20] = 0
+            file.write(pixels)
+    with logged(caplog):
+        fed.run()
+    remedy = "set `nodata = 0` for this source"
+    found = list(dict.fromkeys(record.getMessage() for record in caplog.records))
+    (at_site,) = (
+        i for i, text in enumerate(found) if text.startswith("site beta: aerial-rgb: 0 is") and remedy in text
+    )
+    (at_server,) = (i for i, text in enumerate(found) if text.startswith("site beta warns of its imagery"))
+    (public,) = (i for i, text in enumerate(found) if text.startswith("public imagery: aerial-rgb: 0 is"))
+    assert public < at_site < at_server
+    assert remedy in found[public]
+    assert not any("alpha warns" in text or "site alpha: aerial" in text for text in found)
+    assert fed.lines()[0]["accepted"] == list(SITES)
+
+
+@pytest.mark.parametrize(("deployed", "agrees"), [(False, False), (True, False), (True, True)])
+def test_what_a_site_shares_with_the_public_set_is_recorded_where_it_may_be_told(
+    federation: Make, caplog: pytest.LogCaptureFixture, deployed: bool, agrees: bool
+) -> None:
+    fed = federation(changes={"run.rounds": 1})
+    (fed.root / "sites" / "beta" / "scene.tif").write_bytes((fed.root / "public" / "scene.tif").read_bytes())
+    if agrees:
+        path = fed.root / "sites" / "beta.toml"
+        path.write_text("share_overlap = true\n" + path.read_text())
+    if deployed:
+        for site in SITES:
+            config = fed.grid.contexts[fed.node(site)].node_config
+            config.clear()
+            config |= {"site": str(fed.root / "sites" / f"{site}.toml"), "state-dir": str(fed.root / "state")}
+    with logged(caplog):
+        fed.run()
+    told = {"beta": {"public": 1.0}} | ({} if deployed else {"alpha": {"public": 0.0}, "gamma": {"public": 0.0}})
+    assert fed.lines()[0].get("overlap", {}) == (told if agrees or not deployed else {})
+    assert "site beta: 100 % of its chips are also in the public set" in caplog.text
+    assert "site alpha: " not in caplog.text

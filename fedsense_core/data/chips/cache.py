@@ -4,30 +4,27 @@ Layout: `<cache>/<site>-<source, bands and size>/` holds segments, which never c
 `index.json`, which says what lies where. The index is put in place last and whole, so what it
 refers to is complete. One process at a time changes a folder; others wait for it and find its work.
 
-A segment is four files of one name: `.npy`, the chips; `.places.npy`, where each was cut;
-`.masks.npy`, the valid pixels of chips that have others too; `.statistics.json`, the statistics of
-all valid pixels together.
+Where a source has more chips than it may, scenes are chipped in the order of a draw until there are
+enough (`drawing`). Which chips are used follows from the files and the limits, never from what the
+store held before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import os
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedsense_core.atomic_io import sync, write_npy, write_whole
-from fedsense_core.data.chips.chipping import LOCATION, ChipArrays, ChipRecord, ChipSource, Progress, chip, digest
+from fedsense_core.atomic_io import write_whole
+from fedsense_core.data.chips.chipping import ChipArrays, ChipRecord, ChipSource, Progress, chip, digest
+from fedsense_core.data.chips.gaps import count_constant
+from fedsense_core.data.chips.segments import SegmentWriter, load_segment, statistics_of
 from fedsense_core.data.chips.statistics import Statistics, merged
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.schema import Skipped
@@ -41,13 +38,6 @@ SEGMENT_BYTES = 2 << 30
 """Chips are put in place whenever a segment has so much: a crash costs no more."""
 MOST_SMALL = 8
 """More segments than this of less than half that size are joined."""
-NPY_HEADER_BYTES = 128
-"""Room for the `.npy` header, which can only be written when the number of chips is known."""
-FLUSH_BYTES = 64 << 20
-"""After so much the disk begins to take what was written: else all of it waits for the end."""
-UNFINISHED = "writing-"
-"""How the names of files begin that nobody refers to yet."""
-STATISTICS = ".statistics.json"
 
 
 class Index(BaseModel):
@@ -69,9 +59,9 @@ class IngestRequest:
     """Which chips are wanted of one source of a site."""
 
     sources: Sequence[ChipSource]
+    order: Sequence[int]
+    """Positions of ``sources`` in the order of the draw."""
     spec: ChipSpec
-    room: int
-    """Most chips."""
     progress: Progress | None = None
 
 
@@ -86,6 +76,8 @@ class IngestResult:
     """What the chip sources of ``used`` are called."""
     statistics: Statistics
     skipped: Sequence[Skipped]
+    drawn: int
+    """How many chip sources were looked at: all, or as many as it took."""
 
     @property
     def count(self) -> int:
@@ -93,73 +85,118 @@ class IngestResult:
         return sum(record.count for record in self.used)
 
 
-def ingest(request: IngestRequest, folder: Path) -> IngestResult:
-    """Return the chips in ``folder``, chipping what is new or changed since they were put there.
+@dataclass(frozen=True)
+class Drawn:
+    """The chip sources of a draw, up to those with which there are enough chips."""
 
-    Raises SiteError as `chipping.chip` does, and when the folder cannot be written.
-    """
-    keys = [source.key for source in request.sources]
-    result = ChipStore(folder, request, keys).result()
-    if result is not None:
-        return result
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            store = ChipStore(folder, request, keys)
-            store.fill()
-            result = store.result()
-    except OSError as error:
-        raise SiteError(
-            f"{folder}: the chip cache cannot be written ({error.strerror}). "
-            "Give a cache folder with write permission and free space."
-        ) from error
-    if result is None:
-        raise SiteError(f"{folder}: the chip cache changed while it was read. Delete the folder and try again.")
-    return result
+    chips: Mapping[int, int]
+    """How many each gives, by position: one with which there are enough may give more."""
+    missing: Sequence[int]
+    """Those that are still to be chipped; while there are any, the rest is a guess."""
+    of: int
+    """Chip sources in all."""
+    more: bool
+    """Whether a chip source has more chips than a site may have."""
+
+    @property
+    def count(self) -> int:
+        """Number of chips."""
+        return sum(self.chips.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all chips that there are."""
+        return len(self.chips) == self.of and not self.more
 
 
 class ChipStore:
-    """The contents of one folder, as far as they are intact and still wanted."""
+    """The chips of one source of a site in one folder: what lies there intact and is still wanted,
+    and what is to be cut."""
 
-    def __init__(self, folder: Path, request: IngestRequest, keys: Sequence[str]) -> None:
+    def __init__(self, folder: Path, request: IngestRequest) -> None:
         self._folder = folder
         self._request = request
-        self._keys = keys
+        self._keys = [source.key for source in request.sources]
         self._segments: dict[str, ChipArrays] = {}
         self._records: dict[str, ChipRecord] = {}
         self._total: tuple[str, dict[str, Any]] = ("", {})
         self._writers: dict[str, SegmentWriter] = {}
         self._load()
 
-    def result(self) -> IngestResult | None:
+    def draw(self, target: int) -> Drawn:
+        """Chip in the order of the draw, where that is still to be done, until there are ``target``
+        chips.
+
+        Raises SiteError as `chipping.chip` does, and when the folder cannot be written.
+        """
+        drawn = self._draw(target)
+        if drawn.missing:
+            with self._changing():
+                drawn = self._chip(target)
+                self._commit()
+        return drawn
+
+    def take(self, room: int) -> IngestResult:
+        """Return ``room`` chips, or all if there are fewer, chipping what is new or changed.
+
+        Raises SiteError as `draw` does.
+        """
+        result = self._result(room)
+        if result is None:
+            with self._changing():
+                self._fill(room)
+                result = self._result(room)
+        if result is None:
+            raise SiteError(f"{self._folder}: the chip cache changed while it was read. Delete the folder, try again.")
+        return result
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep other processes waiting, and begin with what they have left."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _alone(self._folder):
+                self._load()
+                try:
+                    yield
+                finally:
+                    for writer in self._writers.values():
+                        writer.discard()
+                    self._writers.clear()
+        except OSError as error:
+            raise SiteError(
+                f"{self._folder}: the chip cache cannot be written ({error.strerror}). "
+                "Give a cache folder with write permission and free space."
+            ) from error
+
+    def _result(self, room: int) -> IngestResult | None:
         """Return the chips, or None where some are still missing."""
-        sources, (plan, skipped, missing) = self._request.sources, self._plan()
-        used = list(plan.values())
-        if missing or self._total[0] != _digest_of(used):
+        drawn = self._draw(room)
+        if drawn.missing:
+            return None
+        used = self._used(drawn, room)
+        if self._total[0] != _digest_of(used.values()):
             return None
         try:
             statistics = Statistics.from_json(self._total[1])
         except ValueError:
             return None
-        segments = {record.segment: self._segments[record.segment] for record in used}
-        return IngestResult(segments, used, [sources[number].name for number in plan], statistics, skipped)
+        segments = {record.segment: self._segments[record.segment] for record in used.values()}
+        names = [self._request.sources[number].name for number in used]
+        skipped = self._skipped(drawn, room)
+        return IngestResult(segments, list(used.values()), names, statistics, skipped, len(drawn.chips))
 
-    def fill(self) -> None:
-        """Chip what is missing, join what is scattered, remove the rest. One process at a time."""
-        try:
-            # New chips may leave less room for later sources, which are then chipped again.
-            while missing := self._plan()[2]:
-                self._chip(missing)
-            self._join()
-        finally:
-            for writer in self._writers.values():
-                writer.discard()
-        used = list(self._plan()[0].values())
+    def _fill(self, room: int) -> None:
+        """Chip what is missing, join what is scattered, remove the rest."""
+        drawn = self._chip(room)
+        self._join()
+        used = list(self._used(drawn, room).values())
         self._total = (_digest_of(used), self._statistics(used).to_json())
         self._commit()
         self._sweep()
 
     def _load(self) -> None:
+        self._segments, self._records = {}, {}
         try:
             index = Index.model_validate_json((self._folder / INDEX).read_bytes())
         except (OSError, ValueError):
@@ -177,51 +214,76 @@ class ChipStore:
         arrays = self._segments.get(record.segment)
         return arrays is not None and record.start >= 0 < record.count <= len(arrays) - record.start
 
-    def _plan(self) -> tuple[dict[int, ChipRecord], list[Skipped], list[int]]:
-        """Return the records in use by number of source, what is skipped, and which sources are
-        still to be chipped."""
-        used: dict[int, ChipRecord] = {}
-        skipped: list[Skipped] = []
+    def _draw(self, target: int) -> Drawn:
+        chips: dict[int, int] = {}
         missing: list[int] = []
-        room, most = self._request.room, self._request.spec.limits.max_chips
-        for number, (source, key) in enumerate(zip(self._request.sources, self._keys, strict=True)):
-            record = self._records.get(key)
-            if room < 1:
-                skipped.append(Skipped(source.name, f"comes after the {most} chips that a site may have"))
-            elif record is None or not record.fits(room):
+        before, more, most = 0, False, self._request.spec.limits.max_chips
+        for number in self._request.order:
+            if before >= target:
+                break
+            record, room = self._records.get(self._keys[number]), most - before
+            if record is None or not record.fits(room):
                 missing.append(number)
-            elif record.reason:
-                skipped.append(Skipped(source.name, record.reason))
-            else:
-                used[number] = record
-                room -= record.count
-        return used, skipped, missing
+                record = record or ChipRecord()
+            chips[number] = min(record.count, room)
+            more |= not record.whole or record.count > room
+            before += chips[number]
+        return Drawn(chips, missing, len(self._keys), more)
 
-    def _chip(self, missing: Sequence[int]) -> None:
-        """Chip these sources, in their order."""
-        sources = [self._request.sources[number] for number in missing]
-        done, chips = len(self._keys) - len(missing), sum(record.count for record in self._records.values())
-        for i, record in chip(sources, self._request.spec, self._writer_of, self._room_for(missing)):
-            self._records[self._keys[missing[i]]] = record
-            chips += record.count
-            if self._request.progress is not None:
-                self._request.progress(done + i + 1, len(self._keys), chips)
-            if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
-                self._commit()
-        self._put_in_place()
+    def _used(self, drawn: Drawn, room: int) -> dict[int, ChipRecord]:
+        """Return the records of exactly ``room`` chips, or of all, by position and in its order."""
+        used: dict[int, ChipRecord] = {}
+        for number, count in drawn.chips.items():
+            record, count = self._records[self._keys[number]], min(count, room)
+            if count:
+                used[number] = record if count == record.count else self._cut(record, count)
+            room -= count
+        return dict(sorted(used.items()))
 
-    def _room_for(self, missing: Sequence[int]) -> Callable[[int], int]:
-        """Return what says how many chips are left for each missing source, asked for in order,
-        after those before it."""
-        left, counted = self._request.room, 0
+    def _cut(self, record: ChipRecord, count: int) -> ChipRecord:
+        chips = self._segments[record.segment].chips[record.start : record.start + count]
+        return replace(record, count=count, whole=False, constant=count_constant(chips))
+
+    def _skipped(self, drawn: Drawn, room: int) -> list[Skipped]:
+        limits = self._request.spec.limits
+        found = []
+        for number, (source, key) in enumerate(zip(self._request.sources, self._keys, strict=True)):
+            if number not in drawn.chips:
+                why = f"is not among the {room} chips drawn: `limits.max_chips` of the site is {limits.max_chips}"
+                found.append(Skipped(source.name, why))
+            elif (record := self._records[key]).reason:
+                found.append(Skipped(source.name, record.reason, record.other_bands))
+        return found
+
+    def _chip(self, target: int) -> Drawn:
+        """Chip what is missing of a draw, in its order."""
+        while missing := self._draw(target).missing:
+            sources = [self._request.sources[number] for number in missing]
+            done, chips = len(self._keys) - len(missing), sum(record.count for record in self._records.values())
+            room = self._room_for(missing, target)
+            for i, record in chip(sources, self._request.spec, self._writer_of, room):
+                self._records[self._keys[missing[i]]] = record
+                chips += record.count
+                if self._request.progress is not None:
+                    self._request.progress(done + i + 1, len(self._keys), chips)
+                if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
+                    self._commit()
+            self._put_in_place()
+        return self._draw(target)
+
+    def _room_for(self, missing: Sequence[int], target: int) -> Callable[[int], int]:
+        """Return what says how many chips each missing source may have, asked for in the order of
+        the draw: none once there are enough."""
+        order, most = self._request.order, self._request.spec.limits.max_chips
+        places = {number: place for place, number in enumerate(order)}
+        before, counted = 0, 0
 
         def room(i: int) -> int:
-            nonlocal left, counted
-            for key in self._keys[counted : missing[i]]:
-                record = self._records.get(key)
-                left -= record.count if record is not None and record.fits(left) else 0
-            counted = missing[i]
-            return left
+            nonlocal before, counted
+            for number in order[counted : places[missing[i]]]:
+                before += min(self._records[self._keys[number]].count, most - before)
+            counted = places[missing[i]]
+            return most - before if before < target else 0
 
         return room
 
@@ -285,7 +347,7 @@ class ChipStore:
                     path.unlink()
 
 
-def _digest_of(used: Sequence[ChipRecord]) -> str:
+def _digest_of(used: Iterable[ChipRecord]) -> str:
     return digest([[one.segment, one.start, one.count] for one in used])
 
 
@@ -295,104 +357,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / LOCK).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class SegmentWriter:
-    """Writes chips behind a header that is filled in last, under a name that does not count yet."""
-
-    def __init__(self, folder: Path, dtype: str, bands: int) -> None:
-        self.count = 0
-        self.dtype = dtype
-        self.name = f"{dtype}-{secrets.token_hex(8)}"
-        self.statistics = Statistics.empty(bands)
-        self._folder = folder
-        self._path = folder / f"{UNFINISHED}{self.name}"
-        self._file = self._path.open("wb")
-        self._file.seek(NPY_HEADER_BYTES)
-        self._written: list[ChipArrays] = []
-        """Without pixels."""
-        self._shape: tuple[int, ...] = ()
-        self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fedsense-flush")
-        self._flushed = self._flusher.submit(os.fdatasync, self._file.fileno())
-        self._flush_at = FLUSH_BYTES
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the chips so far."""
-        return self._file.tell() - NPY_HEADER_BYTES
-
-    def append(self, arrays: ChipArrays) -> None:
-        """Add chips at the end."""
-        self._shape = arrays.chips.shape[1:]
-        self._file.write(np.ascontiguousarray(arrays.chips).data)
-        self._written.append(ChipArrays(np.empty((len(arrays), 0)), arrays.locations, arrays.masks))
-        self.count += len(arrays)
-        if self.bytes >= self._flush_at and self._flushed.done():
-            self._flushed.result()  # raises what the disk said
-            self._flush_at = self.bytes + FLUSH_BYTES
-            self._flushed = self._flusher.submit(os.fdatasync, self._file.fileno())
-
-    def truncate(self, count: int) -> None:
-        """Keep only the first ``count`` chips."""
-        self._file.seek(NPY_HEADER_BYTES + count * (self.bytes // max(1, self.count)))
-        self._file.truncate()
-        self._written = [_joined(self._written).part(0, count)] if count else []
-        self.count = count
-
-    def finish(self) -> None:
-        """Put the segment in place, whole and on the disk. An empty one vanishes."""
-        if not self.count:
-            self.discard()
-            return
-        shape, descr = (self.count, *self._shape), np.dtype(self.dtype).str
-        fields = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        magic = np.lib.format.magic(1, 0)
-        room = NPY_HEADER_BYTES - len(magic) - 2
-        self._flusher.shutdown()
-        self._flushed.result()
-        self._file.seek(0)
-        self._file.write(magic + room.to_bytes(2, "little") + fields.encode().ljust(room - 1) + b"\n")
-        self._file.close()
-        written = _joined(self._written)
-        for array, suffix in ((written.locations, "places"), (written.masks, "masks")):
-            write_npy(self._folder / f"{self.name}.{suffix}.npy", array)
-        write_whole(self._folder / f"{self.name}{STATISTICS}", json.dumps(self.statistics.to_json()).encode())
-        sync(self._path)
-        self._path.replace(self._folder / f"{self.name}.npy")
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        self._flusher.shutdown()
-        with contextlib.suppress(OSError):  # a full disk says so once more, of what is still to be written
-            self._file.close()
-        self._path.unlink(missing_ok=True)
-
-
-def load_segment(folder: Path, name: str) -> ChipArrays:
-    """Map a segment's chips. Raises OSError or ValueError where a file is missing or damaged."""
-    # As a plain array: numpy's own class of maps is slow to index.
-    chips = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    locations, masks = (np.load(folder / f"{name}.{kind}.npy", allow_pickle=False) for kind in ("places", "masks"))
-    if chips.ndim != 4 or locations.dtype != LOCATION or locations.shape != (len(chips),):
-        raise ValueError(f"{folder / name}: {locations.shape} locations of chips {chips.shape}")
-    shape = (np.count_nonzero(locations["valid"] < 1), -(-chips.shape[2] * chips.shape[3] // 8))
-    if masks.dtype != np.uint8 or masks.shape != shape:
-        raise ValueError(f"{folder / name}: masks of shape {masks.shape} instead of {shape}")
-    return ChipArrays(chips, locations, masks)
-
-
-def statistics_of(folder: Path, name: str, arrays: ChipArrays, stretches: list[tuple[int, int]]) -> Statistics:
-    """Return the statistics of some stretches (start, count) of a segment: as written down where
-    that is of just these chips, else counted again."""
-    if sum(count for _, count in stretches) == len(arrays):
-        try:
-            found = Statistics.from_json(json.loads((folder / f"{name}{STATISTICS}").read_bytes()))
-        except (OSError, ValueError, TypeError):
-            found = None
-        if found is not None and found.bands == arrays.chips.shape[1]:
-            return found
-    return merged([piece.statistics() for start, count in stretches for piece in arrays.pieces(start, start + count)])
-
-
-def _joined(parts: list[ChipArrays]) -> ChipArrays:
-    return ChipArrays(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("chips", "locations", "masks")))

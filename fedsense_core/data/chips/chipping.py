@@ -19,11 +19,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fedsense_core.data.batches.prefetch import prefetch
+from fedsense_core.data.chips.gaps import count_constant, filled
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.other_bands import OtherBands
 from fedsense_core.data.raster.scenes import ChipSpec, PixelWindow, files_needed, metadata_needed, read_scene
 from fedsense_core.data.raster.units import Units
 from fedsense_core.data.raster.validity import Pixels, as_stored, both, finite, missing
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.schema import Images, Scene, Source
 
 Array = NDArray[Any]
@@ -96,10 +99,14 @@ class ChipRecord:
     count: int = 0
     whole: bool = True
     """False if there was no room for all its chips."""
+    constant: int = 0
+    """How many of its chips have one value all over, in every band."""
+    other_bands: bool = False
+    """True if it was skipped because its bands are not the card's."""
 
     def fits(self, room: int) -> bool:
-        """Tell whether chipping the source with so much room would give just these chips."""
-        return self.count <= room if self.whole else self.count == room
+        """Tell whether chipping the source with so much room would give no chips but these."""
+        return self.whole or self.count >= room
 
 
 class ChipSource(Protocol):
@@ -114,7 +121,8 @@ class ChipSource(Protocol):
         """What identifies it, its present state and how it is to be read."""
 
     def windows(self) -> Iterator[PixelWindow]:
-        """Yield its pixels. Raises Unreadable for one to skip, perhaps half-way, and SiteError."""
+        """Yield its pixels. Raises Unreadable or OtherBands for one to skip, perhaps half-way, and
+        SiteError."""
 
 
 class ChipWriter(Protocol):
@@ -155,10 +163,13 @@ class SceneSource:
             _reading(source, self.spec),
             [[str(layer.path), layer.bands] for layer in self.scene.layers],
             [_state(path) for path in (*files, *metadata_needed(self.scene, source, self.spec.bands))],
-            [(source.digests or {}).get(path, "unlisted") for path in files] if source.digests is not None else None,
+            [(source.digests or {}).get(on_disk(path), "unlisted") for path in files]
+            if source.digests is not None
+            else None,
             asdict(source.mask) if source.mask and self.scene.mask else None,
             source.gsd_range_m,
             source.baseline_offset,
+            self.scene.fault,
         )
 
     def windows(self) -> Iterator[PixelWindow]:
@@ -224,7 +235,7 @@ def chip(
     """Yield what each source gave, in order, its chips being written to ``writer_of`` their type.
 
     ``room_for`` says how many chips a source may have; where that is none, chipping ends.
-    Raises SiteError when a file contradicts its sensor card.
+    Raises SiteError when an image of a dataset contradicts its sensor card.
     """
     with closing(prefetch(_read(sources), PREFETCHED_WINDOWS)) as events:
         chipping: _Chipping | None = None
@@ -240,17 +251,17 @@ def chip(
                     continue
                 yield number, chipping.record()
                 return
-            yield number, chipping.undone(str(event)) if event else chipping.record()
+            yield number, chipping.undone(event, sources[number].name) if event else chipping.record()
             chipping = None
 
 
-def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | None]]:
+def _read(sources: Sequence[ChipSource]) -> Generator[tuple[int, PixelWindow | Unreadable | OtherBands | None]]:
     """Yield each source's windows and, at its end, None or what was wrong with it."""
     for number, source in enumerate(sources):
         try:
             for window in source.windows():
                 yield number, window
-        except Unreadable as reason:
+        except (Unreadable, OtherBands) as reason:
             yield number, reason
         except OSError as error:
             yield number, Unreadable(f"cannot be read ({error.strerror})")
@@ -267,6 +278,7 @@ class _Chipping:
         self._writer_of = writer_of
         self._writer: ChipWriter | None = None
         self._start = 0
+        self._constant = 0
         self._room = room
         self._statistics = Statistics.empty(len(spec.bands))
 
@@ -289,21 +301,26 @@ class _Chipping:
             self.whole = False
             chips, valid, locations = chips[:left], None if valid is None else valid[:left], locations[:left]
         self._statistics = self._statistics.merge(_statistics(window, chips, valid, self._spec))
-        self._writer.append(ChipArrays.of(chips if valid is None else filled(chips, valid), locations, valid))
+        chips = chips if valid is None else filled(chips, valid)
+        self._constant += count_constant(chips)
+        self._writer.append(ChipArrays.of(chips, locations, valid))
 
     def record(self) -> ChipRecord:
         """Return what there is."""
         if self._writer is None:
             return ChipRecord(f"has no chip with {self._spec.limits.min_valid:.0%} valid pixels")
         self._writer.statistics = self._writer.statistics.merge(self._statistics)
-        return ChipRecord("", self._writer.name, self._start, self._writer.count - self._start, self.whole)
+        count = self._writer.count - self._start
+        return ChipRecord("", self._writer.name, self._start, count, self.whole, self._constant)
 
-    def undone(self, reason: str) -> ChipRecord:
-        """Take back what was written."""
+    def undone(self, fault: Unreadable | OtherBands, name: str) -> ChipRecord:
+        """Take back what was written of the source of that name."""
         if self._writer is not None:
             self._writer.truncate(self._start)
         # A file's name need not be text, but what is written down must be.
-        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode())
+        other_bands = isinstance(fault, OtherBands)
+        reason = fault.of_scene(name) if isinstance(fault, OtherBands) else str(fault)
+        return ChipRecord(reason.encode("utf-8", "backslashreplace").decode(), other_bands=other_bands)
 
 
 def usable_chips(window: PixelWindow, spec: ChipSpec) -> tuple[Array, Bools | None, Array]:
@@ -345,16 +362,6 @@ def _parts(window: PixelWindow, spec: ChipSpec) -> Iterator[PixelWindow]:
             yield PixelWindow(window.values[:, *here], valid, window.row + top, window.col + left)
 
 
-def filled(chips: Array, valid: Bools) -> Array:
-    """Give invalid pixels of chips (n, C, S, S) their chip's mean of the band, so that a gap draws
-    no edge."""
-    for i in np.flatnonzero(~valid.all(axis=(1, 2))):
-        for band in chips[i]:
-            mean = band[valid[i]].mean(dtype=np.float64)
-            band[~valid[i]] = mean if band.dtype.kind == "f" else round(mean)
-    return chips
-
-
 def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: ChipSpec) -> Statistics:
     if valid is not None:
         return Statistics.of(chips, valid)
@@ -364,13 +371,13 @@ def _statistics(window: PixelWindow, chips: Array, valid: Bools | None, spec: Ch
 
 
 def _state(path: Path) -> list[Any]:
-    """Return size, time of change and readability of a file; one that has vanished is found missing
-    by its reader."""
+    """Return size, time of change and readability of a file, or of its archive; one that has
+    vanished is found missing by its reader."""
     try:
-        stat = path.stat()
+        stat = on_disk(path).stat()
     except OSError:
         return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+    return [str(path), stat.st_size, stat.st_mtime_ns, os.access(on_disk(path), os.R_OK)]
 
 
 def _reading(source: Source, spec: ChipSpec) -> list[Any]:

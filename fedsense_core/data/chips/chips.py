@@ -62,6 +62,9 @@ class Chips:
     """(n,) pixel column of the chip's upper left corner in its scene."""
     valid: NDArray[np.float32]
     """(n,) fraction of the chip's pixels that held a measurement in every band."""
+    constant: tuple[int, ...] = ()
+    """Of each scene, how many of its chips have one value all over, in every band; empty where
+    nobody counted."""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -152,6 +155,7 @@ def joined(sets: Sequence[Chips], name: str) -> Chips:
         row=np.concatenate([chips.row for chips in sets]),
         col=np.concatenate([chips.col for chips in sets]),
         valid=np.concatenate([chips.valid for chips in sets]),
+        constant=tuple(one for chips in sets for one in chips.constant),
     )
 
 

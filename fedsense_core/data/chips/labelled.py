@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from fedsense_core.data.chips.chipping import filled, usable_chips
+from fedsense_core.data.chips.chipping import usable_chips
 from fedsense_core.data.chips.chips import as_tensor
+from fedsense_core.data.chips.gaps import filled
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.raster.scenes import ChipSpec, read_scene
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Scene, Source

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.raster.units import CHIP_DTYPES
 from fedsense_core.data.sites.schema import DatasetRef
 from fedsense_core.data.sites.sensors import SensorCard

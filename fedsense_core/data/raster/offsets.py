@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import rasterio
 
-from fedsense_core.data.raster.rasters import GDAL_OPTIONS, Unreadable, open_raster
+from fedsense_core.data.raster.files import open_raster, origins_of
+from fedsense_core.data.raster.formats import GDAL_OPTIONS, Unreadable
 from fedsense_core.data.raster.scenes import layers_needed
 from fedsense_core.data.raster.units import offset_of
 from fedsense_core.data.sites.schema import Scene, Source
@@ -55,7 +56,7 @@ def _of_scene(scene: Scene, source: Source, bands: Sequence[str]) -> Offset | No
         try:
             with open_raster(layer.path) as file:
                 indexes = [layer.bands.index(band) + 1 for band in wanted]
-                found.append(offset_of(layer.path, file, wanted, indexes, source))
+                found.append(offset_of(origins_of(layer.path)[0], file, wanted, indexes, source))
         except (Unreadable, ValueError):
             continue
     return next((offset for offset in found if any(offset.counts)), found[0] if found else None)

@@ -18,21 +18,13 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fedsense_core.atomic_io import sha256
+from fedsense_core.data.raster.files import check_claims, open_raster, origins_of, parts_of
+from fedsense_core.data.raster.formats import FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
 from fedsense_core.data.raster.grids import Grid, GridMapping, GridMismatch, bilinear, nearest, surrounding
-from fedsense_core.data.raster.rasters import (
-    CHIP_TAG,
-    FAULTS,
-    GDAL_OPTIONS,
-    MASK_DTYPES,
-    Raster,
-    Unreadable,
-    check_claims,
-    inspect,
-    one_line,
-    open_raster,
-)
+from fedsense_core.data.raster.rasters import CHIP_TAG, Raster, inspect
 from fedsense_core.data.raster.validity import Pixels, both, scene_validity
 from fedsense_core.data.raster.windows import Axis, plan_windows
+from fedsense_core.data.sites.archives import on_disk
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, MaskRule, Scene, Source
 from fedsense_core.data.sites.sentinel2 import metadata_file
@@ -71,6 +63,7 @@ class PixelWindow:
 class Mask:
     """An open raster of classes or flags."""
 
+    path: Path
     file: Any
     rule: MaskRule
     mapping: GridMapping
@@ -145,7 +138,7 @@ class OpenScene:
         parts = [self._read_layer(layer, window) for layer in self.layers]
         valid = scene_validity(parts)
         if self.mask is not None:
-            with _naming_file(Path(self.mask.file.name), self.path):
+            with _naming_file(self.mask.path, self.path):
                 valid = both(valid, self.mask.valid(window))
         if len(parts) == 1:
             values = parts[0].values
@@ -194,10 +187,11 @@ def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
 
 
 def files_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files of a scene that are read for the named bands: no layer without any, and the
-    mask by a rule."""
+    """Return the files of a scene that are read for the named bands: no layer without any, the mask
+    by a rule, and what VRTs lead to."""
     layers = [layer.path for layer, _ in layers_needed(scene, source.card.positions(bands, source.sensor))]
-    return (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    files = (*layers, *((scene.mask,) if scene.mask and source.mask else ()))
+    return tuple(dict.fromkeys(part for path in files for part in parts_of(path)))
 
 
 def metadata_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple[Path, ...]:
@@ -205,7 +199,8 @@ def metadata_needed(scene: Scene, source: Source, bands: Sequence[str]) -> tuple
     if not source.baseline_offset or source.card.add_offset is not None:
         return ()
     layers = [layer.path for layer, _ in layers_needed(scene, source.card.positions(bands, source.sensor))]
-    return tuple(dict.fromkeys(found for path in layers if (found := metadata_file(path))))
+    origins = (origin for path in layers for origin in origins_of(path))
+    return tuple(dict.fromkeys(found for path in origins if (found := metadata_file(path))))
 
 
 def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWindow]:
@@ -222,8 +217,10 @@ def read_scene(scene: Scene, source: Source, spec: ChipSpec) -> Iterator[PixelWi
 
 
 def _open(scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack) -> OpenScene:
+    if scene.fault:
+        raise Unreadable(scene.fault)
     wanted = source.card.positions(spec.bands, source.sensor)
-    for path in files_needed(scene, source, spec.bands):
+    for path in dict.fromkeys(map(on_disk, files_needed(scene, source, spec.bands))):
         with _naming_file(path, scene.path):
             _check_digest(path, source.digests)
     for path in metadata_needed(scene, source, spec.bands):
@@ -259,17 +256,17 @@ def _open_layer(
     layer: Layer, chosen: tuple[int, ...], scene: Scene, source: Source, spec: ChipSpec, stack: ExitStack
 ) -> Raster:
     with _naming_file(layer.path, scene.path):
-        file = stack.enter_context(open_raster(layer.path))
+        file = stack.enter_context(open_raster(layer.path, spec.limits))
         return inspect(file, layer, chosen, source, spec.limits)
 
 
 def _open_mask(path: Path, rule: MaskRule, scene: Scene, reference: Raster, spec: ChipSpec, stack: ExitStack) -> Mask:
     with _naming_file(path, scene.path):
-        file = stack.enter_context(open_raster(path))
+        file = stack.enter_context(open_raster(path, spec.limits))
         check_claims(file, MASK_DTYPES, spec.limits)
         if rule.band > file.count:
             raise Unreadable(f"is a mask of {file.count} bands; band {rule.band} was asked for")
-        return Mask(file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
+        return Mask(path, file, rule, GridMapping.of(reference.grid, Grid.of(file)), spec.limits)
 
 
 def _check_reference(reference: Raster, source: Source, spec: ChipSpec) -> None:

@@ -101,6 +101,16 @@ class Units:
                 out = _DECIBELS[self.card.decibels] * np.log10(out * self.card.scale + self.card.offset)
         return out.astype(np.float32, copy=False), both(valid, finite(out))
 
+    def stored(self, value: float, band: int) -> float:
+        """Return the number in the file that `convert` turns into ``value`` of a band, as nearly as
+        can be told."""
+        if self.card.decibels != "no":
+            value = (10 ** (value / _DECIBELS[self.card.decibels]) - self.card.offset) / self.card.scale
+        if self.not_below_zero and value <= 0:  # all below have become 0
+            return 0.0
+        number = (value - self.offset[band]) / self.gain[band]
+        return float(round(number)) if math.isclose(number, round(number), rel_tol=1e-5) else number
+
     def _shifted(self, values: Array) -> Array:
         limits = np.iinfo(values.dtype)
         least = max(0, limits.min) if self.not_below_zero else limits.min
@@ -144,8 +154,14 @@ def _is_declared(pairs: Sequence[tuple[float, float]]) -> bool:
 
 def _to_card(scale: float, offset: float, card: SensorCard) -> tuple[float, float]:
     """Return gain and offset from a file's own units to the card's, without the noise of floating
-    point."""
+    point.
+
+    HDF files of MODIS state the number to divide by, 10,000, and GDAL copies it as a scale: it is
+    taken as it is meant.
+    """
     unit = card.scale or 1.0
+    if scale > 1 and math.isclose(scale * unit, 1.0, rel_tol=1e-6) and not offset:
+        scale = unit
     gain, step = scale / unit, (offset - card.offset) / unit
     return (1.0 if math.isclose(gain, 1.0, rel_tol=1e-6) else gain, float(round(step)) if _near_whole(step) else step)
 

@@ -53,6 +53,16 @@ _ETM = [
 ]
 _TM = [*_ETM[:3], _band("B4", "nir", 0.83), _band("B5", "swir_1", 1.65), _band("B7", "swir_2", 2.215)]
 _MODIS = [_band("B1", "red", 0.645), _band("B4", "green", 0.555), _band("B3", "blue", 0.469)]
+# Middle of the seven bands for land (MODIS Surface Reflectance User's Guide, table 1).
+_MODIS_LAND = [
+    _band("B01", "red", 0.645),
+    _band("B02", "nir", 0.8585),
+    _band("B03", "blue", 0.469),
+    _band("B04", "green", 0.555),
+    _band("B05", "nir_1240", 1.24),
+    _band("B06", "swir_1", 1.64),
+    _band("B07", "swir_2", 2.13),
+]
 # Typical of large-format mapping cameras.
 _AERIAL = [_band("R", "red", 0.65), _band("G", "green", 0.55), _band("B", "blue", 0.46), _band("N", "nir", 0.83)]
 
@@ -91,6 +101,19 @@ _GAOFEN = [
     _band("B3", "red", 0.66),
     _band("B4", "nir", 0.83),
 ]
+# Middle of 0.59-0.71, 0.5-0.62, 0.43-0.55 and 0.74-0.94 (Pleiades), and of 0.625-0.695, 0.53-0.59,
+# 0.45-0.52 and 0.76-0.89 (SPOT 6 and 7), in the order of DIMAP's files (Airbus' user guides).
+_PLEIADES = [_band("", "red", 0.65), _band("", "green", 0.56), _band("", "blue", 0.49), _band("", "nir", 0.84)]
+_SPOT = [_band("", "red", 0.66), _band("", "green", 0.56), _band("", "blue", 0.485), _band("", "nir", 0.825)]
+# Middle of 0.44-0.51, 0.52-0.59, 0.63-0.685, 0.69-0.73 and 0.76-0.85 (Planet's product
+# specification).
+_RAPIDEYE = [
+    _band("", "blue", 0.475),
+    _band("", "green", 0.555),
+    _band("", "red", 0.6575),
+    _band("", "red_edge_1", 0.71),
+    _band("", "nir", 0.805),
+]
 # Middle of the bands of Leica's ADS100 (data sheet), with which most of NAIP has been flown; other
 # cameras differ by up to 30 nm.
 _NAIP = [_band("R", "red", 0.635), _band("G", "green", 0.555), _band("B", "blue", 0.465), _band("N", "nir", 0.845)]
@@ -114,6 +137,8 @@ _PLANET = {"gsd_m": 3.0, "scale": 1e-4, "nodata": 0.0, **_REFLECTANCE}
 # Raw counts of 11 bits, or of 14 after some corrections; level 1A and 2A of Gaofen have 10 bits.
 _MAXAR = {"nodata": 0.0, "expected": (0.0, 16383.0)}
 _PMS = {"nodata": 0.0, "expected": (0.0, 1023.0)}
+# Counts of 12 bits, or reflectance in units of 0.0001 where ordered so: DIM_*.XML says it.
+_AIRBUS = {"nodata": 0.0, "expected": (0.0, 16383.0)}
 
 CARDS: dict[str, dict[str, Any]] = {
     "rgb": {"bands": _AERIAL[:3], "gsd_m": 1.0, **_BYTES},
@@ -121,6 +146,15 @@ CARDS: dict[str, dict[str, Any]] = {
     "aerial-rgbn": {"bands": _AERIAL, "gsd_m": 0.6, **_BYTES},
     "naip": {"bands": _NAIP, "gsd_m": 0.6, **_BYTES},
     "modis-rgb": {"bands": _MODIS, "gsd_m": 500.0, **_BYTES},
+    # MOD09GA, MOD09A1 and those of Aqua; -28672 lies outside the valid range of -100 to 16000.
+    "modis-sr": {
+        "bands": _MODIS_LAND,
+        "gsd_m": 463.3,
+        "scale": 1e-4,
+        "nodata": -28672.0,
+        "nodata_bands": "any",
+        **_REFLECTANCE,
+    },
     # Amplitudes of ground range detected products, as distributed: not calibrated, so some 55 dB
     # above sigma nought.
     "sentinel1-grd": {
@@ -153,6 +187,11 @@ CARDS: dict[str, dict[str, Any]] = {
     "worldview3": {"bands": _WORLDVIEW, "gsd_m": 1.24, **_MAXAR},
     "gaofen1": {"bands": _GAOFEN, "gsd_m": 8.0, **_PMS},
     "gaofen2": {"bands": _GAOFEN, "gsd_m": 4.0, **_PMS},
+    "pleiades": {"bands": _PLEIADES, "gsd_m": 2.0, **_AIRBUS},
+    "spot67": {"bands": _SPOT, "gsd_m": 6.0, **_AIRBUS},
+    # Radiance in units of 0.01, of which bright clouds have some 450; or surface reflectance in
+    # units of 0.0001, where the name says `_SR`.
+    "rapideye": {"bands": _RAPIDEYE, "gsd_m": 5.0, "nodata": 0.0, "expected": (0.0, 50_000.0)},
 }
 """Name -> the fields of a `SensorCard`."""
 
@@ -172,5 +211,11 @@ MASKS: dict[str, dict[str, tuple[int, ...]]] = {
     # PlanetScope's usable data mask, UDM2: band 1 is 1 where clear of cloud, haze, shadow, snow and
     # fill; bands 2 to 6 say which of them, 7 how sure that is, 8 what is missing.
     "planet-udm2": {"keep": (1,)},
+    # MAJA, CLM: bit 0 all clouds but the thinnest and all shadows, 1 to 5 which of them, and how
+    # they were found. Kept: bit 6 thinnest clouds, 7 high clouds by 1.38 micrometres.
+    "maja-clm": {"drop_bits": (0, 1, 2, 3)},
+    # FORCE, QAI: bit 0 no data, 1 and 2 cloud (buffered, opaque, cirrus), 3 cloud shadow. Kept: bit
+    # 4 snow, 5 water; the others say how good aerosols, illumination and water vapour are.
+    "force-qai": {"drop_bits": (0, 1, 2, 3)},
 }
 """Name -> the fields of a `MaskRule`: ready-made rules for the masks that come with products."""

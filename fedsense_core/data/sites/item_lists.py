@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from fedsense_core.data.sites.products import is_product
 from fedsense_core.errors import SiteError, nearest
 
 LIST_BYTES = 1 << 26
@@ -197,6 +198,6 @@ def _local_file(text: str, path: Path, where: str) -> Path:
     if name.startswith("/vsi") or re.match(r"\w{2,}:", name) or "\0" in name:
         raise SiteError(f"{where}: {text!r} is not on this machine. Nothing is downloaded: fetch it, list the file.")
     file = (path.parent / name).resolve()
-    if not file.is_file():
+    if not (file.is_file() or is_product(file)):
         raise SiteError(f"{where}: {text!r}: there is no file {file}. Relative paths begin at the list's own folder.")
     return file

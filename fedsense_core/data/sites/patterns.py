@@ -1,19 +1,28 @@
-"""Globs with placeholders: which files belong to one scene, and which band each of them holds."""
+"""Globs with placeholders: which files belong to one scene, and which band each of them holds.
+
+As in a shell, ``*`` and ``?`` match no dot at the beginning of a name: such files are hidden, or
+what macOS writes beside others.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
-from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.products import is_product
+from fedsense_core.data.sites.sensors import SensorCard, other_names
+from fedsense_core.data.sites.walking import folders_below, listed
 from fedsense_core.errors import SiteError, nearest
 
 PLACEHOLDERS = ("scene", "band")
 """What may stand in braces."""
-_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*)\}|.", re.DOTALL)
+OVER_FOLDERS = "scene:**"
+"""The same for a scene's name that goes over several folders."""
+_TOKEN = re.compile(r"\*\*/|\*|\?|\[!?\]?[^\]/]*\]|\{(\w*(?::\*\*)?)\}|.", re.DOTALL)
 _AS_EXPRESSION = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -29,17 +38,23 @@ class Match:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component."""
+    """A glob in which ``{scene}`` and ``{band}`` stand for parts of one path component.
+
+    ``{scene:**}`` stands for whole folders too: ``a/1/B02.tif`` is band B02 of scene ``a/1`` in
+    ``{scene:**}/{band}.tif``, and of scene ``a`` in ``{scene:**}/1/{band}.tif``.
+    """
 
     glob: str
 
     def __post_init__(self) -> None:
-        for name in re.findall(r"\{(\w*)\}", self.glob):
-            if name not in PLACEHOLDERS:
+        for name in re.findall(r"\{(\w*(?::[^{}]*)?)\}", self.glob):
+            if name not in (*PLACEHOLDERS, OVER_FOLDERS):
                 raise ValueError(
                     f"{self.glob!r} has an unknown placeholder {{{name}}}.{nearest(name, list(PLACEHOLDERS))} "
-                    "There are {scene} and {band}; a brace that is part of a name is written [{]"
+                    "There are {scene}, {scene:**} and {band}; a brace that is part of a name is written [{]"
                 )
+        if re.search(r"[^/]\{scene:", self.glob):
+            raise ValueError(f"{self.glob!r}: {{scene:**}} goes over whole folders, so it must follow a slash")
         if "band" in self.placeholders and "scene" not in self.placeholders:
             raise ValueError(f"{self.glob!r} has {{band}} but no {{scene}}, which says what files belong together")
         try:
@@ -50,12 +65,13 @@ class Pattern:
     @property
     def placeholders(self) -> frozenset[str]:
         """Names of the placeholders."""
-        return frozenset(name for name in PLACEHOLDERS if f"{{{name}}}" in self.glob)
+        return frozenset(name for name in PLACEHOLDERS if re.search(rf"\{{{name}(?::\*\*)?\}}", self.glob))
 
     @property
     def plain(self) -> str:
         """The glob with ``*`` instead of the placeholders."""
-        return re.sub(r"\{(?:scene|band)\}", "*", self.glob)
+        glob = re.sub(r"\{scene:\*\*\}(/?)", lambda found: "**/" if found[1] else "**/*", self.glob)
+        return re.sub(r"\{(?:scene|band)\}", "*", glob)
 
     def match(self, path: str, labels: Mapping[str, int]) -> Match | None:
         """Return what the placeholders stand for in ``path``, or None where it does not fit.
@@ -86,23 +102,25 @@ def band_labels(card: SensorCard, bands: Sequence[int], where: str) -> dict[str,
         for label in {card.bands[i].name, card.bands[i].code} - {""}:
             if labels.setdefault(label.lower(), i) != i:
                 raise SiteError(f"{where}: the card has two bands {label!r} that {{band}} cannot tell apart.")
+    for label, i in other_names(card).items():
+        if i in bands:
+            labels.setdefault(label, i)
     return labels
 
 
 def find_files(folder: Path, pattern: Pattern, labels: Mapping[str, int], where: str) -> Iterator[tuple[Path, Match]]:
-    """Yield the files that fit, without links, and what the placeholders stand for. Relative globs
-    begin at ``folder``.
+    """Yield the files and products that fit, each once by its real path, and what the placeholders
+    stand for. Relative globs begin at ``folder``.
 
     Files whose ``{band}`` is none of ``labels`` are left out. Raises SiteError, beginning with
     ``where``, for what is no glob of this machine's disk.
     """
+    found: dict[Path, Match] = {}
     for root, file in _matches(folder, pattern.plain, where):
-        if not pattern.placeholders:
-            yield file.resolve(), Match()
-            continue
-        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels)
+        match = _at_root(pattern).match(file.relative_to(root).as_posix(), labels) if pattern.placeholders else Match()
         if match:
-            yield file.resolve(), match
+            found.setdefault(file.resolve(), match)
+    yield from found.items()
 
 
 def _at_root(pattern: Pattern) -> Pattern:
@@ -117,11 +135,35 @@ def _matches(folder: Path, glob: str, where: str) -> list[tuple[Path, Path]]:
         raise SiteError(f"{where}: {glob!r} is no plain path; list files of this machine's disk.")
     pattern = Path(glob)
     root = Path(pattern.anchor) if pattern.is_absolute() else folder
+    parts = pattern.relative_to(root).parts if pattern.is_absolute() else pattern.parts
+    if not parts:
+        raise SiteError(f"{where}: {glob!r} is no file; write a glob of files.")
     try:
-        found = root.glob(str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else glob)
-        return [(root, file) for file in found if file.is_file()]
-    except (ValueError, NotImplementedError, OSError) as error:
+        found = dict.fromkeys(path for path in _expanded(root, parts) if path.is_file() or is_product(path))
+        return [(root, path) for path in found]
+    except (ValueError, OSError) as error:
         raise SiteError(f"{where}: {glob!r} cannot be searched: {error}") from error
+
+
+def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield what a glob's ``parts`` match below ``folder``. Links are followed, see `walking`."""
+    part, rest = parts[0], parts[1:]
+    if part == "**" and rest:
+        for inner in folders_below(folder):
+            yield from _expanded(inner, rest)
+        return
+    if any(letter in part for letter in "*?["):
+        fits = re.compile(translate(part)).match
+        is_hidden_meant = part.startswith(".")
+        found = [path for path in listed(folder) if fits(path.name) and path.name.startswith(".") == is_hidden_meant]
+    else:
+        found = [folder / part]
+    if not rest:
+        yield from found
+        return
+    # What links lead to has its name from where it lies, if it can be reached there.
+    for path in sorted(filter(Path.is_dir, found), key=Path.is_symlink):
+        yield from _expanded(path, rest)
 
 
 @lru_cache(maxsize=1024)
@@ -130,8 +172,9 @@ def _expression(glob: str, label: str) -> re.Pattern[str]:
     parts, known = [], False
     for token in _TOKEN.finditer(glob):
         text = token[0]
-        if token[1] == "scene":
-            parts.append("(?P=scene)" if known else "(?P<scene>[^/]+)")
+        if token[1] in ("scene", OVER_FOLDERS):
+            name = "[^/]+" if token[1] == "scene" else "[^/]+(?:/[^/]+)*"
+            parts.append("(?P=scene)" if known else f"(?P<scene>{name})")
             known = True
         elif token[1] == "band":
             parts.append(f"(?i:{re.escape(label)})")

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedsense_core.data.sites.item_lists import listed_files
 from fedsense_core.data.sites.patterns import Pattern, band_labels, find_files
+from fedsense_core.data.sites.products import NoScene, is_product, scenes_of_product
 from fedsense_core.data.sites.schema import Layer, Scene
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError
@@ -43,6 +44,8 @@ class SourceFiles:
     images: FileSet
     further: tuple[FileSet, ...] = ()
     masks: FileSet | None = None
+    sensor: str = ""
+    """Name of the shipped card; of a custom one none."""
 
     @property
     def joining(self) -> tuple[FileSet, ...]:
@@ -64,8 +67,9 @@ def scenes_of_globs(source: SourceFiles) -> tuple[Scene, ...]:
     _check_names_meet(source, images, [*parts, masks])
     scenes = []
     for name, own in images.items():
-        layers = [*own, *(layer for part in parts for layer in part.get(name, ()))]
-        scenes.append(_scene(f"scene {name!r}", source, layers, masks.get(name)))
+        joined = [layer for part in parts for layer in part.get(name, ())]
+        for scene in _of_products(own, source):
+            scenes.append(_joined(f"scene {name!r}", source, scene, joined, masks.get(name)))
     return tuple(sorted(scenes, key=lambda scene: scene.path))
 
 
@@ -78,15 +82,16 @@ def scenes_of_lists(source: SourceFiles, lists: Sequence[str]) -> tuple[Scene, .
     scenes: dict[Scene, None] = {}
     for path in sorted({path for glob in lists for path in _lists(source.folder, glob, where)}):
         for files in listed_files(path, columns, where):
-            layers = [Layer(file, part.bands) for file, part in zip(files, sets, strict=False) if file]
-            scene = _scene(f"item {layers[0].path.name!r}", source, layers, files[-1] if source.masks else None)
-            scenes[scene] = None
+            first, *joined = [Layer(file, part.bands) for file, part in zip(files, sets, strict=False) if file]
+            for scene in _of_products([first], source):
+                mask = files[-1] if source.masks else None
+                scenes[_joined(f"item {first.path.name!r}", source, scene, joined, mask)] = None
     return tuple(scenes)
 
 
 def check_masks(scenes: Iterable[Scene], where: str) -> None:
     """Raise SiteError, beginning with ``where``, naming the first scenes that have no mask."""
-    bare = [scene.path.name for scene in scenes if scene.mask is None]
+    bare = [scene.path.name for scene in scenes if scene.mask is None and not scene.fault]
     if bare:
         raise SiteError(
             f"{where}: {len(bare)} scenes have no mask file: {_some(bare)}. Add them, correct the globs, or set "
@@ -133,16 +138,32 @@ def _mask_files(source: SourceFiles) -> Iterator[tuple[str, Path]]:
         yield name, layers[0].path
 
 
-def _scene(name: str, source: SourceFiles, layers: Sequence[Layer], mask: Path | None) -> Scene:
+def _of_products(layers: Sequence[Layer], source: SourceFiles) -> Iterator[Scene]:
+    """Yield the scenes of products, and that of all other layers together."""
+    files = tuple(layer for layer in layers if not is_product(layer.path))
+    if files:
+        yield Scene(files)
+    for layer in layers:
+        if layer not in files:
+            try:
+                yield from scenes_of_product(layer.path, source.sensor, source.card, layer.bands)
+            except NoScene as reason:
+                yield Scene((layer,), fault=str(reason))
+
+
+def _joined(name: str, source: SourceFiles, scene: Scene, further: Sequence[Layer], mask: Path | None) -> Scene:
+    """Return a scene with further layers, and with another mask where there is one."""
+    layers = (*scene.layers, *further)
     band, most = Counter(band for layer in layers for band in layer.bands).most_common(1)[0]
     if most > 1:
         first, second, *_ = (layer.path for layer in layers if band in layer.bands)
         raise SiteError(
             f"{source.images.where}: {name} has two files of band {source.card.bands[band].name!r}, "
             f"{first} and {second}. "
-            "Let {scene} stand for all that tells scenes apart, or make the globs disjoint."
+            "Let {scene} stand for all that tells scenes apart, {scene:**} over several folders, or make the globs "
+            "disjoint."
         )
-    return Scene(tuple(layers), mask)
+    return replace(scene, layers=layers, mask=mask or scene.mask)
 
 
 def _check_names_meet(

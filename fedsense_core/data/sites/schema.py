@@ -25,6 +25,7 @@ class Layer:
     """One file of a scene."""
 
     path: Path
+    """Of the file system, or of a member of an archive; see `archives`."""
     bands: tuple[int, ...]
     """Which bands of the card the file holds, in its own order, as 0-based positions in
     ``SensorCard.bands``."""
@@ -40,6 +41,8 @@ class Scene:
     mask: Path | None = None
     """Raster of classes or flags on the same ground, by which pixels are left out; see
     `MaskRule`."""
+    fault: str = ""
+    """Why the scene cannot be read, where listing its files showed that already."""
 
     @property
     def path(self) -> Path:
@@ -132,6 +135,8 @@ class Skipped:
 
     path: str
     reason: str
+    other_bands: bool = False
+    """Whether its bands are not those of the sensor card, which may then be wrong."""
 
     @property
     def kind(self) -> str:
@@ -167,6 +172,9 @@ class Site:
     share_statistics: bool = False
     """Whether the institution allows that means and deviations of its bands leave the machine, if a
     run asks."""
+
+    share_overlap: bool = False
+    """Whether the coordinator may know which share of the imagery is also in its own sets."""
 
     @property
     def common_bands(self) -> tuple[str, ...]:

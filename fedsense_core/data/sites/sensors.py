@@ -16,6 +16,16 @@ from fedsense_core.errors import SiteError, nearest
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Polarisation = Literal["VV", "VH", "HH", "HV"]
 """Of a radar band: sent and received, vertical or horizontal."""
+_COMMON_NAMES = {
+    "red_edge_1": "rededge1",
+    "red_edge_2": "rededge2",
+    "red_edge_3": "rededge3",
+    "nir_narrow": "nir08",
+    "water_vapour": "nir09",
+    "swir_1": "swir16",
+    "swir_2": "swir22",
+}
+"""Of Sentinel-2 in Earth Search, and of Landsat, whose only near infrared is ``nir08`` there."""
 NodataBands = Literal["all", "any"]
 """In which of the bands that are read nodata makes a pixel invalid."""
 
@@ -170,6 +180,19 @@ class SensorCard(BaseModel):
         padded = re.sub(r"(?<=\D)(\d)$", r"0\1", name)
         labels = [label for band in self.bands for label in (band.name, band.code) if label]
         return f" Did you mean {padded!r}?" if padded in labels else nearest(name, labels)
+
+
+def other_names(card: SensorCard) -> dict[str, int]:
+    """Return what files call the card's bands besides names and codes, in lower case, with their
+    positions: B4 for B04, and the common names of STAC catalogues (the extension `eo`)."""
+    known = {label.lower() for band in card.bands for label in (band.name, band.code)}
+    found: dict[str, int] = {}
+    for i, band in enumerate(card.bands):
+        common = "nir08" if band.name == "nir" and "nir_narrow" not in known else _COMMON_NAMES.get(band.name, "")
+        for name in (re.sub(r"^b0(?=\d$)", "b", band.code.lower()), common):
+            if name and name not in known:
+                found[name] = i
+    return found
 
 
 def shipped_card(name: str, where: str) -> SensorCard:

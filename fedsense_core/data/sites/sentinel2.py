@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from fedsense_core.data.sites.archives import BadArchive, is_file, on_disk, read_start
+
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """By ``band_id`` of the product's metadata."""
 METADATA_NAMES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
@@ -115,7 +117,7 @@ def metadata_file(path: Path) -> Path | None:
     """
     products = (folder for folder in path.parents if is_product(folder.name))
     files = (folder / name for folder in products for name in METADATA_NAMES)
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if is_file(file)), None)
 
 
 def is_product(name: str) -> bool:
@@ -132,18 +134,20 @@ def baseline_in(name: str) -> Baseline | None:
 def read_metadata(path: Path) -> Metadata:
     """Parse the metadata in a product's folder. Raises ValueError as `added_offset` does."""
     try:
-        state = path.stat()
-        if state.st_size > METADATA_BYTES:
-            raise ValueError(f"lies beside {path.name}, which has more than {METADATA_BYTES} bytes")
+        state = on_disk(path).stat()
         return _read(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise ValueError(f"lies beside {path.name}, which cannot be read ({error.strerror})") from error
+    except BadArchive as error:
+        raise ValueError(f"lies beside {path.name}, which {error}") from error
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, size: int, _changed: int) -> Metadata:
-    with path.open("rb") as file:
-        return parse_metadata(file.read(size), path.name)
+def _read(path: Path, _size: int, _changed: int) -> Metadata:
+    content = read_start(path, METADATA_BYTES + 1)
+    if len(content) > METADATA_BYTES:
+        raise ValueError(f"lies beside {path.name}, which has more than {METADATA_BYTES} bytes")
+    return parse_metadata(content, path.name)
 
 
 def parse_metadata(content: bytes, name: str) -> Metadata:

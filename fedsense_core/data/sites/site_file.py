@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +27,7 @@ SITE_FILE_BYTES = 1 << 20
 """A site file is a page of text; anything larger is another file given by mistake."""
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """``module:Class``."""
+MaskKind = Literal["sentinel2-scl", "landsat-qa", "hls-fmask", "planet-udm2", "maja-clm", "force-qai", "none"]
 OVERRIDES = ("gsd_m", "scale", "offset", "nodata", "nodata_bands", "file_nodata", "add_offset")
 """Fields of a card that a source may say for its own files."""
 
@@ -120,6 +121,8 @@ class SensorChoice(Table):
 class FilesEntry(Table):
     """Files that join the scenes of a source."""
 
+    _needs_files: ClassVar[bool] = True
+
     paths: list[Glob] = []
     """Globs with ``{scene}``, by which each file finds its scene."""
     column: str = ""
@@ -127,9 +130,9 @@ class FilesEntry(Table):
 
     @model_validator(mode="after")
     def _finds_its_scenes(self) -> FilesEntry:
-        if bool(self.paths) == bool(self.column):
+        if (self.paths and self.column) or (self._needs_files and not (self.paths or self.column)):
             raise ValueError("needs either `paths` or, for a source with `lists`, `column`")
-        bare = [glob for glob in self.paths if "{scene}" not in glob]
+        bare = [glob for glob in self.paths if "scene" not in Pattern(glob).placeholders]
         if bare:
             raise ValueError(f"paths: {bare[0]!r} needs {{scene}}, by which a file finds its scene")
         return self
@@ -144,12 +147,17 @@ class AlsoEntry(FilesEntry):
 
 
 class MaskEntry(FilesEntry):
-    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave
-    out."""
+    """The table ``[sources.mask]``: one raster for each scene that says which pixels to leave out.
 
-    kind: Literal["sentinel2-scl", "landsat-qa", "hls-fmask", "planet-udm2"] | None = None
+    Without ``paths`` and ``column`` it is the scene classification that a product itself holds.
+    """
+
+    _needs_files: ClassVar[bool] = False
+
+    kind: MaskKind | None = None
     """A ready-made rule: clouds, their shadows and faults of Sentinel-2's SCL, Landsat's QA_PIXEL,
-    HLS' Fmask or Planet's UDM2."""
+    HLS' Fmask, Planet's UDM2, MAJA's CLM or FORCE's QAI; or none, where a product holds a mask that
+    is not wanted."""
     drop: list[Annotated[int, Field(ge=-32768, le=65535)]] = []
     """Classes to leave out, besides those of ``kind``."""
     drop_bits: list[Annotated[int, Field(ge=0, le=15)]] = []
@@ -165,13 +173,17 @@ class MaskEntry(FilesEntry):
     def _drops_something(self) -> MaskEntry:
         if not (self.kind or self.drop or self.drop_bits or self.keep):
             raise ValueError(f"drops nothing: set `kind` ({', '.join(MASKS)}), `drop`, `drop_bits` or `keep`")
+        if self.kind == "none" and self.model_fields_set != {"kind"}:
+            raise ValueError("kind = 'none' leaves nothing out; remove the table's other keys")
         if any("{band}" in glob for glob in self.paths):
             raise ValueError("paths: a mask has no {band}; it is one file a scene")
         return self
 
     @property
-    def rule(self) -> MaskRule:
+    def rule(self) -> MaskRule | None:
         """The same as the reader takes it."""
+        if self.kind == "none":
+            return None
         ready = MASKS[self.kind] if self.kind else {}
         given = {"drop": self.drop, "drop_bits": self.drop_bits, "keep": self.keep}
         values = {key: tuple(sorted({*own, *ready.get(key, ())})) for key, own in given.items()}
@@ -218,12 +230,12 @@ class SourceEntry(SensorChoice):
         if stray:
             raise ValueError(f"`{stray[0]}` does not go with `{given[0]}`")
         for entry in (*self.also, *([self.mask] if self.mask else [])):
-            if bool(entry.column) != bool(self.lists):
+            if (entry.paths or entry.column) and bool(entry.column) != bool(self.lists):
                 raise ValueError(f"`also` and `mask` name files as the source does, with `{_NAMED_BY[given[0]]}`")
         if any("scene" in Pattern(glob).placeholders for glob in self.lists):
             raise ValueError("`lists` have no placeholders: each row is a scene")
-        named = ["{scene}" in glob for glob in self.paths]
-        if not all(named) and (any(named) or self.also or self.mask):
+        named = ["scene" in Pattern(glob).placeholders for glob in self.paths]
+        if not all(named) and (any(named) or self.also or (self.mask and self.mask.paths)):
             raise ValueError("every glob of `paths` needs {scene} if one has it, or where there is `also` or `mask`")
         if self.gsd_range_m and not 0 <= self.gsd_range_m[0] <= self.gsd_range_m[1]:
             raise ValueError(f"gsd_range_m = {list(self.gsd_range_m)} must be two distances, the smaller one first")
@@ -283,6 +295,8 @@ class SiteFile(Table):
     """Its imagery, one entry a sensor."""
     share_statistics: bool = False
     """Whether means and deviations of its bands may leave the machine, if a run asks for them."""
+    share_overlap: bool = False
+    """Whether the coordinator may know which share of the chips is also in its own sets."""
     chips: ChipsEntry = ChipsEntry()
     """How chips lie in a scene."""
     limits: ReadLimits = ReadLimits()

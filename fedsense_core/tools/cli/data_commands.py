@@ -59,6 +59,12 @@ def check(
     state: Annotated[
         Path | None, typer.Option(help="State folder of your SuperNode: store the chips there for training.")
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Site file, or folder of a labelled set or task, in which the imagery may be too. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Say in one page what will be trained on, and what is wrong.
 
@@ -67,9 +73,9 @@ def check(
     """
     from fedsense_core.tools.onboarding.checking import check_site
 
-    folder = state.expanduser() if state else None
+    folder, others = state.expanduser() if state else None, [other.expanduser() for other in against or ()]
     with clear_errors(), _chips_on_disk(folder), progress_bar("chipping", "scenes") as progress:
-        page = check_site(site.expanduser(), bands, chip_size, folder, progress)
+        page = check_site(site.expanduser(), bands, chip_size, folder, progress, others)
     console.print(page.body, soft_wrap=False)
     console.print(page.verdict)
 

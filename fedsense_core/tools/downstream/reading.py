@@ -21,19 +21,10 @@ from pydantic import Field
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from fedsense_core.data.chips.chipping import filled
-from fedsense_core.data.raster.rasters import (
-    CHIP_TAG,
-    DRIVERS,
-    FAULTS,
-    GDAL_OPTIONS,
-    MASK_DTYPES,
-    Unreadable,
-    check_claims,
-    inspect,
-    one_line,
-    open_raster,
-)
+from fedsense_core.data.chips.gaps import filled
+from fedsense_core.data.raster.files import check_claims, open_raster
+from fedsense_core.data.raster.formats import DRIVERS, FAULTS, GDAL_OPTIONS, MASK_DTYPES, Unreadable, one_line
+from fedsense_core.data.raster.rasters import CHIP_TAG, inspect
 from fedsense_core.data.sites.cards import CARDS
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import Layer, Source
@@ -225,7 +216,7 @@ def image_files(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with rasterio.Env(**GDAL_OPTIONS), open_raster(path) as file:
+        with rasterio.Env(**GDAL_OPTIONS), open_raster(path, LIMITS) as file:
             yield file
     except Unreadable as reason:
         raise SiteError(f"{path}: {reason}. Repair the file, or take it out of the set.") from reason

@@ -18,7 +18,9 @@ from rich.text import Text
 from fedsense_core.config import DataSection, resolve
 from fedsense_core.data.chips.chipping import Progress
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import constant_chips
 from fedsense_core.data.opening import load_site, open_sources
+from fedsense_core.data.overlap import share_of
 from fedsense_core.data.raster.offsets import offsets_of, said, unknown_baselines
 from fedsense_core.data.sites.schema import Site, Skipped, Source
 from fedsense_core.data.sites.sensors import Band
@@ -27,7 +29,8 @@ from fedsense_core.errors import SiteError, nearest
 from fedsense_core.run_folder.formatting import clean, human_bytes
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tools.onboarding.contradictions import contradictions, physical
-from fedsense_core.tools.onboarding.drafting import count, some
+from fedsense_core.tools.onboarding.overlapping import marks_of_path
+from fedsense_core.tools.onboarding.wording import count, some
 
 REASONS = 6
 """Reasons for skipping that are listed; of the others the number is said."""
@@ -59,14 +62,19 @@ class Page:
 
 
 def check_site(
-    path: Path, bands: str | None, chip_size: int | None, state: Path | None, progress: Progress | None = None
+    path: Path,
+    bands: str | None,
+    chip_size: int | None,
+    state: Path | None,
+    progress: Progress | None = None,
+    against: Sequence[Path] = (),
 ) -> Page:
     """Read a site file and its imagery as training reads them, and return a page about them.
 
     ``bands`` (``all``, or names with commas) and ``chip_size`` are those of the run, or None for
     the shipped settings'. With ``state``, the state-dir of a SuperNode, the chips stay there and
-    training finds them. Raises ConfigError for settings that no run may have, SiteError where the
-    site file is wrong or no imagery is usable.
+    training finds them. In the sets ``against`` the imagery is looked for. Raises ConfigError for
+    settings that no run may have, SiteError where the site file is wrong or no imagery is usable.
     """
     given = {"data.bands": bands, "data.chip_size": chip_size}
     data = resolve({key: value for key, value in given.items() if value is not None}).data
@@ -79,7 +87,19 @@ def check_site(
     )
     with _chip_folder(site, state) as folder:
         opened = open_sources(site, data.bands, data.chip_size, folder, progress=progress)
-        return _page(site, data, by_source(site, opened), state)
+        shared = [text for other in against for text in _shared(opened, other, data)]
+        return _page(site, data, by_source(site, opened), state, shared)
+
+
+def _shared(opened: Sequence[Chips], other: Path, data: DataSection) -> list[str]:
+    """Say which share of the chips is also in another set; nothing where none is."""
+    share = share_of(opened, marks_of_path(other, data))
+    if not share:
+        return []
+    return [
+        f"{100 * share:.3g} % of the chips are also in {other}, by their ground or by what they look like: results on "
+        "it would flatter a model that trains here"
+    ]
 
 
 def by_source(site: Site, opened: Sequence[Chips]) -> list[Checked]:
@@ -123,7 +143,7 @@ def check_bands(site: Site, bands: Sequence[str], way_out: str) -> None:
             )
 
 
-def _page(site: Site, data: DataSection, sources: Sequence[Checked], state: Path | None) -> Page:
+def _page(site: Site, data: DataSection, sources: Sequence[Checked], state: Path | None, shared: Sequence[str]) -> Page:
     parts: list[RenderableType] = [Text.assemble(("site ", ""), (site.name, "bold"), f"  {clean(str(site.path))}")]
     if site.description:
         parts.append(Text(clean(site.description)))
@@ -133,11 +153,17 @@ def _page(site: Site, data: DataSection, sources: Sequence[Checked], state: Path
         warnings += len(found)
         parts += ["", *_source(one, data)]
         if found:
-            listed = Table.grid(padding=(0, 1))
-            for text in found:
-                listed.add_row(Text("warning:", "yellow"), Text(clean(text), "yellow"))
-            parts.append(_indented(listed))
-    return Page(Group(*parts, ""), _verdict(data, sources, warnings, state))
+            parts.append(_indented(_listed(found)))
+    if shared:
+        parts += ["", _listed(shared)]
+    return Page(Group(*parts, ""), _verdict(data, sources, warnings + len(shared), state))
+
+
+def _listed(warnings: Sequence[str]) -> Table:
+    listed = Table.grid(padding=(0, 1))
+    for text in warnings:
+        listed.add_row(Text("warning:", "yellow"), Text(clean(text), "yellow", overflow="fold"))
+    return listed
 
 
 def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
@@ -151,7 +177,9 @@ def _source(one: Checked, data: DataSection) -> Iterator[RenderableType]:
     if chips:
         size = f"{data.chip_size} x {data.chip_size}"
         pixels = f"{100 * float(chips.valid.mean()):.1f} % of their pixels valid"
-        facts.add_row("used", f"{count(used, 'scene')}: {count(len(chips), 'chip')} of {size}, {pixels}")
+        constant = constant_chips(chips)[0]
+        flat = f", {constant} of them constant" if constant else ""
+        facts.add_row("used", f"{count(used, 'scene')}: {count(len(chips), 'chip')} of {size}{flat}, {pixels}")
     else:
         facts.add_row("used", Text("nothing", "red"))
     for line in said(one.offsets):
@@ -204,7 +232,7 @@ def _bands_table(source: Source, chips: Chips | None) -> Table:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _what(band: Band) -> str:

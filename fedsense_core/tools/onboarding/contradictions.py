@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from fedsense_core.data.chips.chips import Chips
+from fedsense_core.data.chips.fills import fill_warnings
 from fedsense_core.data.chips.statistics import Statistics
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
+from fedsense_core.data.raster.stored_numbers import units_of
 from fedsense_core.data.sites.schema import Source
 from fedsense_core.data.sites.sensors import SensorCard
+from fedsense_core.data.sites.side_masks import unread_side_masks
 from fedsense_core.tools.onboarding.survey import look
 
 LOOKED_AT = 12
@@ -23,7 +26,9 @@ def contradictions(source: Source, chips: Chips) -> list[str]:
     """Return what looks wrong about the pixels of one source, whose only source ``chips`` are
     from."""
     statistics, names = chips.statistics[0], list(chips.bands)
-    found = list(_ranges(source.card, statistics, names))
+    found = fill_warnings(chips, 0, units_of(source, chips.scene_paths, names))
+    found += unread_side_masks(source)
+    found += _ranges(source.card, statistics, names)
     found += _constant(statistics, names)
     found += _equal(statistics, names)
     found += _pixel_size(source, chips.scene_paths)

@@ -24,7 +24,7 @@ from fedsense_core.data.sites.schema import Site, Source
 from fedsense_core.data.sites.sensors import SensorCard
 from fedsense_core.errors import SiteError
 from fedsense_core.run_folder.formatting import clean
-from fedsense_core.tools.onboarding.drafting import count
+from fedsense_core.tools.onboarding.wording import count
 from fedsense_core.tools.reporting.canvas import GREY, INK
 from fedsense_core.tools.reporting.tiles import to_rgb
 

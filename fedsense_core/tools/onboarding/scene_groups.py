@@ -1,53 +1,60 @@
-"""Rasters that belong together: which make one source, which make one scene, which mask it, and a
-glob for them."""
+"""Rasters that belong together: which make one source, which make one scene, and which are no
+imagery."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePosixPath
+from statistics import median_low
 
-from fedsense_core.data.raster.rasters import DTYPES
-from fedsense_core.data.sites.patterns import Pattern
-from fedsense_core.tools.onboarding.globbing import below, common_end, common_start, fits, literal
-from fedsense_core.tools.onboarding.guessing import known_names, labels_of, mask_kind, product_of
+from fedsense_core.data.chips.statistics import MAX_BANDS
+from fedsense_core.data.raster.formats import DTYPES
+from fedsense_core.tools.onboarding.label_rasters import is_named_so
+from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is_polarised, parsed, scene_starts
+from fedsense_core.tools.onboarding.products import (
+    is_by_product,
+    is_radar,
+    is_true_colour,
+    known_names,
+    labels_of,
+    mask_kind,
+    product_of,
+)
+from fedsense_core.tools.onboarding.scene_globs import (
+    MOST_LISTED,
+    BandGlobs,
+    GlobSet,
+    Masks,
+    band_globs,
+    image_globs,
+    masked_image_globs,
+)
 from fedsense_core.tools.onboarding.survey import Image, Look
 
-_BY_PRODUCT = (
-    r"thumb|quick.?look|preview|browse|(?:^|[_.])(?:TCI|AOT|WVP|PVI|CLDPRB|SNWPRB|CLD|SNW|ANG)(?=[_.]|$)"
-    r"|QA_RADSAT|QA_AEROSOL|QA_PIXEL_|_(?:VAA|VZA|SAA|SZA)(?=[_.]|$)|_ST_|_ATMOS_OPACITY|_CLOUD_QA"
-)
-"""Files beside the bands of a product: pictures for people, angles, temperatures and quality of
-other kinds."""
-_RADAR = {"vv": "1", "vh": "2", "hh": "1", "hv": "2"}
-"""Bands of radar in the order of its cards."""
+_Kind = tuple[str, bool, str, bool]
+"""Of files of one band each: product, radar or not, what stands between scene and band, and whether
+the name says the scene."""
 GAP = 1.5
 """Pixels so many times larger than the next smaller ones are another source's."""
-MOST_LISTED = 200
-"""Files that are listed one by one where no glob tells them from others."""
-
-
-@dataclass(frozen=True)
-class GlobSet:
-    """Globs of files of one kind, and the bands that they hold where ``{band}`` stands in them."""
-
-    globs: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Masks of the scenes of a source."""
-
-    files: GlobSet
-    kind: str
-    """Name of the ready-made rule."""
-    paths: tuple[str, ...]
-    """One for each scene that has one."""
+BESIDE = "is no imagery to train on"
+MOST_FOLDERS = MOST_LISTED // 10
+"""Folders that become sources of their own where no pattern fits all their files."""
+MOST_KINDS = 4
+"""Lists of bands that scenes of one family are tried to be told apart by: levels of a product, not
+scenes that lack some file."""
+SLOPES = "is the same reflectance as another file, without correction of slopes"
+BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angles, areas, masks, pictures"
+UNJOINED = "is a mask that no pattern joins to its scene"
+ODD = "has other bands than the files around it, and is skipped when they are read"
+MANY_BANDS = (
+    f"has more than {MAX_BANDS} bands, the most that are read; write those that you need with "
+    "`gdal_translate -b 1 -b 2 IN OUT.tif`"
+)
+REPEATS = "is a mosaic of files that are here, too"
+NO_FIRST = "is of a scene without the files with the smallest pixels, or cannot be told from others by a pattern"
+AMBIGUOUS = "cannot be told from others by a pattern (give such files a folder of their own)"
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,11 @@ class Group:
     sets: tuple[GlobSet, ...]
     """The first is the source's ``paths``, the others are its ``also``."""
     scenes: int
+    gsd_m: float | None
+    """Side of the finest bands' pixels in metres, None where the files do not say it."""
     mask: Masks | None = None
+    products: bool = False
+    """Whether scenes are SAFE products, which say themselves what their files are."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,175 +83,237 @@ class Grouping:
     """All that was found."""
 
     groups: list[Group] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """Readable files that are no imagery to train on."""
-    ambiguous: list[str] = field(default_factory=list)
-    """Readable files that no glob tells from others."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Readable files that are in no source, by the reason."""
 
     @property
     def masks(self) -> set[str]:
         """Files by which scenes are masked."""
         return {path for one in self.groups if one.mask for path in one.mask.paths}
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A file of which the name says what it holds."""
-
-    image: Image
-    label: str
-    scene: str
-    """What the name says before the label."""
-    between: str
-    """Between both, such as ``_SR_``."""
-    after: str
-    """After the label, with suffix."""
+    def leave_out(self, reason: str, paths: Iterable[str]) -> None:
+        """Note files that are in no source."""
+        if paths := list(paths):
+            self.left_out.setdefault(reason, []).extend(paths)
 
 
-def group(images: Sequence[Image]) -> Grouping:
+def group(images: Sequence[Image], with_pictures: bool = False) -> Grouping:
     """Sort readable files into sources. Every glob of the result fits the files of its own group
-    alone."""
+    alone, and perhaps few that reading skips.
+
+    ``with_pictures`` takes pictures of products in true colour for imagery.
+    """
     result = Grouping()
     rest: list[Image] = []
-    masks: list[_Part] = []
-    bands: list[_Part] = []
+    masks: list[Part] = []
+    bands: list[Part] = []
+    known = {image.path: parsed(image) for image in images}
+    beside_radar = _beside_radar(known, images)
     for image in images:
-        part = _parsed(image)
+        part = known[image.path]
         if part and mask_kind(part.label):
             masks.append(part)
-        elif re.search(_BY_PRODUCT, image.name) or image.look.dtype not in DTYPES:
-            result.left_out.append(image.path)
+        elif image.look.no_measurement:
+            result.leave_out(image.look.no_measurement, [image.path])
+        elif image.look.repeats:
+            result.leave_out(REPEATS, [image.path])
+        elif _is_beside(image, with_pictures) or image.look.dtype not in DTYPES:
+            result.leave_out(BESIDE, [image.path])
+        elif image.look.bands > MAX_BANDS:
+            result.leave_out(MANY_BANDS, [image.path])
+        elif image.path in beside_radar:
+            result.leave_out(BESIDE_RADAR, [image.path])
+        elif image.look.no_imagery and not (part and not is_named_so(image.stem)):
+            result.leave_out(image.look.no_imagery, [image.path])
         elif part and part.label not in labels_of(product_of(image.path)[0]):
-            result.left_out.append(image.path)  # such as Landsat's panchromatic and thermal bands, which no card has
+            result.leave_out(BESIDE, [image.path])  # such as thermal bands, which no card has
         elif part:
             bands.append(part)
         else:
             rest.append(image)
-    families, single = _families(bands)
+    families, single = _families(_corrected(bands, result))
     names = [image.path for image in images]
     for family in families:
         _add_bands(result, family, masks, names)
-    for members in _alike([*rest, *single]):
-        _add_images(result, members, masks, names)
-    result.left_out += sorted({part.image.path for part in masks} - result.masks)
+    looks = {image.path: image.look for image in images}
+    # The largest first: few files with other bands are then known to lie among it.
+    for members in sorted(_alike([*rest, *single]), key=len, reverse=True):
+        _add_images(result, members, masks, names, looks)
+    result.leave_out(UNJOINED, sorted({part.image.path for part in masks} - result.masks))
     return result
 
 
-def _parsed(image: Image) -> _Part | None:
-    """Read scene and band from the name of a single-band file."""
-    if image.look.bands != 1:
-        return None
-    if radar := re.fullmatch(r"(s1[a-d]-\w+-grd)-(vv|vh|hh|hv)-(.+)-00\d(\.tiff?)", image.name, re.IGNORECASE):
-        return _Part(image, radar[2].lower(), radar[3], "", radar[4])
-    found = _NAME.fullmatch(image.stem)
-    if found is None:
-        return None
-    before = found["before"] or ""
-    scene = re.sub(r"(?i)_(?:SR|TOA|BOA)_$|[_.-]$", "", before)
-    return _Part(image, found["label"].lower(), scene, before[len(scene) :], f"{found['after'] or ''}{image.suffix}")
+def _is_beside(image: Image, with_pictures: bool) -> bool:
+    is_wanted = with_pictures and image.look.dtype == "uint8" and is_true_colour(image.name)
+    return is_by_product(image.name) and not is_wanted
 
 
-def _families(bands: Sequence[_Part]) -> tuple[list[list[_Part]], list[Image]]:
+def _beside_radar(known: Mapping[str, Part | None], images: Sequence[Image]) -> set[str]:
+    """Return the files that lie beside the polarisations of radar scenes without being one."""
+    polarised = [part for part in known.values() if part and is_polarised(part)]
+    scenes = {(part.folder, part.scene) for part in polarised}
+    products = {product_of(part.image.path)[0] for part in polarised}
+    beside = set()
+    for image in images:
+        product, part = product_of(image.path)[0], known[image.path]
+        if is_polarised(part):
+            continue
+        of_scene = part is None and any((image.folder, start) in scenes for start in ("", *scene_starts(image.stem)))
+        of_product = (
+            is_radar(product) and product in products and (image.look.bands == 1 or image.look.dtype == "uint8")
+        )
+        if of_product or (of_scene and image.look.bands == 1):
+            beside.add(image.path)
+    return beside
+
+
+def _families(bands: Sequence[Part]) -> tuple[list[list[Part]], list[Image]]:
     """Return one-file-a-band families, and files whose name only happens to contain a band's."""
-    scenes: dict[tuple[str, ...], list[_Part]] = {}
+    scenes: dict[tuple[_Kind, str], list[Part]] = {}
     for part in bands:
         product = product_of(part.image.path)[0]
         # A file named by nothing but its band belongs to its folder's scene; others may be spread
         # over folders.
-        where = part.scene or part.image.folder
-        scenes.setdefault((product, part.between, "" if part.scene else "folder", where), []).append(part)
-    families: dict[tuple[str, ...], list[_Part]] = {}
+        kind = (product, is_polarised(part), part.between, bool(part.scene))
+        scenes.setdefault((kind, part.scene or part.folder), []).append(part)
+    families: dict[_Kind, list[Part]] = {}
     single: list[Image] = []
-    for (product, between, folder, _), parts in scenes.items():
+    for (kind, _), parts in scenes.items():
+        product = product_of(parts[0].image.path)[0]
         if product or len({part.label for part in parts}) > 1:
-            families.setdefault((product, between, folder), []).extend(parts)
+            families.setdefault(kind, []).extend(parts)
         else:
             single += [part.image for part in parts]
     return list(families.values()), single
 
 
-def _add_bands(result: Grouping, family: list[_Part], masks: list[_Part], names: Sequence[str]) -> None:
+def _corrected(bands: Sequence[Part], result: Grouping) -> list[Part]:
+    """Leave out reflectances of MAJA without correction of slopes where there are those with it."""
+    corrected = {(part.folder, part.scene) for part in bands if part.between == "_FRE_"}
+    kept, twice = list[Part](), list[str]()
+    for part in bands:
+        if part.between == "_SRE_" and (part.folder, part.scene) in corrected:
+            twice.append(part.image.path)
+        else:
+            kept.append(part)
+    result.leave_out(SLOPES, twice)
+    return kept
+
+
+def _by_their_bands(family: Sequence[Part]) -> list[list[Part]]:
+    """Split a family where folders hold scenes of other bands, as levels of a product do, which no
+    single list of bands describes."""
+    scenes: dict[str, list[Part]] = {}
+    for part in family:
+        scenes.setdefault(f"{part.folder}/{part.scene}", []).append(part)
+    kinds: dict[frozenset[str], list[Part]] = {}
+    for parts in scenes.values():
+        kinds.setdefault(frozenset(part.label for part in parts), []).extend(parts)
+    return list(kinds.values())
+
+
+def _add_bands(result: Grouping, family: list[Part], masks: list[Part], names: Sequence[str]) -> None:
     chosen = _finest(family)
     used_paths = {part.image.path for part in chosen}
-    result.left_out += [part.image.path for part in family if part.image.path not in used_paths]
-    sizes: dict[str, list[_Part]] = {}
-    for part in chosen:
-        sizes.setdefault(part.after, []).append(part)
-    top = _top([part.image for part in chosen])
-    sets, used = [], []
-    for parts in sorted(sizes.values(), key=lambda parts: (_gsd(parts), parts[0].after)):
-        labels = tuple(sorted({part.label for part in parts}, key=_band_order))
-        found = _band_glob(parts, top, labels, names)
-        if found is None:
-            result.ambiguous += [part.image.path for part in parts]
-        else:
-            sets.append(GlobSet((found,), labels))
-            used += parts
-    if not sets:
-        return
-    scenes = {_scene_key(part) for part in used}
-    mask = _masks([part for part in masks if _scene_key(part) in scenes], sets[0].globs[0], names)
-    result.groups.append(Group(tuple(part.image for part in used), tuple(sets), len(scenes), mask))
+    result.leave_out(BESIDE, [part.image.path for part in family if part.image.path not in used_paths])
+    globs = _scene_globs(chosen, masks, names)
+    fitted = {part.image.path for found in globs for part in found.parts}
+    missed = [part.image.path for part in chosen if part.image.path not in fitted]
+    result.leave_out(NO_FIRST if globs else AMBIGUOUS, missed)
+    for found in globs:
+        images = tuple(part.image for part in found.parts)
+        result.groups.append(Group(images, found.sets, found.scenes, _finest_gsd(found.parts), found.mask))
 
 
-def _finest(family: Sequence[_Part]) -> list[_Part]:
+def _scene_globs(family: list[Part], masks: Sequence[Part], names: Sequence[str]) -> list[BandGlobs]:
+    """Return globs for scenes of the same bands apart where such globs fit them all; else for all
+    together, or for those of each folder where that fits more."""
+    apart = _by_their_bands(family)
+    if 1 < len(apart) <= MOST_KINDS:
+        globs = [found for parts in apart if (found := band_globs(parts, masks, names))]
+        if _fitted(globs) == len(family):
+            return globs
+    together = band_globs(family, masks, names)
+    best = [together] if together else []
+    folders = _parts_by_folder(family)
+    if _fitted(best) < len(family) and 1 < len(folders) <= MOST_FOLDERS:
+        globs = [found for parts in folders for found in _scene_globs(parts, masks, names)]
+        best = max(best, globs, key=_fitted)
+    return best
+
+
+def _fitted(globs: Sequence[BandGlobs]) -> int:
+    return sum(len(found.parts) for found in globs)
+
+
+def _parts_by_folder(family: Sequence[Part]) -> list[list[Part]]:
+    of_path = {part.image.path: part for part in family}
+    return [[of_path[image.path] for image in images] for images in _by_folder([part.image for part in family])]
+
+
+def _finest(family: Sequence[Part]) -> list[Part]:
     """Keep of each band the files with the smallest pixels: products hold some bands at several
     sizes."""
-    kinds: dict[str, dict[str, list[_Part]]] = {}
+    kinds: dict[str, dict[tuple[str, str], list[Part]]] = {}
     for part in family:
-        kinds.setdefault(part.label, {}).setdefault(part.after, []).append(part)
+        kinds.setdefault(part.label, {}).setdefault(part.kind, []).append(part)
     best = {
-        label: min(known, key=lambda after: (_gsd(known[after]), -len(known[after]), after))
+        label: min(known, key=lambda kind: (gsd_of(known[kind]), -len(known[kind]), kind))
         for label, known in kinds.items()
     }
-    return [part for part in family if best[part.label] == part.after]
+    return [part for part in family if best[part.label] == part.kind]
 
 
-def _band_glob(parts: Sequence[_Part], top: str, labels: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return a glob with ``{scene}`` and ``{band}`` that fits these files and no others."""
-    first, own = parts[0], {part.image.path for part in parts}
-    after, between = literal(first.after), literal(first.between)
-    if first.image.name.lower().startswith("s1") and not first.between:
-        mode = first.image.name.split("-")[1]
-        tails = [f"s1?-{literal(mode)}-grd-{{band}}-{{scene}}-00?{after}"]
-    elif not first.scene:
-        tails = [f"{{scene}}/{between}{{band}}{after}"] if all(part.image.folder for part in parts) else []
-    else:
-        prefix = literal(common_start([part.scene for part in parts]))
-        tails = [f"{{scene}}{between}{{band}}{after}", f"{prefix}{{scene}}{between}{{band}}{after}"]
-    numbers = {label: i for i, label in enumerate(labels)}
-    folders = {part.image.folder if first.scene else _parent(part.image.folder) for part in parts}
-    roots = [below(folders.pop())] if len(folders) == 1 else []
-    roots.append(f"{below(top)}**/")
-    for tail in tails:
-        for root in roots:
-            pattern = Pattern(root + tail)
-            if {name for name in names if pattern.match(name, numbers)} == own:
-                return root + tail
-    return None
+def _finest_gsd(parts: Sequence[Part]) -> float | None:
+    """Return the pixel size of the band that has the smallest: chips have it."""
+    sizes: dict[str, list[float]] = {}
+    for part in parts:
+        if part.image.look.gsd_m:
+            sizes.setdefault(part.label, []).append(part.image.look.gsd_m)
+    return min(map(median_low, sizes.values()), default=None)
 
 
-def _add_images(result: Grouping, images: Sequence[Image], masks: list[_Part], names: Sequence[str]) -> None:
-    """Add the group of files that each hold all bands."""
-    paths, globs, mask = [image.path for image in images], list[str](), None
-    rest, own = _scene_ends(images, masks)
-    if own:
-        beside = {part.image.path for part in own}
-        globs = _globs(paths, [name for name in names if name not in beside], rest)
-        mask = _masks(own, globs[0], names) if globs else None
-    globs = globs if mask else _globs(paths, names)
+def _add_images(
+    result: Grouping, images: Sequence[Image], masks: list[Part], names: Sequence[str], looks: Mapping[str, Look]
+) -> None:
+    """Add the group of files that each hold all bands, but those that others left to be skipped."""
+    odd = set(result.left_out.get(ODD, ()))
+    images = [image for image in images if image.path not in odd]
+    if not images:
+        return
+    paths, gsd_m = [image.path for image in images], _middle_gsd(images)
+    if masked := masked_image_globs(images, masks, names):
+        glob, mask = masked
+        result.groups.append(Group(tuple(images), (GlobSet((glob,)),), len(images), gsd_m, mask))
+        return
+    taken = {image.path for one in result.groups for image in one.images}
+    refused = [path for path, look in looks.items() if path not in taken and _is_refused(look, images[0].look)]
+    globs, skipped = image_globs(paths, names, refused)
     if globs:
-        result.groups.append(Group(tuple(images), (GlobSet(tuple(globs)),), len(images), mask))
-    elif 1 < len(parts := _by_folder(images)) <= MOST_LISTED // 10:
+        result.groups.append(Group(tuple(images), (GlobSet(tuple(globs)),), len(images), gsd_m))
+        known = {path for listed in result.left_out.values() for path in listed}
+        result.leave_out(ODD, [path for path in skipped if path not in known])
+    elif 1 < len(parts := _by_folder(images)) <= MOST_FOLDERS:
         for part in parts:
-            _add_images(result, part, masks, names)
+            _add_images(result, part, masks, names, looks)
     else:
-        result.ambiguous += paths
+        result.leave_out(AMBIGUOUS, paths)
+
+
+def _is_refused(look: Look, expected: Look) -> bool:
+    """Tell whether reading skips a file among those that look like ``expected``: by its bands, of
+    which transparency is none, or because it holds no measurements."""
+    return bool(look.no_measurement) or look.bands not in (expected.bands, expected.bands + look.has_alpha)
+
+
+def _middle_gsd(images: Sequence[Image]) -> float | None:
+    sizes = [image.look.gsd_m for image in images if image.look.gsd_m]
+    return median_low(sizes) if sizes else None
 
 
 def _by_folder(images: Sequence[Image]) -> list[list[Image]]:
     """Split by the uppermost folders in which files differ."""
-    depth = len(PurePosixPath(_top(images)).parts)
+    depth = len(PurePosixPath(common_folder(image.folder for image in images)).parts)
     parts: dict[tuple[str, ...], list[Image]] = {}
     for image in images:
         parts.setdefault(PurePosixPath(image.folder).parts[depth : depth + 1], []).append(image)
@@ -266,121 +339,3 @@ def _by_pixel_size(images: Sequence[Image]) -> list[list[Image]]:
             parts.append([])
         parts[-1].append(image)
     return [sorted(part, key=lambda image: image.path) for part in parts]
-
-
-def _scene_ends(images: Sequence[Image], masks: Sequence[_Part]) -> tuple[str, list[_Part]]:
-    """Return what follows the scene in the images' names, and the masks of these scenes, if all are
-    named alike."""
-    scenes = {part.scene: part for part in masks if part.scene}
-    ends, found = set(), []
-    for image in images:
-        starts = [image.stem[: match.start()] for match in re.finditer(r"[_.-]|$", image.stem)]
-        key = next((start for start in reversed(starts) if start in scenes), None)
-        if key is not None:
-            ends.add(image.name[len(key) :])
-            found.append(scenes[key])
-    return (ends.pop(), found) if len(ends) == 1 else ("", [])
-
-
-def _globs(own: Sequence[str], names: Sequence[str], rest: str = "") -> list[str]:
-    """Return globs that fit the files ``own`` and none else of ``names``: with ``rest``, of names
-    that end in it."""
-    wanted = set(own)
-    others = [name for name in names if name not in wanted]
-    globs: list[str] = []
-    for suffix in sorted({PurePosixPath(path).suffix for path in own}):
-        paths = [path for path in own if path.endswith(suffix)]
-        if rest:
-            start = literal(common_start([PurePosixPath(path).stem for path in paths]))
-            candidates = [[f"{root}{start}{{scene}}{literal(rest)}"] for start in ("", start) for root in _roots(paths)]
-        else:
-            candidates = list(_candidates(paths, suffix))
-        chosen = next((c for c in candidates if not any(fits(glob, name) for glob in c for name in others)), None)
-        if chosen is not None:
-            wanted -= {path for path in wanted if any(fits(glob, path) for glob in chosen)}
-        elif not rest and len(paths) <= MOST_LISTED:
-            chosen = [literal(path) for path in paths]
-            wanted -= set(paths)
-        globs += chosen or []
-    return [] if wanted else globs
-
-
-def _candidates(paths: Sequence[str], suffix: str) -> Iterable[list[str]]:
-    """Yield globs, the simplest first: whole folders, then parts of names."""
-    stems = [PurePosixPath(path).stem for path in paths]
-    start, end = literal(common_start(stems)), literal(common_end(stems))
-    parts = list(dict.fromkeys(["*", f"{start}*", f"*{end}", f"{start}*{end}"])) if len(paths) > 1 else ["*"]
-    for part in parts:
-        for root in _roots(paths):
-            yield [f"{root}{part}{suffix}"]
-    folders = sorted({path.rpartition("/")[0] for path in paths})
-    if 1 < len(folders) <= MOST_LISTED // 10:
-        for part in parts:
-            yield [f"{below(folder)}{part}{suffix}" for folder in folders]
-
-
-def _roots(paths: Sequence[str]) -> list[str]:
-    folders = {path.rpartition("/")[0] for path in paths}
-    top = os.path.commonpath(folders) if all(folders) else ""
-    return [*([below(top)] if folders == {top} else []), f"{below(top)}**/"]
-
-
-def _masks(parts: Sequence[_Part], images: str, names: Sequence[str]) -> Masks | None:
-    """Return the masks of scenes whose images have the glob ``images``: the finest where there are
-    several sizes."""
-    sizes: dict[str, list[_Part]] = {}
-    for part in parts:
-        sizes.setdefault(part.after, []).append(part)
-    for chosen in sorted(sizes.values(), key=lambda parts: (_gsd(parts), parts[0].after)):
-        first = chosen[0]
-        label = first.image.stem[len(first.scene + first.between) :][: len(first.label)]
-        end = f"{literal(first.between)}{label}{literal(first.after)}"
-        if first.scene:
-            # The scene's name has to begin where it does in the images' glob.
-            before = images.partition("{scene}")[0].rpartition("/")[2]
-            globs = [f"{root}{before}{{scene}}{end}" for root in _roots([part.image.path for part in chosen])]
-        else:
-            globs = [f"{below(_top([part.image for part in chosen]))}{{scene}}/{end}"]
-            globs += [f"{below(_parent(first.image.folder))}{{scene}}/{end}"]
-        own = {part.image.path for part in chosen}
-        found = next((glob for glob in globs if {name for name in names if fits(glob, name)} == own), None)
-        if found is not None:
-            return Masks(GlobSet((found,)), mask_kind(first.label), tuple(sorted(own)))
-    return None
-
-
-def _scene_key(part: _Part) -> str:
-    return part.scene or part.image.folder
-
-
-def _gsd(parts: Sequence[_Part]) -> float:
-    """Return the pixel size of most of these files; without georeference the largest raster is the
-    finest."""
-    sizes = Counter(part.image.look.gsd_m or 1e9 / max(part.image.look.width, 1) for part in parts)
-    return sizes.most_common(1)[0][0]
-
-
-def _top(images: Sequence[Image]) -> str:
-    folders = {image.folder for image in images}
-    return os.path.commonpath(folders) if all(folders) else ""
-
-
-def _parent(folder: str) -> str:
-    return folder.rpartition("/")[0]
-
-
-def _band_order(label: str) -> tuple[str, str]:
-    if label in _RADAR:
-        return _RADAR[label], label
-    # B8A comes after B08 and before B09.
-    return re.sub(r"^b(\d)(?!\d)", r"b0\1", label), label
-
-
-def _labels_pattern() -> re.Pattern[str]:
-    labels: Mapping[str, None] = dict.fromkeys([*sorted(labels_of(""), key=len, reverse=True), "scl", "qa_pixel"])
-    # Single letters are band codes of the aerial card and far too common in names.
-    known = "|".join(re.escape(label) for label in labels if len(label) > 1)
-    return re.compile(rf"(?i)(?P<before>(?:.*[_.-])?)(?P<label>{known})(?P<after>(?:[_.-].*)?)")
-
-
-_NAME = _labels_pattern()

@@ -3,6 +3,7 @@ start."""
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsense_core.config import Config, check_key, resolve
+from fedsense_core.config.imagery import PUBLISHED
 from fedsense_core.data.opening import load_site
 from fedsense_core.data.partition.shares import client_names
 from fedsense_core.data.sites.locations import site_files
@@ -22,7 +24,10 @@ from fedsense_core.tools.onboarding.checking import check_bands
 Scalar = bool | int | float | str
 ENGINES = ("simulation", "in-process")
 """``simulation`` is Flower's own, with Ray and a SuperLink; ``in-process`` has neither."""
-PATH_KEYS = ("federation.sites", "federation.public", "federation.labelled", "run.continued_from")
+PATH_KEYS = (
+    *("federation.sites", "federation.public", "federation.labelled"),
+    *("run.continued_from", "model.weights"),
+)
 OWN_OPTIONS = {"preset": "--preset", "run.folder": "--out"}
 _WITHOUT_THE_BAND = (
     "Run with `--set data.bands=all`, take the source out, "
@@ -170,15 +175,18 @@ def _scalar(key: str, text: str) -> Scalar:
         value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    if key == "model.args" and isinstance(value, dict):
+        return json.dumps(value)
     if not isinstance(value, bool | int | float | str):
         raise ConfigError(f"{key} is no single value: write it into a copy of flower.toml and give that as --config")
     return value
 
 
 def absolute(path: str) -> str:
-    """Make a path independent of the working directory: the apps have another one."""
+    """Make a path independent of the working directory: the apps have another one. Names of weights
+    are no paths."""
     path = path.strip("\"'")
-    return path if path in ("", "sample") else str(Path(path).expanduser().absolute())
+    return path if path in ("", "sample") or path.startswith(PUBLISHED) else str(Path(path).expanduser().absolute())
 
 
 def _resolve(settings: Mapping[str, Scalar], flower_toml: Path | None) -> Config:

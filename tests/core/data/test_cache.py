@@ -28,7 +28,7 @@ GAPS = 'sensor = "rgb"\nnodata = 0\n[limits]\nmin_valid = 0.5'
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the scenes whose files are opened, in order."""
+    """Names of the scenes whose files are opened, in the order of a draw."""
     seen: list[str] = []
     plain = scenes.read_scene
 
@@ -64,12 +64,12 @@ def test_cache_equals_direct_reading_and_is_used_again(
     write_tiff("a.tif", image(dtype="uint16"))
     (tmp_path / "b.tif").write_text("broken")
     direct = open_chips(write_site(), RGB, 64, None)
-    assert read == ["a.tif", "b.tif"]
+    assert sorted(read) == ["a.tif", "b.tif"]
     for _ in range(3):
         mapped = open_chips(write_site(), RGB, 64, tmp_path / "cache")
         assert_same(mapped, direct)
         assert np.array_equal(mapped.batch([0, 5]), direct.batch([0, 5]))
-    assert read == ["a.tif", "b.tif"] * 2, "a broken file is remembered too"
+    assert sorted(read) == ["a.tif", "a.tif", "b.tif", "b.tif"], "a broken file is remembered too"
 
 
 def test_chips_of_a_cache_are_mapped_and_lie_in_plain_npy_files(
@@ -98,7 +98,7 @@ def test_only_new_and_changed_files_are_read_and_removed_ones_go(
     paths[2].unlink()
     read.clear()
     after = open_chips(write_site(GAPS), RGB, 64, tmp_path / "cache")
-    assert read == ["a.tif", "c.tif"]
+    assert sorted(read) == ["a.tif", "c.tif"]
     assert [Path(path).name for path in after.scene_paths] == ["a.tif", "b.tif", "c.tif"]
     assert np.array_equal(pixels_of(before), old), "a map that is in use keeps its contents"
     assert_same(after, open_chips(write_site(GAPS), RGB, 64, None))
@@ -270,9 +270,11 @@ def test_long_work_is_put_in_place_as_it_goes(
 
     with pytest.raises(KeyboardInterrupt):
         open_chips(write_site(), RGB, 64, tmp_path / "cache", progress=interrupted)
+    in_place = read[:2]
     read.clear()
     assert_same(open_chips(write_site(), RGB, 64, tmp_path / "cache"), open_chips(write_site(), RGB, 64, None))
-    assert read[:-4] == ["2.tif", "3.tif"], "two segments were in place"
+    assert len(read[:-4]) == 2, "two segments were in place"
+    assert not set(read[:-4]) & set(in_place)
 
 
 def test_an_unwritable_cache_is_named(tmp_path: Path, write_tiff: Any, write_site: Any, image: Any) -> None:
@@ -365,6 +367,6 @@ def test_index_and_segments_keep_the_names_that_stores_of_old_have(
     index = json.loads(path.read_text())
     assert list(index) == ["format", "subjects", "total_of", "total"]
     (record,) = index["subjects"].values()
-    assert list(record) == ["reason", "segment", "start", "count", "whole"]
+    assert list(record) == ["reason", "segment", "start", "count", "whole", "constant", "other_bands"]
     kinds = {file.name.removeprefix(record["segment"]) for file in path.parent.glob(f"{record['segment']}*")}
     assert kinds == {".npy", ".places.npy", ".masks.npy", ".statistics.json"}

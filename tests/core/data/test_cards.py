@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from fedsense_core.data.sites.cards import CARDS, MASKS
 from fedsense_core.data.sites.schema import MaskRule
-from fedsense_core.data.sites.sensors import Band, SensorCard, shipped_card
+from fedsense_core.data.sites.sensors import Band, SensorCard, other_names, shipped_card
 from fedsense_core.data.sites.site_file import MaskEntry
 from fedsense_core.errors import SiteError
 
@@ -74,12 +74,15 @@ def test_a_bright_field_lies_within_what_is_expected(name: str, stored: int) -> 
         ("worldview3", "BAND_C BAND_B BAND_G BAND_Y BAND_R BAND_RE BAND_N BAND_N2", 1.24, 1),
         ("gaofen1", "blue green red nir", 8, 1),
         ("gaofen2", "blue green red nir", 4, 1),
+        ("pleiades", "red green blue nir", 2, 1),
+        ("spot67", "red green blue nir", 6, 1),
+        ("rapideye", "blue green red red_edge_1 nir", 5, 1),
         ("naip", "red green blue nir", 0.6, 1),
     ],
 )
 def test_cards_of_products_have_their_files_order_and_units(name: str, bands: str, gsd_m: float, scale: float) -> None:
-    """As HLS' user guide, Planet's PSScene assets, Maxar's IMD files, CRESDA and NAIP's metadata
-    list them."""
+    """As HLS' user guide, Planet's PSScene and RapidEye assets, Maxar's IMD files, CRESDA, Airbus'
+    DIMAP and NAIP's metadata list them."""
     one = shipped_card(name, "test")
     assert one.positions(bands.split(), "test") == tuple(range(len(one.bands)))
     assert (one.gsd_m, one.scale) == (gsd_m, scale)
@@ -96,7 +99,7 @@ def test_the_same_bands_of_different_sensors_meet_by_name() -> None:
 
 def test_nodata_in_one_band_is_enough_where_it_is_no_possible_measurement() -> None:
     some = {name for name in CARDS if shipped_card(name, "test").nodata_bands == "any"}
-    assert some == {name for name in CARDS if name.startswith(("hls", "landsat"))}
+    assert some == {name for name in CARDS if name.startswith(("hls", "landsat", "modis-sr"))}
 
 
 def test_expected_may_be_a_list_as_in_toml() -> None:
@@ -133,15 +136,50 @@ def test_an_unknown_band_is_answered_with_the_nearest_one() -> None:
 
 def test_the_site_file_knows_each_ready_made_mask() -> None:
     kinds = get_args(get_args(MaskEntry.model_fields["kind"].annotation)[0])
-    assert set(kinds) == MASKS.keys()
+    assert set(kinds) == {*MASKS, "none"}
 
 
 def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
-    scl, landsat, hls, planet = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in MASKS)
+    kinds = ("sentinel2-scl", "landsat-qa", "hls-fmask", "planet-udm2")
+    scl, landsat, hls, planet = (MaskEntry(paths=["{scene}.tif"], kind=kind).rule for kind in kinds)
     assert scl == MaskRule(drop=(0, 1, 3, 8, 9, 10))
     assert landsat == MaskRule(drop_bits=(0, 1, 2, 3, 4))
     assert hls == MaskRule(drop=(255,), drop_bits=(1, 2, 3))
     assert planet == MaskRule(keep=(1,), band=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dropped", "kept"),
+    [
+        ("maja-clm", (0b1, 0b11, 0b101, 0b1001), (0, 1 << 6, 1 << 7)),
+        ("force-qai", (0b1, 0b10, 0b100, 0b110, 0b1000), (0, 1 << 4, 1 << 5, 28672)),
+    ],
+)
+def test_masks_of_other_processors_drop_clouds_and_shadows(
+    kind: str, dropped: tuple[int, ...], kept: tuple[int, ...]
+) -> None:
+    """As the format pages of MAJA (CLM) and FORCE (QAI) list their bits."""
+    bits = sum(1 << bit for bit in MaskEntry(paths=["{scene}.tif"], kind=kind).rule.drop_bits)
+    assert all(value & bits for value in dropped)
+    assert not any(value & bits for value in kept)
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "band"),
+    [
+        ("sentinel2-l1c", "b1", "coastal"),
+        ("sentinel2-l1c", "nir08", "nir_narrow"),
+        ("sentinel2-l2a", "rededge3", "red_edge_3"),
+        ("landsat8-l2", "nir08", "nir"),
+        ("landsat5-l2", "swir16", "swir_1"),
+    ],
+)
+def test_bands_have_the_names_that_files_give_them(card: str, name: str, band: str) -> None:
+    """Files of SSL4EO-S12 are called B1.tif; assets of Earth Search and of the USGS' catalogue by
+    the common names of STAC."""
+    one = shipped_card(card, "test")
+    assert one.names[other_names(one)[name]] == band
+    assert not {label.lower() for known in one.bands for label in (known.name, known.code)} & other_names(one).keys()
 
 
 def test_a_ready_made_mask_may_drop_more() -> None:

@@ -10,7 +10,7 @@ import torch
 from stored_chips import chips_of_array, pixels_of
 
 from fedsense_core.data.opening import load_site, open_chips, open_sources
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.data.sites.schema import DatasetRef, Site, Source
 from fedsense_core.data.sites.sensors import shipped_card
@@ -237,7 +237,7 @@ def test_a_band_that_one_source_lacks_is_refused_in_both_ways(two: Path) -> None
 
 def test_the_limit_of_chips_is_one_for_the_whole_site(two: Path) -> None:
     limits = ReadLimits(max_chips=4)
-    assert [len(chips) for chips in open_sources(load_site(two), RGB, 64, None, limits)] == [3, 1]
+    assert [len(chips) for chips in open_sources(load_site(two), RGB, 64, None, limits)] == [2, 2]
 
 
 class OwnImages:
@@ -283,10 +283,10 @@ def test_images_of_a_dataset_are_cut_and_cached_like_scenes(
         ]
         assert np.array_equal(pixels_of(chips)[0], pictures[0][[2, 0], :, :64])
         assert chips.valid.round(1).tolist() == [np.float32(v) for v in (1, 1, 0.5, 0.5)]
-    assert images.reads == [0, 1, 2, 3] * 2
+    assert sorted(images.reads) == [0, 0, 1, 1, 2, 2, 3, 3]
     pictures.append(image(height=64, width=64, seed=5) + 1)
     assert len(open_chips(site, ["blue", "red"], 64, tmp_path / "cache")) == 5
-    assert images.reads == [*[0, 1, 2, 3] * 2, 4]
+    assert images.reads[8:] == [4]
 
 
 @pytest.mark.parametrize(("bands", "size"), [((), 64), (("red", "red"), 64), (RGB, 4), (RGB, 100_000)])

@@ -11,7 +11,7 @@ import pytest
 
 from fedsense_core.data.opening import load_site
 from fedsense_core.data.raster.datasets import DatasetImages, open_dataset
-from fedsense_core.data.raster.rasters import Unreadable
+from fedsense_core.data.raster.formats import Unreadable
 from fedsense_core.data.sites.schema import DatasetRef, Images
 from fedsense_core.data.sites.sensors import shipped_card
 from fedsense_core.errors import SiteError

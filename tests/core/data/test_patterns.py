@@ -59,6 +59,12 @@ def test_scene_and_band_come_back_from_one_name(scene: str, band: int) -> None:
         ("{scene}/{scene}.tif", "a/a.tif", "a"),
         ("{scene}/{scene}.tif", "a/b.tif", None),
         ("{scene}.tif", "a.TIF", None),
+        ("{scene:**}/x.tif", "a/b/x.tif", "a/b"),
+        ("{scene:**}/x.tif", "a/x.tif", "a"),
+        ("{scene:**}/x.tif", "x.tif", None),
+        ("in/{scene:**}/10m/*_x.tif", "in/a/b/10m/q_x.tif", "a/b"),
+        ("in/{scene:**}_x.tif", "in/2020/a_x.tif", "2020/a"),
+        ("in/{scene:**}_x.tif", "in/a_x.tif", "a"),
     ],
 )
 def test_globs_mean_what_shells_mean(glob: str, path: str, scene: str | None) -> None:
@@ -83,6 +89,9 @@ def test_the_longest_band_is_meant(names: list[str]) -> None:
         ("{sceen}.tif", r"unknown placeholder \{sceen\}. Did you mean 'scene'"),
         ("{}.tif", "unknown placeholder"),
         ("*_{band}.tif", r"has \{band\} but no \{scene\}"),
+        ("{band:**}/{scene}.tif", r"unknown placeholder \{band:\*\*\}"),
+        ("{scene:*}.tif", r"unknown placeholder \{scene:\*\}"),
+        ("a_{scene:**}.tif", "must follow a slash"),
         ("{scene}[z-a].tif", "is no glob"),
     ],
 )
@@ -110,3 +119,47 @@ def test_files_are_found_from_the_folder_upwards_and_absolutely(tmp_path: Path) 
     ):
         found = list(find_files(tmp_path / "site", Pattern(glob), LABELS, "test"))
         assert found == [(file.resolve(), Match("a", CARD.position("blue")))], glob
+
+
+@pytest.mark.parametrize("glob", ["{scene:**}/{band}.tif", "{scene:**}_{band}.tif"])
+@given(folders=st.lists(NAMES, min_size=1, max_size=3), band=BANDS, case=CASES)
+def test_scenes_over_folders_come_back(glob: str, folders: list[str], band: int, case: object) -> None:
+    scene, label = "/".join(folders), case(CARD.bands[band].code)  # type: ignore[operator]
+    path = glob.replace("{band}", label).replace("{scene:**}", scene)
+    assert Pattern(glob).match(path, LABELS) == Match(scene, band)
+
+
+def test_scenes_over_folders_are_found_on_disk(tmp_path: Path) -> None:
+    for folder in ("a/1", "a/2", "b/1"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "B02.tif").touch()
+        (tmp_path / folder / "x_B02.tif").touch()
+    for glob, scenes in [
+        ("{scene:**}/{band}.tif", {"a/1", "a/2", "b/1"}),
+        ("{scene:**}_{band}.tif", {"a/1/x", "a/2/x", "b/1/x"}),
+        ("a/{scene:**}/{band}.tif", {"1", "2"}),
+    ]:
+        found = {match.scene for _, match in find_files(tmp_path, Pattern(glob), LABELS, "test")}
+        assert found == scenes, glob
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        ("*.tif", {"a.tif"}),
+        ("**/*.tif", {"a.tif"}),
+        ("{scene}.tif", {"a.tif"}),
+        (".*.tif", {"._a.tif"}),
+        (".old/*.tif", {"b.tif"}),
+        (".old/.?b.tif", {"._b.tif"}),
+    ],
+)
+def test_hidden_names_are_found_only_where_the_glob_writes_their_dot(
+    tmp_path: Path, glob: str, names: set[str]
+) -> None:
+    (tmp_path / ".old").mkdir()
+    for name in ("a.tif", "._a.tif", ".old/b.tif", ".old/._b.tif"):
+        (tmp_path / name).touch()
+    for folder in (tmp_path, Path("/")):
+        whole = glob if folder == tmp_path else f"{tmp_path}/{glob}"
+        assert {path.name for path, _ in find_files(tmp_path, Pattern(whole), {}, "test")} == names

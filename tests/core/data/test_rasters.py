@@ -146,7 +146,7 @@ def test_band_descriptions_that_contradict_the_site_file_are_refused(
     path = write_tiff("a.tif", image())
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("blue", "green", "red")
-    with pytest.raises(SiteError, match=r"a\.tif: its own band descriptions say blue, green, red"):
+    with pytest.raises(SiteError, match=r"a\.tif: has band descriptions that say blue, green, red"):
         open_chips(write_site(), RGB, 64, None)
 
 

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsense_core.data.raster.rasters import GDAL_OPTIONS
+from fedsense_core.data.raster.formats import GDAL_OPTIONS
 from fedsense_core.data.raster.windows import Axis, plan_windows
 
 Lengths = st.integers(8, 900)

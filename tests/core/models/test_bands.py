@@ -23,9 +23,9 @@ from fedsense_core.models.bands import (
     BandWeights,
     condition,
     encoder_for,
-    first_convolution,
     read_bands,
 )
+from fedsense_core.models.first_convolution import first_convolution
 from fedsense_core.models.masked import patches, unpatch
 from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.tensors import TensorTable

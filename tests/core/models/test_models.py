@@ -64,6 +64,7 @@ def test_exported_arguments_build_the_same_encoder_with_plain_timm() -> None:
         ("resnet81", {}, "not a timm model.*resnet"),
         ("resnet18", {}, "batch normalisation"),
         ("resnet18", {"norm_layer": "groupnorm", "colour": 3}, "colour"),
+        ("convnext_atto", {"depths": [1, 1], "dims": [8]}, r"model\.args of 'convnext_atto': IndexError"),
     ],
 )
 def test_unusable_architecture_says_what_to_change(name: str, args: dict[str, object], message: str) -> None:

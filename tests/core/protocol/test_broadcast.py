@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fedsense_core.codecs.codec import get_codec
 from fedsense_core.errors import FrameError
 from fedsense_core.protocol.broadcast import Broadcaster, NeedsSnapshot, Stream, bundle, receive, unbundle
+from fedsense_core.protocol.frame import HEADER_BYTES, pack, unpack
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 
@@ -51,6 +52,42 @@ def test_first_round_sends_the_model_itself_and_no_momentum() -> None:
     assert torch.equal(first.weights, replicas[0].weights)
     assert not first.momentum.any()
     assert len(server.frames_for(None)) < 4 * TABLE.numel + 300
+
+
+def test_client_that_draws_the_first_model_is_sent_a_header_and_holds_the_same_bits() -> None:
+    server, (first,) = walk("eden", 4, 1)
+    told = server.frames_for(None, draws=True)
+    assert [len(frame) for frame in unbundle(told)] == [HEADER_BYTES]
+    assert receive(None, told, STREAM, lambda: first.weights.clone()).digest() == first.digest()
+    other = first.weights.clone()
+    other[7] = torch.nextafter(other[7], torch.tensor(9.0))
+    for draw in (lambda: other, None):
+        with pytest.raises(NeedsSnapshot):
+            receive(None, told, STREAM, draw)
+
+
+@pytest.mark.parametrize("held", [None, 1, 2, 3])
+def test_only_the_first_model_is_drawn(held: int | None) -> None:
+    server, _ = walk("eden", 4, 3)
+    assert np.array_equal(server.frames_for(held, draws=True), server.frames_for(held))
+
+
+def test_model_is_drawn_once_whatever_the_broadcast_says() -> None:
+    server, (first,) = walk("eden", 4, 1)
+    drawn, model = unbundle(server.frames_for(None, draws=True))[0], unbundle(server.frames_for(None))[0]
+    header, _ = unpack(drawn)
+    calls = []
+
+    def draw() -> torch.Tensor:
+        calls.append(1)
+        return first.weights
+
+    padded = pack(replace(header, payload_bytes=3), b"abc")
+    later = pack(replace(header, base_version=2), b"")
+    for frames in ([drawn] * 9, [model, drawn], [padded], [later]):
+        with pytest.raises(FrameError, match="stands first, alone and without payload"):
+            receive(None, bundle(frames), STREAM, draw)
+    assert len(calls) == 1
 
 
 def test_replicas_follow_the_model_within_the_codecs_error() -> None:

@@ -155,7 +155,7 @@ def test_a_lying_length_is_refused_before_anything_is_allocated(lie: int) -> Non
         ({"magic": b"PKZP"}, "begin with b'PKZP'"),
         ({"version": 3}, "format 3, this FedSense reads 2: update the older side"),
         ({"kind": 0}, "kind 0"),
-        ({"kind": 5}, "kind 5"),
+        ({"kind": 6}, "kind 6"),
     ],
 )
 def test_forged_headers_with_a_matching_checksum_are_refused(changes: dict[str, object], message: str) -> None:

@@ -42,9 +42,11 @@ def test_there_is_a_golden_file_for_every_codec_and_kind() -> None:
     assert sorted(FILES) == sorted(DIGESTS)
     updates = [unpack(data)[0] for name, data in FILES.items() if name.startswith("update-")]
     assert {header.codec_id for header in updates} >= {codec_class(name).ids[0] for name in get_args(CodecName)}
-    broadcasts = [unpack(frame)[0] for name in ("model", "delta", "snapshot") for frame in unbundle(FILES[name])]
+    broadcasts = [
+        unpack(frame)[0] for name in ("model", "drawn", "delta", "snapshot") for frame in unbundle(FILES[name])
+    ]
     kinds = [header.kind for header in broadcasts]
-    assert kinds == [FrameKind.MODEL, FrameKind.DELTA, FrameKind.DELTA, FrameKind.SNAPSHOT]
+    assert kinds == [FrameKind.MODEL, FrameKind.DRAWN, FrameKind.DELTA, FrameKind.DELTA, FrameKind.SNAPSHOT]
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

@@ -63,7 +63,8 @@ def test_bytes_of_a_reply_are_counted_whoever_sent_it() -> None:
 
 
 def test_handshake_survives_the_wire_with_and_without_a_problem() -> None:
-    for handshake in (Handshake("a", 5, 1, (1, 2), "c", nonce=b"n"), Handshake("", code="c", problem="no imagery")):
+    full = Handshake("a", 5, 1, (1, 2), "c", warnings=2, nonce=b"n")
+    for handshake in (full, Handshake("", code="c", problem="no imagery")):
         assert Handshake.from_message(message(handshake.to_records())) == handshake
 
 

@@ -63,7 +63,7 @@ def mixed(tmp_path: Path) -> Path:
     write(folder / f"{LANDSAT}_ST_B10.TIF", 1, "uint16", gsd_m=30.0)
     write(folder / "mystery.tif", 5, "uint16", gsd_m=3.7)
     (folder / "broken.tif").write_bytes(b"II*\0 not an image")
-    (folder / "granule.jp2").write_bytes(b"")
+    (folder / "granule.ecw").write_bytes(b"")
     return folder
 
 
@@ -91,7 +91,7 @@ def test_draft_says_what_is_missing_and_what_is_left_out(mixed: Path, tmp_path: 
     out = tmp_path / "draft.toml"
     said = data("init", mixed, "--out", out).stdout
     text = out.read_text()
-    for words in ("central wavelengths of these 5 bands", "broken.tif", "ST_B10", "1 .jp2"):
+    for words in ("central wavelengths of these 5 bands", "broken.tif", "ST_B10", "1 .ecw"):
         assert words in said
         assert words in text.replace("\n#   ", " ")
     assert f"fedsense data check {out}" in said
@@ -165,7 +165,7 @@ def test_folders_that_no_single_glob_describes_are_sources_of_their_own(tmp_path
         write(folder / "scans" / "deep" / f"page_{number}.tif", 3, side=8)
     for number in range(30):
         write(folder / "classes" / str(number) / "flight.tif", 3, side=8)
-    write(folder / "classes" / "0" / "grey.tif", 1, side=8)
+        write(folder / "classes" / str(number) / "grey.tif", 1, side=8)
     result = data("init", folder, "--out", tmp_path / "site.toml")
     assert "no pattern tells them" not in result.output
     site = load_site(tmp_path / "site.toml")

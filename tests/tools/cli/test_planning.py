@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 from federation import write_site
+from flwr.common.config import parse_config_args
 
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError
 from fedsense_core.run_folder import RunFolder
@@ -122,6 +124,22 @@ def test_settings_are_toml_values_or_plain_words() -> None:
         "guidance.kind": "sam",
         "uplink.codec": "none",
     }
+
+
+def test_arguments_of_the_network_are_json_or_a_toml_table_and_reach_the_run(sites: Path) -> None:
+    text = '{"layers": [1, 1, 1, 0], "norm_layer": "groupnorm1"}'
+    assert parse_settings([f"model.args={text}"]) == {"model.args": text}
+    assert parse_settings(["model.args={ layers = [1, 2] }"]) == {"model.args": '{"layers": [1, 2]}'}
+    (job,) = plan(Request(settings={"federation.sites": str(sites), **parse_settings([f"model.args={text}"])}))
+    assert job.resolved()["model"]["args"] == json.loads(text)
+    assert parse_config_args([f"model.args='{text}' run.rounds=3"]) == {"model.args": text, "run.rounds": 3}
+
+
+def test_weights_are_a_path_of_the_user_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["vit.pth", "timm:vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/x", ""]
+    found = [parse_settings([f"model.weights={name}"])["model.weights"] for name in names]
+    assert found == [str(tmp_path / "vit.pth"), *names[1:]]
 
 
 def test_relative_paths_are_those_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

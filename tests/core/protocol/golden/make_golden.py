@@ -49,7 +49,7 @@ UPDATES = {
     "int8": ("int8", 8, 8),
 }
 """File name -> codec, bits, state bits."""
-BROADCASTS = {"model": None, "delta": 2, "snapshot": None}
+BROADCASTS = {"model": None, "drawn": None, "delta": 2, "snapshot": None}
 """File name -> version that the client holds."""
 
 
@@ -89,14 +89,14 @@ def decoded_update(frame: np.ndarray) -> Tensor:
 
 
 def broadcasts() -> dict[str, np.ndarray]:
-    """Return the bundle of the first round, one that leads from version 2 to 4, and one for a
+    """Return the bundles of the first round, one that leads from version 2 to 4, and one for a
     client with nothing."""
     server, weights, found = Broadcaster(STREAM, get_codec("eden", 4)), numbers(2, 0), {}
     for version in range(1, 5):
         server.advance(weights)
         weights = weights + numbers(2 + version, -4)
         if version == 1:
-            found["model"] = server.frames_for(BROADCASTS["model"])
+            found |= {name: server.frames_for(BROADCASTS[name], name == "drawn") for name in ("model", "drawn")}
     return found | {name: server.frames_for(BROADCASTS[name]) for name in ("delta", "snapshot")}
 
 
@@ -104,7 +104,7 @@ def received(name: str, files: dict[str, np.ndarray]) -> Replica:
     """Return what a client holds that is given a golden bundle, and before it those that it builds
     on."""
     if name != "delta":
-        return receive(None, files[name], STREAM)
+        return receive(None, files[name], STREAM, lambda: numbers(2, 0))
     server = Broadcaster(STREAM, get_codec("eden", 4))
     server.advance(numbers(2, 0))
     return receive(server.advance(numbers(2, 0) + numbers(3, -4)), files[name], STREAM)
