@@ -159,7 +159,6 @@ def test_reply_counts_for_the_node_that_was_asked_whatever_it_says_of_itself(fed
         """Beta answers in the name of alpha, and claims to answer another message."""
         assert reply is not None
         reply.content.config_records["reply"]["site"] = "alpha"
-        reply.metadata.__dict__["_src_node_id"] = fed.node("alpha")
         reply.metadata.__dict__["_forged_reply_to"] = "m1"
         return reply
 
