@@ -204,6 +204,9 @@ MASKS: dict[str, dict[str, tuple[int, ...]]] = {
     # 8), 3 cloud, 4 cloud shadow. Kept: bit 5 snow, 7 water; bit 6 says clear, and bits 8 to 15
     # repeat the others as confidences.
     "landsat-qa": {"drop_bits": (0, 1, 2, 3, 4)},
+    # Landsat Collection 1, BQA: bit 0 fill, 4 cloud, 8 the upper one of two that say how likely
+    # cloud shadow is. Kept: snow, cirrus by its confidence alone.
+    "landsat-c1-bqa": {"drop_bits": (0, 4, 8)},
     # HLS 2.0, Fmask: bit 1 cloud, 2 adjacent to cloud or shadow, 3 cloud shadow; 255 fill. They are
     # left out of NASA's own vegetation indices, HLS-VI. Kept: bit 4 snow and ice, 5 water; bit 0,
     # cirrus, is not in use, and 6 and 7 are the level of aerosols.

@@ -27,7 +27,9 @@ SITE_FILE_BYTES = 1 << 20
 """A site file is a page of text; anything larger is another file given by mistake."""
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """``module:Class``."""
-MaskKind = Literal["sentinel2-scl", "landsat-qa", "hls-fmask", "planet-udm2", "maja-clm", "force-qai", "none"]
+MaskKind = Literal[
+    "sentinel2-scl", "landsat-qa", "landsat-c1-bqa", "hls-fmask", "planet-udm2", "maja-clm", "force-qai", "none"
+]
 OVERRIDES = ("gsd_m", "scale", "offset", "nodata", "nodata_bands", "file_nodata", "add_offset")
 """Fields of a card that a source may say for its own files."""
 

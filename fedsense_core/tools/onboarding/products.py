@@ -129,11 +129,14 @@ kinds, and panchromatic bands, which no card has."""
 _MASKS = {
     "scl": "sentinel2-scl",
     "qa_pixel": "landsat-qa",
+    "bqa": "landsat-c1-bqa",
     "fmask": "hls-fmask",
     "udm2": "planet-udm2",
     "clm": "maja-clm",
     "qai": "force-qai",
 }
+_MASKS_OF = {"fmask": "hls", "qai": FORCE, "bqa": "landsat"}
+"""How products begin whose masks alone have these labels' rules."""
 _ORDER = ("rgb", "aerial-rgbn", "sentinel2-l2a", "sentinel2-l1c", "landsat8-l2", "landsat7-l2", "sentinel1-grd")
 """Cards that band names alone may mean, the likeliest first. Others differ from these in nothing
 that names tell."""
@@ -239,6 +242,15 @@ def plain_name(text: str) -> str:
 def mask_kind(label: str) -> str:
     """Return the ready-made mask rule of a file with this label, or an empty text."""
     return _MASKS.get(label.lower(), "")
+
+
+def is_mask_of_another(label: str, path: str) -> bool:
+    """Tell whether the rule for masks of this label is that of another product than the path's.
+
+    Fmask writes classes where HLS has bits: 4 is snow or cloud, by its version, and 5 water. BQA
+    had other bits before Landsat's Collection 1.
+    """
+    return label in _MASKS_OF and not product_of(path)[0].startswith(_MASKS_OF[label])
 
 
 def mask_labels() -> list[str]:

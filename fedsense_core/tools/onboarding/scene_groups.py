@@ -15,6 +15,7 @@ from fedsense_core.tools.onboarding.label_rasters import is_named_so
 from fedsense_core.tools.onboarding.parts import Part, common_folder, gsd_of, is_polarised, parsed, scene_starts
 from fedsense_core.tools.onboarding.products import (
     is_by_product,
+    is_mask_of_another,
     is_radar,
     is_true_colour,
     known_names,
@@ -46,6 +47,7 @@ MOST_KINDS = 4
 scenes that lack some file."""
 SLOPES = "is the same reflectance as another file, without correction of slopes"
 BESIDE_RADAR = "lies beside radar without being a polarisation: elevation, angles, areas, masks, pictures"
+OTHER_MASK = "may be a mask, whose classes the name does not tell (say them: `mask`, with `drop` or `drop_bits`)"
 UNJOINED = "is a mask that no pattern joins to its scene"
 ODD = "has other bands than the files around it, and is skipped when they are read"
 MANY_BANDS = (
@@ -111,7 +113,9 @@ def group(images: Sequence[Image], with_pictures: bool = False) -> Grouping:
     beside_radar = _beside_radar(known, images)
     for image in images:
         part = known[image.path]
-        if part and mask_kind(part.label):
+        if part and is_mask_of_another(part.label, image.path):
+            result.leave_out(OTHER_MASK, [image.path])
+        elif part and mask_kind(part.label):
             masks.append(part)
         elif image.look.no_measurement:
             result.leave_out(image.look.no_measurement, [image.path])

@@ -151,6 +151,7 @@ def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
 @pytest.mark.parametrize(
     ("kind", "dropped", "kept"),
     [
+        ("landsat-c1-bqa", (1, 2800, 2976), (2720, 3744)),
         ("maja-clm", (0b1, 0b11, 0b101, 0b1001), (0, 1 << 6, 1 << 7)),
         ("force-qai", (0b1, 0b10, 0b100, 0b110, 0b1000), (0, 1 << 4, 1 << 5, 28672)),
     ],
@@ -158,7 +159,9 @@ def test_ready_made_masks_drop_clouds_and_keep_snow_and_water() -> None:
 def test_masks_of_other_processors_drop_clouds_and_shadows(
     kind: str, dropped: tuple[int, ...], kept: tuple[int, ...]
 ) -> None:
-    """As the format pages of MAJA (CLM) and FORCE (QAI) list their bits."""
+    """As the format pages of MAJA (CLM) and FORCE (QAI) list their bits; of BQA, frequent values:
+    fill, cloud, shadow; clear, snow (USGS, Landsat Collection 1 Level 1 Quality Assessment
+    Band)."""
     bits = sum(1 << bit for bit in MaskEntry(paths=["{scene}.tif"], kind=kind).rule.drop_bits)
     assert all(value & bits for value in dropped)
     assert not any(value & bits for value in kept)

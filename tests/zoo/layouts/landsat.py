@@ -105,6 +105,21 @@ def _level_1(folder: Path) -> list[ExpectedSource]:
     return [ExpectedSource("landsat9-l1", OLI, truth, gsd_m=30, scale=2e-5, offset=-0.1, left_out=left_out)]
 
 
+def _collection_1(folder: Path) -> list[ExpectedSource]:
+    """Of before 2022: the last but one part of names is 01, and the quality band another."""
+    name = "LC08_L1TP_140041_20130503_20170504_01_T1"
+    flags = quality(0)
+    shown = np.stack([plane(level, SIZE) for level in levels(7, 0, 7300)])
+    start = folder / name / name
+    for i, band in enumerate(shown, start=1):
+        write_raster(_named(start, f"B{i}.TIF"), np.where(flags == FILL, 0, band).astype(np.uint16), 30)
+    write_raster(_named(start, "B8.TIF"), plane(9000, 2 * SIZE).astype(np.uint16), 15)
+    bqa = np.select([flags == CLEAR, flags == CLOUD, flags == SHADOW], [2720, 2800, 2976], 1).astype(np.uint16)
+    write_raster(_named(start, "BQA.TIF"), bqa, 30)
+    truth = {name: Truth(shown, flags == CLEAR)}
+    return [ExpectedSource("landsat8-l1", OLI, truth, gsd_m=30, scale=2e-5, offset=-0.1, left_out=("*_B8.TIF",))]
+
+
 def _level_1_of_landsat_7(folder: Path) -> list[ExpectedSource]:
     """Counts of 8 bits, with the thermal band at two gains, and a gap such as those since the scan
     line corrector failed in 2003."""
@@ -157,6 +172,11 @@ LAYOUTS = (
         "landsat-c2-l1-etm",
         "USGS LSDS-1414, Landsat 7 ETM+ Collection 2 Level 1 Data Format Control Book (bands of 8 bits, B6_VCID_1)",
         _level_1_of_landsat_7,
+    ),
+    Layout(
+        "landsat-c1-l1",
+        "USGS LSDS-1656, Landsat 8 Data Users Handbook, version 5 (file names; BQA of Collection 1)",
+        _collection_1,
     ),
     Layout(
         "landsat-c2-ard",
