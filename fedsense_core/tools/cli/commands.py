@@ -57,7 +57,10 @@ def run(
         Path | None, typer.Option(help="Site file of the coordinator's public imagery. Default: the shipped sample.")
     ] = None,
     labelled: Annotated[
-        Path | None, typer.Option(help="Folder of the labelled set for the probes. Default: the shipped sample.")
+        str | None,  # not a Path, of which an empty one is the working directory
+        typer.Option(
+            metavar="PATH", help='Folder of the labelled set for the probes; "" for none. Default: the sample.'
+        ),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Rounds of training; with --continue, how many further ones.")

@@ -4,10 +4,13 @@ from pathlib import Path
 import pytest
 from federation import write_site
 from flwr.common.config import parse_config_args
+from typer.testing import CliRunner
 
 from fedsense_core.errors import CheckpointError, ConfigError, SiteError
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.tools.runner.planning import Request, Resources, parse_settings, plan
+from fedsense_core.tools.cli import app
+from fedsense_core.tools.runner import running
+from fedsense_core.tools.runner.planning import Job, Request, Resources, parse_settings, plan
 
 
 @pytest.fixture
@@ -190,3 +193,11 @@ def test_clients_at_work_share_the_gpu(supernodes: int, share: float, monkeypatc
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert Resources.shared_by(supernodes).gpus == share
+
+
+def test_an_empty_labelled_folder_means_no_probes(sites: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Job] = []
+    monkeypatch.setattr(running, "run_jobs", lambda jobs, *_: started.extend(jobs) or 0)
+    done = CliRunner().invoke(app, ["run", "--engine", "in-process", "--sites", str(sites), "--labelled", ""])
+    assert done.exit_code == 0, done.output
+    assert started[0].settings["federation.labelled"] == ""
