@@ -20,6 +20,20 @@ from federation import Federation
 pytest_plugins = ["made_up_run"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with real processes: they mostly wait, and at the end nothing would be done beside."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each file in one process, so that what its tests share is made once, and the order."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_sync() -> Iterator[None]:
     """Do not wait for the disk: no test cuts the power, and it takes a third of a tiny run."""

@@ -74,6 +74,7 @@ def test_killed_run_leaves_no_process_and_the_same_command_completes_its_folder(
     assert "Starting Flower Simulation" in (run.path / "flower.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_run_that_fails_in_the_server_ends_with_1_and_says_why(
     fedsense: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

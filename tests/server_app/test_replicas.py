@@ -16,7 +16,7 @@ from fedsense_core.codecs.codec import get_codec
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import unbundle
 from fedsense_core.protocol.frame import HEADER_BYTES, FrameHeader, FrameKind, unpack
-from fedsense_core.protocol.messages import TrainReply, TrainTask
+from fedsense_core.protocol.messages import NONCE_BYTES, TrainReply, TrainTask
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.tensors import TensorTable
 
@@ -129,7 +129,7 @@ def test_guidance_and_predictor_follow_from_the_one_stream_and_eight_bytes_a_ten
     for task in tasks:
         records = task.content
         values = [value for record in records.config_records.values() for value in record.values()]
-        assert sum(len(value) for value in values if isinstance(value, bytes)) == 8 * len(table)
+        assert sum(len(value) for value in values if isinstance(value, bytes)) == 8 * len(table) + NONCE_BYTES
         assert not any(isinstance(value, list) for value in values)
         assert not records.metric_records
         assert [list(record) for record in records.array_records.values()] == [["frames"]]
