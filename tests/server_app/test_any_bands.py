@@ -100,7 +100,11 @@ def test_imagery_shared_out_anew_trains_as_sites_do(tmp_path: Path) -> None:
 SHARED_OUT = {"partition__kind": "dirichlet", "partition__clients": 3, "partition__clusters": 3}
 
 
-@pytest.mark.parametrize("changes", [SHARED_OUT, {**MASKED_VIT, "guidance__kind": "sam"}], ids=["shares", "sam"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(SHARED_OUT, marks=pytest.mark.slow), {**MASKED_VIT, "guidance__kind": "sam"}],
+    ids=["shares", "sam"],
+)
 def test_killed_run_of_any_bands_continues_to_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
     def die(task: Message, reply: Message | None) -> Message:
         raise KeyboardInterrupt

@@ -149,7 +149,9 @@ BROKEN = {
 """What is wrong with beta's site file, and whom the coordinator then names."""
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(one, marks=[pytest.mark.slow] * (i > 1)) for i, one in enumerate(BROKEN)]
+)
 def test_refused_client_is_named_by_its_site_in_log_metrics_and_report(
     federation: Make, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:

@@ -26,9 +26,11 @@ FP32 = {"preset": "fedavg"}
         {},
         FP32,
         {"preset": "fedsense-plus"},
-        {"outer.kind": "nesterov", "downlink.codec": "none"},
+        pytest.param({"outer.kind": "nesterov", "downlink.codec": "none"}, marks=pytest.mark.slow),
         {"federation.participation": 0.67, "federation.min_clients": 1},
-        {"train.recipe": "lejepa", "train.views": 2, "train.federated_sigreg": True},
+        pytest.param(
+            {"train.recipe": "lejepa", "train.views": 2, "train.federated_sigreg": True}, marks=pytest.mark.slow
+        ),
     ],
     ids=["fedsense", "fedavg", "fedsense-plus", "nesterov", "partial", "federated-sigreg"],
 )

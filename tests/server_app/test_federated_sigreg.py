@@ -23,7 +23,9 @@ def _sums(data: bytes) -> SigregStatistics:
     return SigregStatistics.from_bytes(data, 8)
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.67], ids=["all", "two-of-three"])
+@pytest.mark.parametrize(
+    "participation", [1.0, pytest.param(0.67, marks=pytest.mark.slow)], ids=["all", "two-of-three"]
+)
 def test_each_site_gets_how_far_all_were_from_it_in_the_round_before(federation: Make, participation: float) -> None:
     share = {"run.rounds": 3, "federation.participation": participation}
     asked: dict[tuple[int, str], bytes] = {}

@@ -62,7 +62,7 @@ def restarting(config: Config, step: int) -> float:
 
 @pytest.mark.parametrize(
     "method",
-    ["fedsense", "teachers", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fedsense-plus", "models"))],
+    ["fedsense", *(pytest.param(one, marks=pytest.mark.slow) for one in ("teachers", "fedsense-plus", "models"))],
 )
 def test_run_that_goes_on_equals_one_whose_schedule_restarts(
     federation: Make, method: str, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +105,7 @@ def test_killed_run_that_goes_on_continues_to_the_same_bits(federation: Make) ->
     assert same_bits(killed.state().weights, whole.state().weights)
 
 
+@pytest.mark.slow
 def test_institutions_go_on_from_their_own_state_folders_and_more_than_once(federation: Make, tmp_path: Path) -> None:
     def at_home(fed: Federation) -> Federation:
         for context, site in zip(fed.grid.contexts.values(), SITES, strict=True):
