@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from fedsense_core.data.chips import chipping
 from fedsense_core.data.opening import load_site
+from fedsense_core.data.raster import scenes
 from fedsense_core.data.sites.schema import Site
 
 WriteTiff = Callable[..., Path]
@@ -58,3 +60,17 @@ def image() -> Callable[..., np.ndarray[Any, Any]]:
         return np.random.default_rng(seed).integers(1, 250, (bands, height, width)).astype(dtype)
 
     return make
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the scenes whose files are opened, in the order of a draw."""
+    seen: list[str] = []
+    plain = scenes.read_scene
+
+    def noted(scene: Any, *rest: Any) -> Any:
+        seen.append(scene.path.name)
+        return plain(scene, *rest)
+
+    monkeypatch.setattr(chipping, "read_scene", noted)
+    return seen

@@ -15,29 +15,14 @@ import numpy as np
 import pytest
 from stored_chips import pixels_of
 
-from fedsense_core.data.chips import cache, chipping
+from fedsense_core.data.chips import cache
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.opening import open_chips, open_sources
-from fedsense_core.data.raster import scenes
 from fedsense_core.data.sites.limits import ReadLimits
 from fedsense_core.errors import SiteError
 
 RGB = ("red", "green", "blue")
 GAPS = 'sensor = "rgb"\nnodata = 0\n[limits]\nmin_valid = 0.5'
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the scenes whose files are opened, in the order of a draw."""
-    seen: list[str] = []
-    plain = scenes.read_scene
-
-    def noted(scene: Any, *rest: Any) -> Any:
-        seen.append(scene.path.name)
-        return plain(scene, *rest)
-
-    monkeypatch.setattr(chipping, "read_scene", noted)
-    return seen
 
 
 def assert_same(a: Chips, b: Chips) -> None:

@@ -13,11 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored_chips import pixels_of
 
-from fedsense_core.data.chips import chipping
 from fedsense_core.data.chips.chips import Chips
 from fedsense_core.data.chips.drawing import shares
 from fedsense_core.data.opening import load_site, open_sources
-from fedsense_core.data.raster import scenes
 from fedsense_core.data.sites.schema import Site
 
 RGB = ("red", "green", "blue")
@@ -43,20 +41,6 @@ def test_shares_add_up_and_leave_nobody_below_an_equal_part(limit: int, sizes: l
 )
 def test_what_small_sources_leave_is_shared_in_proportion(limit: int, sizes: list[int], expected: list[int]) -> None:
     assert shares(limit, sizes) == expected
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the scenes whose files are opened."""
-    seen: list[str] = []
-    plain = scenes.read_scene
-
-    def noted(scene: Any, *rest: Any) -> Any:
-        seen.append(scene.path.name)
-        return plain(scene, *rest)
-
-    monkeypatch.setattr(chipping, "read_scene", noted)
-    return seen
 
 
 @pytest.fixture
