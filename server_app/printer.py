@@ -13,11 +13,12 @@ from fedsense_core.run_folder.folder import Metrics
 from fedsense_core.run_folder.formatting import (
     clean,
     fewer,
+    first_probe,
+    first_weights,
     float32_bytes,
     human_bytes,
     human_seconds,
     number,
-    random_probe,
     with_error,
 )
 
@@ -29,14 +30,15 @@ forgotten."""
 def describe_round(
     metrics: Mapping[str, Any],
     rounds: int,
-    untrained: Mapping[str, float] | None = None,
+    before: Mapping[str, float] | None = None,
     seconds_left: float | None = None,
+    weights: str = "random weights",
 ) -> str:
     """Return one round as a block of text.
 
-    ``metrics`` is a line of ``metrics.jsonl``, ``rounds`` the length of the run, ``untrained`` the
-    probe of random weights, ``seconds_left`` an estimate. Absent figures are left out, so a round
-    that failed is described too.
+    ``metrics`` is a line of ``metrics.jsonl``, ``rounds`` the length of the run, ``before`` the
+    probe before training, ``seconds_left`` an estimate, ``weights`` what the run started from.
+    Absent figures are left out, so a round that failed is described too.
     """
     rows = {
         "replies": _replies(metrics),
@@ -46,9 +48,9 @@ def describe_round(
         "bytes": _bytes(metrics),
         "seconds": _seconds(metrics),
         "guidance": _guidance(metrics),
-        "probe": _probe(metrics.get("probe"), untrained if metrics["round"] else None),
+        "probe": _probe(metrics.get("probe"), before if metrics["round"] else None, weights),
     }
-    lines = [_headline(metrics, rounds, seconds_left)]
+    lines = [_headline(metrics, rounds, seconds_left, weights)]
     for name, text in rows.items():
         if text:
             lines += [f"  {label:<10}{line}" for label, line in zip([name, *[""] * 99], text.split("\n"), strict=False)]
@@ -68,7 +70,8 @@ class RoundPrinter:
     def show(self, metrics: Metrics) -> None:
         """Print the block of one round."""
         self.history.append(metrics)
-        block = describe_round(metrics, self.rounds, random_probe(self.history), self.seconds_left())
+        weights = first_weights(self.history)
+        block = describe_round(metrics, self.rounds, first_probe(self.history), self.seconds_left(), weights)
         text = Text(block)
         text.highlight_regex(r"^round .*?$", "bold")
         text.highlight_regex(r"(?m)^ +(rejected|alarms) .*$", "red")
@@ -90,9 +93,9 @@ class RoundPrinter:
             yield
 
 
-def _headline(metrics: Mapping[str, Any], rounds: int, seconds_left: float | None) -> str:
+def _headline(metrics: Mapping[str, Any], rounds: int, seconds_left: float | None, weights: str) -> str:
     if metrics["round"] == 0:
-        return "before training (random weights)"
+        return f"before training ({weights})"
     parts = [f"round {metrics['round']}/{rounds}"]
     if total := metrics.get("seconds", {}).get("total"):
         parts.append(human_seconds(total))
@@ -150,12 +153,12 @@ def _guidance(metrics: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _probe(probe: Mapping[str, float] | None, untrained: Mapping[str, float] | None) -> str:
+def _probe(probe: Mapping[str, float] | None, before: Mapping[str, float] | None, weights: str) -> str:
     if not probe:
         return ""
     lines = [_probe_line(probe)]
-    if untrained:
-        lines.append(f"{_probe_line(untrained)} with random weights")
+    if before:
+        lines.append(f"{_probe_line(before)} with {weights}")
     return "\n".join(lines)
 
 

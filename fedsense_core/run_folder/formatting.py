@@ -71,9 +71,15 @@ def fewer(plain: float, sent: float) -> str:
     )
 
 
-def random_probe(history: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Return the probe of random weights: that of round 0."""
+def first_probe(history: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Return the probe of the weights before training: that of round 0."""
     return next((m["probe"] for m in history if m["round"] == 0 and m.get("probe")), None)
+
+
+def first_weights(history: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the weights before training were: "random weights", or "given weights" where
+    ``model.weights`` named some."""
+    return next((f"{m['weights']} weights" for m in history if m["round"] == 0 and "weights" in m), "random weights")
 
 
 def probed(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -38,7 +38,7 @@ class Run:
 
     @property
     def metrics(self) -> list[Metrics]:
-        """One dict for each round; round 0 is the random weights."""
+        """One dict for each round; round 0 is the weights before training."""
         return RunFolder(self.folder).read_metrics()
 
     @property

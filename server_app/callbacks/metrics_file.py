@@ -25,9 +25,10 @@ class Record(RunCallback):
     """What sites say that they share with the server's sets."""
 
     def on_start(self, strategy: FedSense) -> None:
-        """Probe the random weights that every later figure is shown beside."""
+        """Probe the weights before training, which every later figure is shown beside."""
         if not self.run.read_metrics():
-            self.run.append_metrics({"round": 0, "probe": self.probes.scores(strategy)})
+            weights = "given" if strategy.config.model.weights else "random"
+            self.run.append_metrics({"round": 0, "weights": weights, "probe": self.probes.scores(strategy)})
 
     def on_round_end(self, strategy: FedSense, round: Round) -> None:
         """Write the round."""

@@ -14,7 +14,7 @@ from server_app.strategy import FedSense
 
 @dataclass
 class Terminal(RunCallback):
-    """Shows each round, and before the first one what random weights are worth."""
+    """Shows each round, and before the first one what its weights are worth."""
 
     run: RunFolder
     printer: RoundPrinter

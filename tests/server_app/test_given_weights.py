@@ -15,6 +15,7 @@ from fedsense_core.errors import ConfigError
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Stream, receive
 from fedsense_core.protocol.messages import TrainTask
+from fedsense_core.run_folder.formatting import first_weights
 from fedsense_core.tensors import TensorTable
 
 Make = Callable[..., Federation]
@@ -40,6 +41,7 @@ def test_clients_start_from_given_weights_and_need_no_file(federation: Make, wei
     fed.grid.faults = {(1, fed.node(site)): listen for site in SITES}
     fed.run()
     assert [line["accepted"] for line in fed.lines()] == [list(SITES)] * 2
+    assert first_weights(fed.folder.read_metrics()) == "given weights"
     model = build_model(fed.config)
     table = TensorTable.of(model)
     for task in first:

@@ -48,6 +48,17 @@ def test_random_weights_are_described_before_the_first_round(history):
     ]
 
 
+def test_given_weights_are_not_called_random(history):
+    screen = terminal(200)
+    printer = RoundPrinter(8, console=screen)
+    for line in ({**history[0], "weights": "given"}, history[2]):
+        printer.show(line)
+    text = screen.file.getvalue()
+    assert "before training (given weights)" in text
+    assert "with given weights" in text
+    assert "random" not in text
+
+
 def test_round_in_which_everybody_failed_is_described():
     line = {"round": 1, "loss": None, "accepted": [], "rejected": [{"node": "17", "reason": "no reply"}], "seconds": {}}
     assert describe_round(line, 3).splitlines() == [

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fedsense_core.run_folder.formatting import float32_bytes, human_bytes, number, probed, random_probe
+from fedsense_core.run_folder.formatting import first_probe, first_weights, float32_bytes, human_bytes, number, probed
 from fedsense_core.tools.reporting.canvas import (
     COLOURS,
     GREY,
@@ -58,9 +58,9 @@ def loss(history: History) -> Curve | None:
 
 
 def probes(history: History) -> Curve | None:
-    """Draw both probes beside those of random weights."""
-    lines, untrained = probed(history), random_probe(history)
-    if not lines and not untrained:
+    """Draw both probes beside those before training."""
+    lines, first, weights = probed(history), first_probe(history), first_weights(history)
+    if not lines and not first:
         return None
     figure, pair = panels("linear probe, macro F1", "nearest neighbours, macro F1")
     keys = ("linear_macro_f1", "knn_macro_f1")
@@ -70,18 +70,18 @@ def probes(history: History) -> Curve | None:
         errors = np.array([m["probe"].get(f"{key}_se") or 0.0 for m in lines if m["round"] in rounds])
         if errors.any():
             axes.fill_between(rounds, values - errors, values + errors, color=COLOURS[index], alpha=0.18, lw=0)
-        if untrained and untrained.get(key) is not None:
-            level, error = untrained[key], untrained.get(f"{key}_se") or 0.0
-            axes.axhline(level, color=GREY, ls="--", lw=1.6, label="random weights")
+        if first and first.get(key) is not None:
+            level, error = first[key], first.get(f"{key}_se") or 0.0
+            axes.axhline(level, color=GREY, ls="--", lw=1.6, label=weights)
             axes.axhspan(level - error, level + error, color=GREY, alpha=0.15, lw=0)
-    before = number((untrained or {}).get("linear_macro_f1"))
+    before = number((first or {}).get("linear_macro_f1"))
     after = number(lines[-1]["probe"].get("linear_macro_f1")) if lines else "no value yet"
     return curve(
         figure,
         "Quality of the encoder",
         "Frozen features on the labelled set; the band is one standard error over scenes, the dashed line an encoder "
-        "with random weights.",
-        f"Line charts of macro F1 by round: the linear probe ends at {after}, random weights give {before}.",
+        f"with {weights}.",
+        f"Line charts of macro F1 by round: the linear probe ends at {after}, {weights} give {before}.",
     )
 
 

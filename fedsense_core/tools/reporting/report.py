@@ -20,12 +20,13 @@ from fedsense_core.run_folder.folder import RunFolder, read_json, write_json
 from fedsense_core.run_folder.formatting import (
     clean,
     fewer,
+    first_probe,
+    first_weights,
     float32_bytes,
     human_bytes,
     human_seconds,
     number,
     probed,
-    random_probe,
     with_error,
 )
 from fedsense_core.tools.reporting import flatness_curves, flatness_section, template
@@ -107,26 +108,26 @@ def _card(name: str, value: str, note: str) -> dict[str, str]:
 
 
 def _quality_card(history: History) -> dict[str, str]:
-    lines, untrained = probed(history), random_probe(history) or {}
+    lines, before, weights = probed(history), first_probe(history) or {}, first_weights(history)
     name = "Linear probe, macro F1"
     if not lines:
-        base = with_error(untrained.get("linear_macro_f1"), untrained.get("linear_macro_f1_se"))
-        return _card(name, "–", f"no probe yet; random weights {base}" if untrained else "no probe was made")
+        base = with_error(before.get("linear_macro_f1"), before.get("linear_macro_f1_se"))
+        return _card(name, "–", f"no probe yet; {weights} {base}" if before else "no probe was made")
     final = lines[-1]["probe"]
     value = with_error(final.get("linear_macro_f1"), final.get("linear_macro_f1_se"))
-    return _card(name, value, _against_random(final, untrained))
+    return _card(name, value, _against_first(final, before, weights))
 
 
-def _against_random(final: Mapping[str, float], untrained: Mapping[str, float]) -> str:
-    """Return the gain over random weights, in standard errors of the difference as if the two were
-    independent."""
+def _against_first(final: Mapping[str, float], before: Mapping[str, float], weights: str) -> str:
+    """Return the gain over the weights before training, in standard errors of the difference as if
+    the two were independent."""
     key = "linear_macro_f1"
-    if untrained.get(key) is None or final.get(key) is None:
-        return "random weights were not probed"
-    gain = final[key] - untrained[key]
-    error = math.hypot(final.get(f"{key}_se") or 0, untrained.get(f"{key}_se") or 0)
-    base = with_error(untrained[key], untrained.get(f"{key}_se"))
-    return f"random weights {base}: {gain:+.3f}" + (f", {gain / error:+.1f} standard errors" if error else "")
+    if before.get(key) is None or final.get(key) is None:
+        return f"{weights} were not probed"
+    gain = final[key] - before[key]
+    error = math.hypot(final.get(f"{key}_se") or 0, before.get(f"{key}_se") or 0)
+    base = with_error(before[key], before.get(f"{key}_se"))
+    return f"{weights} {base}: {gain:+.3f}" + (f", {gain / error:+.1f} standard errors" if error else "")
 
 
 def _byte_cards(history: History) -> list[dict[str, str]]:
