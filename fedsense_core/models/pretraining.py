@@ -32,7 +32,7 @@ def build_encoder(architecture: str, channels: int, image_size: int, args: Mappi
     any. Raises ConfigError for an unknown name or argument, for values that build no network, and
     for layers that hold batch statistics, which do not average over institutions.
     """
-    if architecture not in timm.list_models():
+    if not timm.is_model(architecture):
         hint = nearest(architecture, timm.list_models())
         raise ConfigError(f"model.architecture = {architecture!r} is not a timm model.{hint}")
     encoder = _create_or_explain(architecture, channels, image_size, args)

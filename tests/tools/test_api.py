@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import fedsense_core
 from fedsense_core.errors import CheckpointError, ConfigError, FedSenseError, SiteError
 from fedsense_core.tools.api import Run
 
-CONFIG = {key: value for key, value in TINY.items() if key not in ("model.args", "model.projector")} | {
+CONFIG = {key: value for key, value in TINY.items() if key != "model.projector"} | {
+    "model.args": json.dumps(TINY["model.args"]),
     "run.rounds": 1,
     "run.report": True,
 }

@@ -3,6 +3,7 @@ its parent."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -77,8 +78,8 @@ def options(root: Path, **changes: object) -> list[str]:
     given = {**given, **{key.replace("__", "."): value for key, value in changes.items()}}
     words = ["--engine", "in-process", "--threads", "1", "--sites", str(root / "sites"), "--out", str(root / "run")]
     for key, value in given.items():
-        if key not in ("model.args", "model.projector"):  # tables and lists
-            words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+        if key != "model.projector":  # a list
+            words += ["--set", f"{key}={value if isinstance(value, str | Path) else json.dumps(value)}"]
     return words
 
 
