@@ -16,12 +16,10 @@ Make = Callable[[Path], None]
 SIZE = 32
 
 
-def _netcdf(folder: Path) -> None:
-    """One variable a band, as in Copernicus' Sentinel-3 SYN products (file S3-SYN, oa01_sdr)."""
-    folder = folder / "S3B_SY_2_SYN____20230101T093000.SEN3"
-    folder.mkdir(parents=True)
-    for band in (4, 6, 8):
-        (folder / f"Syn_Oa{band:02}_reflectance.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000))
+def _hdf5(folder: Path) -> None:
+    """HDF5-EOS of NASA's VNP09GA, collection 2."""
+    folder.mkdir()
+    (folder / "VNP09GA.A2022001.h18v04.002.2022003101010.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000))
 
 
 def _modis(folder: Path) -> None:
@@ -42,8 +40,8 @@ def _band_interleaved(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "suffix"),
-    [(_netcdf, "nc"), (_modis, "hdf"), (_erdas, "img"), (_band_interleaved, "bil")],
-    ids=["netCDF", "HDF4", "ERDAS", "BIL"],
+    [(_hdf5, "h5"), (_modis, "hdf"), (_erdas, "img"), (_band_interleaved, "bil")],
+    ids=["HDF5", "HDF4", "ERDAS", "BIL"],
 )
 def test_archive_in_a_format_that_is_not_read_is_refused_by_name_with_the_remedy(
     make: Make, suffix: str, tmp_path: Path
@@ -56,8 +54,8 @@ def test_archive_in_a_format_that_is_not_read_is_refused_by_name_with_the_remedy
 
 @pytest.mark.parametrize(
     ("make", "suffix"),
-    [(_netcdf, "nc"), (_modis, "hdf"), (_erdas, "img"), (_band_interleaved, "bil")],
-    ids=["netCDF", "HDF4", "ERDAS", "BIL"],
+    [(_hdf5, "h5"), (_modis, "hdf"), (_erdas, "img"), (_band_interleaved, "bil")],
+    ids=["HDF5", "HDF4", "ERDAS", "BIL"],
 )
 def test_files_that_are_not_read_beside_others_are_named_in_draft_and_terminal(
     make: Make, suffix: str, tmp_path: Path

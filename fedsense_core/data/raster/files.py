@@ -14,8 +14,10 @@ import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
-from fedsense_core.data.raster.formats import FAULTS, JPEG2000, Unreadable, driver_of, opened, unread
+from fedsense_core.data.raster.formats import DTYPES, FAULTS, JPEG2000, Unreadable, driver_of, opened, unread
 from fedsense_core.data.raster.jpeg2000 import check_blocks, check_codestream
+from fedsense_core.data.raster.netcdf import DRIVER as NETCDF
+from fedsense_core.data.raster.netcdf import open_netcdf
 from fedsense_core.data.raster.vrt import open_vrt, sources_of
 from fedsense_core.data.sites.archives import BadArchive, gdal_name, is_file, read_start, stored_bytes
 from fedsense_core.data.sites.limits import ReadLimits
@@ -41,6 +43,8 @@ def open_raster(path: Path, limits: ReadLimits | None = None) -> Any:
     try:
         if driver == "VRT":
             return open_vrt(path, lambda source: _open_source(source, limits))
+        if driver == NETCDF:
+            return open_netcdf(path, lambda file: check_claims(file, DTYPES, limits))
         name = gdal_name(path)
         if driver == JPEG2000:
             return _open_jpeg2000(path, name, limits)

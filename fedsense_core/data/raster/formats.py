@@ -1,7 +1,7 @@
 """Which raster formats are read and how GDAL is told to, and why a scene may be skipped.
 
 Only drivers that read one file by itself are ever tried. VRTs, which lead to other files, are read
-by `vrt.open_vrt` alone.
+by `vrt.open_vrt` alone, netCDF by `netcdf.open_netcdf`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ DRIVERS = {
     ".jp2": JPEG2000,
     ".j2k": JPEG2000,
     ".vrt": "VRT",
+    ".nc": "netCDF",
+    ".nc4": "netCDF",
 }
 """By suffix. All else has to be a GeoTIFF: formats that point at other files are never tried."""
 _CONVERT = "convert it with `gdal_translate FILE NEW.tif`"
 _CONVERT_EACH = "convert each variable with `gdal_translate {name}:FILE:VARIABLE NEW.tif`; `gdalinfo FILE` lists them"
 NOT_READ = {
     ".img": _CONVERT,
-    ".nc": _CONVERT_EACH.format(name="NETCDF"),
     ".hdf": _CONVERT_EACH.format(name="HDF4_EOS:EOS_GRID"),
     ".h5": _CONVERT_EACH.format(name="HDF5"),
     ".he5": _CONVERT_EACH.format(name="HDF5"),

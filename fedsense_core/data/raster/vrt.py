@@ -29,7 +29,7 @@ MOST_STRETCHED = 16
 """A source's pixels may be so many times as large or small as the mosaic's."""
 MOST_PLACES = 1 << 26
 """Corners of sources, across times down, of which it is worked out whether they leave holes."""
-SUFFIXES = (".tif", ".tiff", *(suffix for suffix in DRIVERS if suffix != ".vrt"))
+SUFFIXES = (".tif", ".tiff", *(suffix for suffix, driver in DRIVERS.items() if driver not in ("VRT", "netCDF")))
 """What sources may be."""
 _KEPT = {
     "VRTDataset": {"SRS", "GeoTransform", "Metadata", "VRTRasterBand"},

@@ -54,7 +54,7 @@ def test_overviews_masks_and_a_thumbnail_leave_the_picture_as_it_is(
     assert np.array_equal(pixels_of(open_chips(write_site(), RGB, 128, None))[0], picture)
 
 
-@pytest.mark.parametrize(("suffix", "remedy"), [(".nc", "NETCDF:FILE:VARIABLE"), (".h5", "HDF5:FILE:VARIABLE")])
+@pytest.mark.parametrize(("suffix", "remedy"), [(".he5", "HDF5:FILE:VARIABLE"), (".h5", "HDF5:FILE:VARIABLE")])
 def test_a_format_that_is_not_read_is_named_with_the_remedy(
     suffix: str, remedy: str, tmp_path: Path, write_tiff: Any, write_site: Any, image: Any
 ) -> None:

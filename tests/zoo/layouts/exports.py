@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from netcdf_files import write_netcdf
 from zoo.framework import Array, Bools, ExpectedSource, Layout, Truth, byte_planes, everywhere, levels, plane
 from zoo.framework import write_raster as write
 
@@ -80,6 +81,16 @@ def _radar(folder: Path) -> list[ExpectedSource]:
     return [ExpectedSource("sentinel1-grd-db", ("VV", "VH"), truth, gsd_m=10)]
 
 
+def _cubes(folder: Path) -> list[ExpectedSource]:
+    truth = {}
+    for scene, day in enumerate(("2021-06-05", "2021-06-10")):
+        values, name = np.where(seen(), spectra(4, scene), -32768).astype(np.int16), f"S2_L2A_T32TQM_{day}"
+        bands = dict(zip(("B02", "B03", "B04", "B08"), values, strict=True))
+        write_netcdf(folder / f"{name}.nc", bands, fill=-32768, packed=(1e-4, 0.0), times=1)
+        truth[name] = Truth(values.astype(float), seen())
+    return [ExpectedSource("sentinel2-l2a", ("blue", "green", "red", "nir"), truth, gsd_m=10, scale=1e-4)]
+
+
 def _worldview(folder: Path) -> list[ExpectedSource]:
     truth = {}
     for scene, day in enumerate(("2021-06-29", "2021-11-06")):
@@ -149,6 +160,12 @@ LAYOUTS: Sequence[Layout] = (
         "https://developers.google.com/earth-engine/datasets/catalog/LANDSAT_LC08_C02_T1_L2: bands SR_B2 to SR_B7, "
         "scale 0.0000275, offset -0.2; named by system:index",
         _landsat,
+    ),
+    Layout(
+        "Cubes of xarray, one netCDF file a date",
+        "CF conventions 1.8, 5.6 and 8.1, as xarray.Dataset.to_netcdf writes them with a rioxarray reference "
+        "(https://corteva.github.io/rioxarray/stable/getting_started/crs_management.html): one variable a band",
+        _cubes,
     ),
     Layout(
         "Earth Engine, Sentinel-1",
