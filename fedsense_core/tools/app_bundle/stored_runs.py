@@ -10,28 +10,50 @@ internals; tests/tools/app_bundle/test_flower_internals.py holds them at the pin
 from __future__ import annotations
 
 import sqlite3
-import ssl
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from flwr.common.constant import NOOP_FLWR_AID
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab as FabMessage
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 
 from fedsense_core.tools.app_bundle.bundle import APP_ID, Bundle, BundleError
-from fedsense_core.tools.app_bundle.signatures import Signatures
-from fedsense_core.tools.runner.engine import RunFailed
+from fedsense_core.tools.app_bundle.signatures import Signatures, file_beside, read_signatures
 
 Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class SignedBundle:
+    """A bundle and the signatures beside it."""
+
+    bundle: Bundle
+    signatures: Signatures
+
+
+def read_signed(folder: Path) -> SignedBundle:
+    """Read the one signed bundle in ``folder``, where a coordinator keeps the app in use.
+
+    Raises BundleError where there is none, where there are several, or where it is not signed.
+    """
+    paths = sorted(folder.glob("*.fab"))
+    if len(paths) != 1:
+        found = f"holds {len(paths)} bundles ({', '.join(path.name for path in paths)})" if paths else "holds no bundle"
+        raise BundleError(
+            f"{folder} {found}, but one is the app in use: `fedsense app build --out {folder}`, sign it with "
+            "`fedsense app sign`, and take others out"
+        )
+    bundle, beside = Bundle.read(paths[0]), file_beside(paths[0])
+    signatures = read_signatures(beside)
+    signatures.check_bundle(bundle, str(beside))
+    return SignedBundle(bundle, signatures)
 
 
 def store_signed_bundle(database: Path, bundle: Bundle, signatures: Signatures) -> str:
@@ -64,39 +86,21 @@ def _check_database(database: Path) -> None:
         ) from None
 
 
-def start_stored_run(
-    address: str, root_certificates: Path | None, digest: str, run_config: Mapping[str, Scalar]
-) -> int:
-    """Ask the SuperLink at ``address`` (host:port) for a run of the stored bundle with this
+def start_stored_run(client: ControlHttpClient, digest: str, run_config: Mapping[str, Scalar]) -> int:
+    """Ask the SuperLink that ``client`` speaks to for a run of the stored bundle with this
     ``digest``; return the run's id.
 
-    ``root_certificates`` is the authority's certificate; None speaks without TLS, on loopback only.
-    ``run_config`` maps dotted keys to scalars. Raises RunFailed with the SuperLink's reason.
+    ``run_config`` maps dotted keys to scalars. Raises BundleError where the SuperLink starts none,
+    and httpx's errors where it refuses or does not answer.
     """
     request = StartRunRequest(
         app_spec=APP_ID,
-        fab=FabMessage(hash_str=digest),  # without content: the stored one with this digest, or none
+        fab=FabMessage(hash_str=digest),  # without content: the stored one of this digest, or none
         override_config=user_config_to_proto(dict(run_config)),
     )
-    try:
-        answer = _control(address, root_certificates).StartRun(request)
-    except httpx.HTTPStatusError as error:
-        said = FlowerError.from_json(error.response.text)
-        reason = said.message if said else error.response.text.strip()[:200] or str(error)
-        raise RunFailed(f"the SuperLink at {address} starts no run of bundle {digest[:12]}: {reason}") from None
-    except (httpx.HTTPError, OSError, ssl.SSLError) as error:
-        raise RunFailed(
-            f"no answer from the SuperLink at {address}: {error}. Is it running, with these certificates?"
-        ) from None
+    answer = client.StartRun(request)
     if not answer.HasField("run_id"):
-        raise RunFailed(f"the SuperLink at {address} started no run of bundle {digest[:12]}, and does not say why")
+        raise BundleError(
+            f"the SuperLink started no run of bundle {digest[:12]}: {answer.note or 'it gives no reason'}"
+        )
     return int(answer.run_id)
-
-
-def _control(address: str, root_certificates: Path | None) -> ControlHttpClient:
-    return ControlHttpClient.from_server_address(
-        address,
-        insecure=root_certificates is None,
-        root_certificates=None if root_certificates is None else root_certificates.read_bytes(),
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-    )

@@ -1,22 +1,21 @@
 """``trusted.yaml``: whose signatures an institution's SuperNode accepts (``--trusted-entities``).
 
 A SuperNode that is given an empty list checks nothing at all, so an empty one is neither written
-nor read here. Only a plain form of YAML is read, one quoted or plain ``NAME: KEY`` a line: a second
-parser must not understand a file in another way than Flower does.
+nor read here. The parser is Flower's own, PyYAML: another one might read a file otherwise.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
+
+import yaml
 
 from fedsense_core.atomic_io import write_whole
 from fedsense_core.tools.app_bundle.bundle import BundleError
 from fedsense_core.tools.app_bundle.signer_keys import check_name, parse_public_key, public_line
 
-LINE = re.compile(r"""(?P<q>["']?)(?P<name>[\w.-]+)(?P=q):\s+(?P<k>["']?)(?P<key>ssh-[\w-]+ [^"'\\#]*?)(?P=k)\s*""")
 _NOBODY = (
     "it names nobody, and a SuperNode that trusts nobody would run every bundle. Name at least one signer, or stop the "
     "SuperNode"
@@ -43,26 +42,20 @@ def write_trusted(path: Path, signers: Mapping[str, str]) -> None:
 def read_trusted(path: Path) -> dict[str, str]:
     """Read whom a SuperNode trusts: name -> OpenSSH public key.
 
-    Raises BundleError naming the line that is wrong, and where nobody is named.
+    Raises BundleError naming what is wrong, and where nobody is named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(
-            f"{path}: {getattr(error, 'strerror', None) or error}. `fedsense app trust` writes it"
-        ) from None
-    signers: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#") or line == "---":
-            continue
-        where = f"{path}, line {number}"
-        match = LINE.fullmatch(line)
-        if match is None:
-            raise BundleError(f'{where}: {line[:60]!r} is not of the form "NAME": "ssh-ed25519 AAAA..."')
-        name = check_name(match["name"], where)
-        if name in signers:
-            raise BundleError(f"{where}: {name!r} is named a second time: a name has one key")
-        signers[name] = public_line(parse_public_key(match["key"], where))
+        read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BundleError(f"{path}: {reason}. `fedsense app trust` writes it") from None
+    if not isinstance(read, dict):
+        raise BundleError(f'{path}: {str(read)[:60]!r} is not lines of the form "NAME": "ssh-ed25519 AAAA..."')
+    signers = {}
+    for name, line in read.items():
+        if not isinstance(name, str) or not isinstance(line, str):
+            raise BundleError(f'{path}: {name!r}: {line!r} is not of the form "NAME": "ssh-ed25519 AAAA..."')
+        signers[name] = public_line(parse_public_key(line, f"{path}: {check_name(name, str(path))}"))
     if not signers:
         raise BundleError(f"{path}: {_NOBODY}")
     return signers
