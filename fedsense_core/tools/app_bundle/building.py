@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flwr.cli.build import build_fab_from_files
 
+from fedsense_core.atomic_io import write_whole
 from fedsense_core.config import resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.fingerprint import PACKAGES, PROJECT_FILES, TOOLS, bundle_files
@@ -60,6 +61,17 @@ def build(root: Path | None = None, flower_toml: Path | None = None) -> Built:
     bundle = Bundle.of_files(files)
     _check_with_flower(root, files)
     return Built(bundle, tuple(sorted(stray)))
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> Path:
+    """Write ``bundle`` into ``folder`` under the name that Flower demands; return the file."""
+    path = folder / bundle.file_name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, bundle.content)
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}. Choose another folder with --out") from None
+    return path
 
 
 def _tracked(root: Path) -> set[str] | None:

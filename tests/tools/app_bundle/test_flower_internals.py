@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sqlite3
 import time
@@ -47,24 +48,15 @@ def signed(bundle: Bundle, name: str = "alice") -> Signatures:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
+def database(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
     """Return a new database of a SuperLink that holds the signed bundle since an hour."""
     path = tmp_path_factory.mktemp("stored") / "superlink.db"
     assert store_signed_bundle(path, bundle, signed(bundle)) == bundle.digest
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE federation_app SET updated_at = datetime(updated_at, '-1 hour')")
+    update(path, "updated_at = datetime(updated_at, '-1 hour')")
     return path
 
 
-@pytest.fixture
-def database(stored: Path, tmp_path: Path) -> Path:
-    """Return a copy of it."""
-    with closing(sqlite3.connect(stored)) as connection:
-        connection.execute("VACUUM INTO ?", [str(tmp_path / "superlink.db")])
-    return tmp_path / "superlink.db"
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def state(database: Path) -> LinkState:
     """Return the state as a SuperLink opens it that was restarted meanwhile."""
     return get_objectstore_linkstate_factories(str(database), get_federation_manager())[1].state()
@@ -81,6 +73,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(requests.Session, "request", ask)
     return addresses
+
+
+def update(database: Path, what: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"UPDATE federation_app SET {what}")
 
 
 def rows(database: Path, table: str) -> list[dict[str, object]]:
@@ -126,9 +123,11 @@ def test_run_by_name_alone_would_ask_the_hub(
     with pytest.raises(FlowerError):
         start_run(StartRunRequest(app_spec=APP_ID), ACCOUNT, state, None)
     assert len(asked) == 1
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE federation_app SET is_hub_app = 1")
-    assert start_run(StartRunRequest(app_spec=APP_ID), ACCOUNT, state, None).run_id
+    try:
+        update(database, "is_hub_app = 1")
+        assert start_run(StartRunRequest(app_spec=APP_ID), ACCOUNT, state, None).run_id
+    finally:
+        update(database, "is_hub_app = 0")
     deadline = time.monotonic() + 5
     while len(asked) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -141,14 +140,15 @@ def test_bundle_that_was_not_stored_starts_nothing(state: LinkState, bundle: Bun
     assert asked == []
 
 
-def test_storing_again_replaces_the_signatures_and_the_bundle(database: Path, bundle: Bundle) -> None:
-    store_signed_bundle(database, bundle, signed(bundle, "bob"))
-    (fab,) = rows(database, "fab")
-    assert '"bob"' in str(fab["verifications"])
-    assert '"alice"' not in str(fab["verifications"])
+def test_storing_again_replaces_bundle_and_signatures(database: Path, bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "superlink.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("VACUUM INTO ?", [str(copy)])
     newer = Bundle.of_files(bundle.files | {"client_app/app.py": b"app = 1\n"})
-    store_signed_bundle(database, newer, signed(newer))
-    assert [app["fab_hash"] for app in rows(database, "federation_app")] == [newer.digest]
+    store_signed_bundle(copy, newer, signed(newer, "bob"))
+    assert [app["fab_hash"] for app in rows(copy, "federation_app")] == [newer.digest]
+    names = {fab["fab_hash"]: set(json.loads(str(fab["verifications"]))) for fab in rows(copy, "fab")}
+    assert names == {bundle.digest: {"valid_license", "alice"}, newer.digest: {"valid_license", "bob"}}
 
 
 def test_what_cannot_be_stored_is_refused_with_file_and_reason(bundle: Bundle, tmp_path: Path) -> None:
