@@ -12,7 +12,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.common.constant import NOOP_FLWR_AID
@@ -25,35 +24,9 @@ from flwr.supercore.fab import Fab
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 
 from fedsense_core.tools.app_bundle.bundle import APP_ID, Bundle, BundleError
-from fedsense_core.tools.app_bundle.signatures import Signatures, file_beside, read_signatures
+from fedsense_core.tools.app_bundle.signatures import Signatures
 
 Scalar = bool | int | float | str
-
-
-@dataclass(frozen=True)
-class SignedBundle:
-    """A bundle and the signatures beside it."""
-
-    bundle: Bundle
-    signatures: Signatures
-
-
-def read_signed(folder: Path) -> SignedBundle:
-    """Read the one signed bundle in ``folder``, where a coordinator keeps the app in use.
-
-    Raises BundleError where there is none, where there are several, or where it is not signed.
-    """
-    paths = sorted(folder.glob("*.fab"))
-    if len(paths) != 1:
-        found = f"holds {len(paths)} bundles ({', '.join(path.name for path in paths)})" if paths else "holds no bundle"
-        raise BundleError(
-            f"{folder} {found}, but one is the app in use: `fedsense app build --out {folder}`, sign it with "
-            "`fedsense app sign`, and take others out"
-        )
-    bundle, beside = Bundle.read(paths[0]), file_beside(paths[0])
-    signatures = read_signatures(beside)
-    signatures.check_bundle(bundle, str(beside))
-    return SignedBundle(bundle, signatures)
 
 
 def store_signed_bundle(database: Path, bundle: Bundle, signatures: Signatures) -> str:

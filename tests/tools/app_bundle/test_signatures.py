@@ -22,6 +22,7 @@ from fedsense_core.tools.app_bundle.signatures import (
     sign,
     verify,
 )
+from fedsense_core.tools.app_bundle.signed_bundle import read_agreed
 from fedsense_core.tools.app_bundle.signer_keys import make_key, read_private_key, read_public_line
 from fedsense_core.tools.app_bundle.trusted_signers import distrust, read_trusted, trust, write_trusted
 
@@ -218,3 +219,19 @@ def test_key_is_never_replaced_and_what_is_no_key_is_refused(alice: Signer, tmp_
     trust(tmp_path / "trusted.yaml", "alice", alice.public)
     with pytest.raises(BundleError, match=r"another key.*distrust"):
         trust(tmp_path / "trusted.yaml", "alice", Signer("eve", tmp_path).public)
+
+
+def test_coordinators_folder_holds_one_signed_bundle_or_none(alice: Signer, tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    assert read_agreed(app) is None
+    (app / "one.fab").write_bytes(BUNDLE.content)
+    with pytest.raises(BundleError, match=r"one\.signatures\.json: No such file.*sign the bundle"):
+        read_agreed(app)
+    signed = alice.sign(BUNDLE, app / "one.signatures.json")
+    read = read_agreed(app)
+    assert read is not None
+    assert (read.bundle.digest, read.signatures) == (BUNDLE.digest, signed)
+    (app / "two.fab").write_bytes(BUNDLE.content)
+    with pytest.raises(BundleError, match=r"app holds 2 bundles \(one\.fab, two\.fab\)"):
+        read_agreed(app)
