@@ -35,6 +35,7 @@ def write_trusted(path: Path, signers: Mapping[str, str]) -> None:
         lines.append(f"{json.dumps(name)}: {json.dumps(key)}\n")
     try:
         write_whole(path, "".join(lines).encode("ascii"))
+        path.chmod(0o600)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
 

@@ -117,6 +117,7 @@ def test_flower_reads_the_same_trusted_file(alice: Signer, bob: Signer, tmp_path
     trust(path, "alice", f"{alice.public} alice@somewhere")
     trust(path, "bob", bob.public)
     assert yaml.safe_load(path.read_text()) == read_trusted(path) == {"alice": alice.public, "bob": bob.public}
+    assert path.stat().st_mode & 0o777 == 0o600
     assert distrust(path, "alice") == read_trusted(path) == {"bob": bob.public}
     by_hand = f"---\n# ours\n'bob':  {bob.public} # his\nal-ice.2: \"{alice.public} alice@somewhere\"\n"
     for text in (by_hand, json.dumps({"bob": bob.public, "al-ice.2": alice.public}, indent=2)):
