@@ -56,11 +56,11 @@ def test_an_edit_of_the_tools_changes_neither_bundle_nor_digest_and_any_other_ed
     (app / TOOLS / "cli" / "commands.py").write_text("")
     assert build_fab_from_disk(app) == bundle.read_bytes()
     assert digest_of(app) == source_digest()
-    for module in ("fedsense_core/errors.py", "server_app/app.py", "client_app/app.py"):
-        edited = app / module
+    for name in ("fedsense_core/errors.py", "server_app/app.py", "client_app/app.py", *OWN_FILES):
+        edited = app / name
         before = edited.read_bytes()
-        edited.write_bytes(before + b"\n")
-        assert digest_of(app) != source_digest(), module
+        edited.write_bytes(before + b"\n[new]\nvalue = 1\n")
+        assert digest_of(app) != source_digest(), name
         edited.write_bytes(before)
     (app / "fedsense_core" / "errors.py").write_bytes(b"\n")
     assert build_fab_from_disk(app) != bundle.read_bytes()

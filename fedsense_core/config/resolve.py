@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from fedsense_core.config.presets import preset
 from fedsense_core.config.tree import Config
 from fedsense_core.errors import ConfigError, nearest
+from fedsense_core.fingerprint import project_file
 from fedsense_core.section import Section
 
 FROM_PRESET = "preset"
@@ -98,11 +99,8 @@ def _check_codecs(config: Config) -> None:
 def flower_defaults() -> dict[str, Any]:
     """Return ``[fedsense]`` of ``flower.toml``, which lies beside the packages, or inside
     fedsense_core in a wheel."""
-    here = Path(__file__).parents[1]
-    for path in (here.parent / "flower.toml", here / "flower.toml"):
-        if path.is_file():
-            return dict(tomllib.loads(path.read_text(encoding="utf-8")).get("fedsense", {}))
-    return {}
+    path = project_file(Path(__file__).parents[2], "flower.toml")
+    return dict(tomllib.loads(path.read_text(encoding="utf-8")).get("fedsense", {})) if path else {}
 
 
 def _flat(layer: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

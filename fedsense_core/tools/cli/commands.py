@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from fedsense_core.tools.cli.app_commands import app_app
 from fedsense_core.tools.cli.data_commands import data_app
 from fedsense_core.tools.cli.evaluate_command import evaluate
 from fedsense_core.tools.cli.terminal import clear_errors, console, errors, progress_bar, warn
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.add_typer(app_app)
 app.command()(evaluate)
 
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import fedsense_core
+from fedsense_core import fingerprint
 from fedsense_core.errors import ConfigError
 from fedsense_core.fingerprint import PACKAGES
 
@@ -22,9 +23,8 @@ INSTALLED = Path(fedsense_core.__file__).parent
 def project_file(name: str) -> Path:
     """Return ``pyproject.toml``, ``flower.toml`` or ``LICENSE`` of the copy of FedSense that
     runs."""
-    for folder in (INSTALLED, INSTALLED.parent):
-        if (folder / name).is_file():
-            return folder / name
+    if path := fingerprint.project_file(INSTALLED.parent, name):
+        return path
     raise ConfigError(f"{name} is neither in {INSTALLED} nor beside it: install FedSense again")
 
 
