@@ -29,7 +29,7 @@ FRONT_DOOR = ROOT / "fedsense_core" / "__init__.py"
 TOOLS_IN_TEXT = re.compile(re.escape(".".join(TOOLS.parts)) + r"|from fedsense_core import [^\n]*\btools\b")
 MAY_KNOW_FLOWER = (
     *("server_app/", "client_app/", "fedsense_core/protocol/messages.py"),
-    *("fedsense_core/tools/runner/", "fedsense_core/tools/app_bundle/"),
+    *("fedsense_core/tools/runner/", "fedsense_core/tools/app_bundle/", "fedsense_core/tools/deployment/"),
 )
 LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -14,9 +14,9 @@ from fedsense_core.ssl.settings import RecipeSettings
 class TrainSection(RecipeSettings):
     """Local training."""
 
-    local_steps: int = Field(16, ge=1)
+    local_steps: int = Field(16, ge=1, le=100_000)
     """Optimiser steps a client makes in a round (K)."""
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=2, le=65_536)
     """Chips in a batch."""
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the
@@ -64,7 +64,7 @@ class GuidanceSection(Section):
     """β of the momentum of global updates."""
     mix: float = Field(0.5, ge=0, le=1)
     """``mixed``: weight of the global direction beside the local gradient."""
-    every: int = Field(5, ge=1)
+    every: int = Field(5, ge=1, le=100_000)
     """``sam-every-k``: local ascent on every k-th step only."""
 
     @property

@@ -44,9 +44,9 @@ class AggregationSection(Section):
     clip: Literal["none", "median"] = "none"
     """``median``: an update that is longer than the median of its round counts as one of that
     length."""
-    byzantine: int = Field(1, ge=0)
+    byzantine: int = Field(1, ge=0, le=10_000)
     """Clients of a round that may be attackers (median, trimmed-mean, multi-krum)."""
-    plain_rounds: int = Field(2, ge=0)
+    plain_rounds: int = Field(2, ge=0, le=100_000)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
     weights: Literal["equal", "chips", "sqrt-chips"] = "equal"
     """``mean``: what a client's examples are multiplied by: nothing, the number of chips that its
@@ -124,9 +124,9 @@ class DistillationSection(Section):
     ``multi-teacher``: their features, weighted for each chip (FedMKD); ``public-ssl`` (plain
     self-supervision, equal steps) and ``self`` (the mean as its own teacher; set ``public_weight``
     to 0) are controls."""
-    steps: int = Field(20, ge=1)
+    steps: int = Field(20, ge=1, le=100_000)
     """Optimiser steps a round."""
-    batch_size: int = Field(128, ge=4)
+    batch_size: int = Field(128, ge=4, le=65_536)
     """Public chips in a batch."""
     learning_rate_factor: float = Field(0.3, gt=0)
     """Learning rate relative to the clients'."""
