@@ -90,7 +90,7 @@ def test_nothing_that_travels_knows_the_tools_but_the_lazy_python_api() -> None:
     assert [ast.unparse(node) for node in eager if TOOLS_IN_TEXT.search(ast.unparse(node))] == []
 
 
-def test_only_the_apps_the_message_module_and_the_runner_know_flower() -> None:
+def test_only_the_apps_the_message_module_and_what_starts_them_know_flower() -> None:
     others = [path for path in MODULES if not location(path).startswith(MAY_KNOW_FLOWER)]
     assert [where for path in others for where, name in imported(path) if name == "flwr"] == []
 

@@ -50,22 +50,25 @@ class Footprint:
 def _activations(model: PretrainingModel, config: Config) -> int:
     """Return the bytes that a step keeps for its backward pass; 0 for a model that the meta device
     cannot run."""
-    kept: dict[int, int] = {}
+    kept: dict[int, tuple[int, Tensor]] = {}  # by storage, of which several tensors may be views
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[id(tensor)] = tensor.numel() * tensor.element_size()
-            alive.append(tensor)
+        if (storage := storage_of(tensor)) not in weights:
+            kept[storage] = (tensor.untyped_storage().nbytes(), tensor)
         return tensor
 
-    alive: list[Tensor] = []  # an id is one tensor's as long as that is there
+    def storage_of(tensor: Tensor) -> int:
+        return int(tensor.untyped_storage()._cdata)  # meta tensors have no address
+
+    weights = {storage_of(parameter) for parameter in model.parameters()}
+
     channels, size = 3 if config.conditioned else len(config.data.bands), config.data.view_size
     try:
         with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model.project(torch.empty(SAMPLE, channels, size, size))
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AssertionError):
         return 0
-    return sum(kept.values()) * config.train.batch_size * _views(config) // SAMPLE
+    return sum(size for size, _ in kept.values()) * config.train.batch_size * _views(config) // SAMPLE
 
 
 def _views(config: Config) -> int:

@@ -55,10 +55,11 @@ def here() -> str:
 
 
 def started_at(pid: int) -> int:
-    """Return when a process started, in the kernel's ticks; 0 for none, or where the system does
-    not say (proc(5), field 22 of stat)."""
+    """Return when a process started, in the kernel's ticks (proc(5), field 22 of stat); 0 for none,
+    for one that has ended and that its parent did not ask after yet, and where the system does not
+    say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        return int(fields[19])
+        return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0

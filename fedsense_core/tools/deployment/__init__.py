@@ -1,2 +1,1 @@
-"""What coordinator and institutions start and keep running: Flower's programs, with our
-settings."""
+"""A deployment over a network: what ``fedsense coordinator`` and ``fedsense institution`` do."""

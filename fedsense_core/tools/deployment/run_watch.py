@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
@@ -83,7 +84,7 @@ class RunWatch:
 
 def watch_runs(superlink: str, root_certificates: Path, key: Path, state: Path, stop: threading.Event) -> None:
     """Look after an institution's work until ``stop`` is set: call it in a thread beside the
-    SuperNode.
+    SuperNode. `main` is the same as a program of its own.
 
     ``superlink`` is the coordinator's address (HOST:PORT), ``root_certificates`` its certificate,
     ``key`` the institution's private key, ``state`` what the SuperNode's node configuration calls
@@ -96,6 +97,14 @@ def watch_runs(superlink: str, root_certificates: Path, key: Path, state: Path, 
                 watch.look()
             except OSError as error:
                 log(WARNING, "the work of runs that ended cannot be looked after just now: %s", error)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Watch until the process is ended: SUPERLINK ROOT_CERTIFICATES KEY STATE, as `watch_runs`
+    takes them."""
+    superlink, *paths = arguments
+    root_certificates, key, state = map(Path, paths)
+    watch_runs(superlink, root_certificates, key, state, threading.Event())
 
 
 def fleet_client(superlink: str, root_certificates: Path, key: Path) -> FleetHttpClient:
@@ -134,4 +143,8 @@ def _runs(work: Work) -> bool:
         return False
     except PermissionError:
         return True
-    return started_at(work.pid) == work.started
+    return started_at(work.pid) == work.started  # SuperExec never asks after its children: they stay as zombies
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -111,6 +111,5 @@ def test_memory_grows_with_the_batch_and_a_huge_model_takes_none_to_estimate() -
         "model.args": {"embed_dim": 16_384, "num_heads": 16, "depth": 4},
     }
     assert (
-        Footprint.of(resolve(TINY | huge | {"data.view_size": 224, "data.chip_size": 224}, {}), CPU).parameters
-        > 2 * 10**11
+        Footprint.of(resolve(TINY | huge | {"data.view_size": 224, "data.chip_size": 224}, {}), CPU).parameters > 10**10
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -55,3 +57,17 @@ def test_a_missing_and_a_huge_file_are_refused(tmp_path: Path) -> None:
     path.write_text("#" * 70_000, encoding="utf-8")
     with pytest.raises(PolicyError, match="larger than 65536 bytes"):
         read_policy(path)
+
+
+def test_the_page_for_institutions_lists_every_key_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "institutions.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `?([^|`]*?)`? \|", page.partition("## Site policy")[2], re.MULTILINE))
+    defaults = {
+        f"{table}.{key}": value
+        for table, keys in Policy().model_dump(mode="json").items()
+        for key, value in keys.items()
+    }
+    assert {key: json.loads(value) for key, value in rows.items()} == defaults
+    example = re.search(r"```toml\n(.*?)```", page.partition("## Site policy")[2], re.DOTALL)
+    assert example
+    assert Policy.model_validate(tomllib.loads(example[1])).required.clients == 3
