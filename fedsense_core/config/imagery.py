@@ -94,7 +94,7 @@ class PartitionSection(Section):
     ``sites``)."""
     block_pixels: int = Field(512, ge=1, le=100_000)
     """Side of a region block in pixels of its scene (blocks, sensor)."""
-    alpha: float = Field(0.5, gt=0)
+    alpha: float = Field(0.5, gt=0, le=1_000_000)
     """Concentration of the mixes: large, all clients are alike; small, each has few classes
     (dirichlet)."""
     by: Literal["cluster", "label"] = "cluster"

@@ -76,10 +76,10 @@ class AdmissionSection(Section):
     max_chips: int = Field(200_000, ge=1, le=1_000_000_000)
     """Most chips that a client may say it has, where they are its weight
     (``aggregation.weights``), and whose pixels its statistics may count."""
-    norm_factor: float = Field(10.0, gt=1)
+    norm_factor: float = Field(10.0, gt=1, le=1_000_000)
     """Largest update norm relative to the median of those accepted in the last rounds, and to that
     of its own round."""
     norm_rounds: int = Field(5, ge=1, le=100_000)
     """How many rounds the last ones are."""
-    first_round_max_norm: float = Field(1_000.0, gt=0)
+    first_round_max_norm: float = Field(1_000.0, gt=0, le=1_000_000_000)
     """Largest update norm while nothing has been accepted yet, whatever its own round says."""

@@ -35,7 +35,7 @@ class RecipeChoice(Section):
 class SimclrSettings(Section):
     """Settings of simclr."""
 
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, le=1000)
     """Temperature of the contrastive loss, and of the relations of FedX."""
 
 

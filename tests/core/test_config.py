@@ -7,11 +7,12 @@ import json
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from timm.models import build_model_with_cfg, create_model
 
-from fedsense_core.config import FREE_KEYS, flower_defaults, known_keys, resolve
+from fedsense_core.config import FREE_KEYS, Config, flower_defaults, known_keys, resolve
 from fedsense_core.config.architecture_args import TIMMS_OWN
 from fedsense_core.config.presets import PRESETS
 from fedsense_core.config.resolve import RENAMED
@@ -247,3 +248,14 @@ def test_arguments_of_the_model_are_an_allow_list_of_what_shapes_it(args: dict[s
 def test_architecture_is_a_name_of_timms_registry_and_nothing_to_fetch(name: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.architecture = .* is not a timm model: .*without a hub"):
         resolve({"model.architecture": name}, {})
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    open_ended = []
+    for name, section in Config.model_fields.items():
+        fields = getattr(section.annotation, "model_fields", {})
+        for key, field in fields.items():
+            kinds = {kind for kind in (field.annotation, *get_args(field.annotation)) if kind in (int, float)}
+            if kinds and not any(hasattr(rule, "le") or hasattr(rule, "lt") for rule in field.metadata):
+                open_ended.append(f"{name}.{key}")
+    assert open_ended == []
