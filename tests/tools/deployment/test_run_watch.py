@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import httpx
 import pytest
+from flwr.supercore.error import ApiErrorCode, FlowerError
 
 from client_app.allowance import Allowance
 from client_app.work_note import WorkNote
 from fedsense_core.errors import PolicyError
 from fedsense_core.policy.work_folder import WORK, Work, here, started_at, works
-from fedsense_core.tools.deployment.run_watch import GRACE_S, OVERTIME_S, RunWatch
+from fedsense_core.tools.deployment.run_watch import GRACE_S, OVERTIME_S, RunWatch, has_ended
 
 
 @pytest.fixture
@@ -97,3 +99,39 @@ def test_a_dead_process_leaves_no_note_behind(tmp_path: Path) -> None:
         while path.exists():  # nobody has asked after it: a zombie, as SuperExec leaves them
             watch.look()
         assert popen.returncode is None
+
+
+class Coordinator:
+    """A Fleet API that always says the same."""
+
+    def __init__(self, answer: httpx.Response | Exception) -> None:
+        self.answer = answer
+
+    def GetRun(self, request: object) -> None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.answer.raise_for_status()
+
+
+def said(status: int, text: str = "") -> httpx.Response:
+    return httpx.Response(status, text=text, request=httpx.Request("POST", "https://coordinator/v1/fleet/get-run"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ended"),
+    [
+        (said(200), False),
+        (said(403, json.dumps({"code": ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, "detail": "finished"})), True),
+        (said(403, json.dumps({"code": ApiErrorCode.FLEET_GET_RUN_FAILED, "detail": "unknown"})), True),
+        (said(403, "<html>the proxy does not pass this</html>"), False),
+        (said(401, json.dumps({"detail": "Invalid SuperNode authentication"})), False),
+        (said(502), False),
+        (httpx.ConnectError("no route"), False),
+    ],
+    ids=["runs", "has ended", "unknown", "proxy", "key", "gateway", "network"],
+)
+def test_only_the_superlinks_own_word_ends_work(answer: httpx.Response | Exception, ended: bool) -> None:
+    # Numbers and form of the answers are those of flwr 1.42, which promises neither.
+    assert (ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, ApiErrorCode.FLEET_GET_RUN_FAILED) == (2007, 2008)
+    assert FlowerError.from_json('{"code": 2007, "detail": "x"}') is not None
+    assert has_ended(Coordinator(answer), work_of(1)) is ended  # type: ignore[arg-type]
