@@ -8,7 +8,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import round
-from fedsense_core.protocol.messages import TrainTask, handshake_attachments, handshake_nonce, handshake_run_ids
+from fedsense_core.errors import FedSenseError
+from fedsense_core.protocol.messages import (
+    TrainReply,
+    TrainTask,
+    handshake_attachments,
+    handshake_nonce,
+    handshake_run_ids,
+)
 
 app = ClientApp()
 
@@ -23,6 +30,9 @@ def handshake(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with this round's update or the reason why there is none."""
-    task = TrainTask.from_records(message.content)
+    try:
+        task = TrainTask.from_records(message.content)
+    except (FedSenseError, KeyError, TypeError, ValueError) as error:
+        return Message(TrainReply("?", "refused", f"this is no task: {error}").to_records(), reply_to=message)
     reply = replace(round.train(context, task), nonce=task.nonce)
     return Message(reply.to_records(), reply_to=message)

@@ -8,11 +8,12 @@ run folder.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flwr.app import Context
 
+from client_app.allowance import Allowance, state_root
 from client_app.progress import ChippingLog
 from fedsense_core.config import Config
 from fedsense_core.data.chips.chips import Chips, joined
@@ -46,6 +47,8 @@ class Identity:
     shared out."""
     simulated: bool = False
     """Whether all sites are on one machine, so that nothing leaves any."""
+    allowance: Allowance = field(default_factory=Allowance, compare=False, repr=False)
+    """What the institution's policy leaves to the message that is answered."""
 
     @classmethod
     def of(cls, context: Context, config: Config) -> Identity:
@@ -59,15 +62,18 @@ class Identity:
                     f"partition.kind = {config.partition.kind!r} shares all imagery out anew: in a simulation only"
                 )
             path = Path(str(node["site"])).expanduser()
-            state = Path(str(node.get("state-dir", Path.home() / ".fedsense" / "state"))).expanduser()
             name = load_site(path).name
-            return cls(name, (path,), state / safe_name(name))
+            return cls(name, (path,), state_root(context) / safe_name(name))
         if "partition-id" not in node:
             raise SiteError(
                 "this SuperNode names no site: start it with --node-config "
                 '\'site="/path/to/site.toml" state-dir="/path/to/state"\''
             )
         return cls._simulated(int(node["partition-id"]), config)
+
+    def under(self, allowance: Allowance) -> Identity:
+        """Return the same, watched by an allowance."""
+        return replace(self, allowance=allowance)
 
     @staticmethod
     def name_of(context: Context, config: Config) -> str:
@@ -138,6 +144,7 @@ class Identity:
         """
         sites = [load_site(path) for path in self.sites]
         agreed = config.data.share_statistics and all(site.share_statistics for site in sites)
+        agreed = agreed and self.allowance.policy.sharing.statistics
         if not agreed or self.client not in (None, 0):
             return SensorStatistics()
         return SensorStatistics.of([chips for kinds in self._imagery(config) for chips in kinds], sites)
@@ -168,7 +175,8 @@ class Identity:
         folders = [self.state_dir for _ in self.sites]
         if self.client is not None:
             folders = [self.state_dir.parent / safe_name(load_site(path).name) for path in self.sites]
-        return tuple(
-            open_site(path, config, folder / "chips", ChippingLog(self.name))
-            for path, folder in zip(self.sites, folders, strict=True)
-        )
+        log = ChippingLog(self.name, lambda: self.allowance.check_cutting(self.state_dir))
+        opened = [
+            open_site(path, config, folder / "chips", log) for path, folder in zip(self.sites, folders, strict=True)
+        ]
+        return tuple(opened)

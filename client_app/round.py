@@ -16,6 +16,7 @@ from flwr.common.logger import log
 from safetensors import SafetensorError
 from torch import Tensor
 
+from client_app.allowance import allowed
 from client_app.identity import Identity
 from client_app.memory import ClientMemory, Slot
 from client_app.personalisation import PersonalModels
@@ -62,16 +63,17 @@ def handshake(context: Context, run_ids: tuple[int, int], asked: Attachments) ->
     try:
         config = resolve(context.run_config)
         site = Identity.name_of(context, config)
-        identity = Identity.of(context, config)
-        memory = ClientMemory(identity.state_dir, run_id)
-        with identity.naming_full_disk():
-            kinds = [chips for kinds in identity.open(config) for chips in kinds]
-            statistics = identity.statistics(config)
-            shares = shares_asked(kinds, asked)
-            warnings = identity.warnings(config)
-            if earlier_run_id:
-                memory.inherit(ClientMemory(identity.earlier_state(config), earlier_run_id))
-        drawn = drawn_digest(config)
+        with allowed(context, config, site) as allowance:
+            identity = Identity.of(context, config).under(allowance)
+            memory = ClientMemory(identity.state_dir, run_id)
+            with identity.naming_full_disk():
+                kinds = [chips for kinds in identity.open(config) for chips in kinds]
+                statistics = identity.statistics(config)
+                shares = shares_asked(kinds, asked)
+                warnings = identity.warnings(config)
+                if earlier_run_id:
+                    memory.inherit(ClientMemory(identity.earlier_state(config), earlier_run_id))
+            drawn = drawn_digest(config)
     except FAULTS as error:
         return Handshake(site, code=source_digest(), problem=_told(site, error))
     for text in [*warnings, *(overlap_texts(shares) if not identity.simulated else ())]:
@@ -97,11 +99,13 @@ def train(context: Context, task: TrainTask) -> TrainReply:
     site = "?"
     try:
         config = resolve(context.run_config)
-        identity = Identity.of(context, config)
-        site = identity.name
+        site = Identity.name_of(context, config) or site
         _check_agreement(config, task)
-        with identity.naming_full_disk():
-            return ClientRound(config, identity, task).run()
+        with allowed(context, config, site, task) as allowance:
+            identity = Identity.of(context, config).under(allowance)
+            allowance.check_disk(identity.state_dir)
+            with identity.naming_full_disk():
+                return ClientRound(config, identity, task).run()
     except NeedsSnapshot:
         return TrainReply(site, "needs-snapshot", "it does not have what this round builds on and needs a snapshot")
     except FAULTS as error:
@@ -144,7 +148,7 @@ class ClientRound:
             "trained",
             metrics=self._metrics(outcome),
             frame=frame,
-            note=note,
+            note=note if self.identity.allowance.policy.sharing.notes else "",
             attachments=reply_attachments(outcome.sums),
         )
 
@@ -170,7 +174,8 @@ class ClientRound:
         )
         recipe = build_recipe(self.config, FederatedSigreg.of(self.config, self.task.round, self.task.attachments))
         with self._feed() as batches:
-            outcome = train_locally(self.config, self.model, self.table, recipe, batches, start)
+            allowed_batches = self.identity.allowance.over(batches)
+            outcome = train_locally(self.config, self.model, self.table, recipe, allowed_batches, start)
             self.seconds["data"] = batches.waited_s  # of the seconds of "train"
         return outcome
 

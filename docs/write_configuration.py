@@ -228,8 +228,13 @@ def kinds_of(annotation: Any, rules: Sequence[Any] = ()) -> str:
         return kinds_of(parts[0], [inner for rule in parts[1:] for inner in getattr(rule, "metadata", [rule])])
     if origin in (Union, UnionType):
         return " or ".join(kinds_of(part) for part in parts)
-    limits = [f"{sign} {getattr(rule, n):g}" for rule in rules for n, sign in LIMITS.items() if hasattr(rule, n)]
+    limits = [f"{sign} {number(getattr(rule, n))}" for rule in rules for n, sign in LIMITS.items() if hasattr(rule, n)]
     return " ".join([KINDS[origin or annotation], *limits])
+
+
+def number(value: float) -> str:
+    """Return a bound as it was written."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def value_text(value: Any) -> str:

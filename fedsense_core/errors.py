@@ -18,6 +18,10 @@ class SiteError(FedSenseError):
     """A site file, a sensor card or an institution's imagery is unusable."""
 
 
+class PolicyError(FedSenseError):
+    """An institution's policy cannot be read, or does not allow what a run asks."""
+
+
 class FrameError(FedSenseError):
     """Bytes from the network are not a frame that was asked for."""
 

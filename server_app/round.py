@@ -110,6 +110,8 @@ class Round:
     """ρ_l, float32 (L,)."""
     gammas: Tensor = field(repr=False)
     """γ_l, float32 (L,)."""
+    clients: int = 0
+    """How many clients the round asks, as it tells each of them."""
     tasks: list[Message] = field(default_factory=list, repr=False)
     asked: dict[int, str] = field(default_factory=dict)
     """Node -> site, of those that were sent a task."""
@@ -158,6 +160,7 @@ class Round:
             frames=frames,
             attachments=attachments,
             nonce=nonce,
+            clients=self.clients,
         )
         ttl = expected.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))

@@ -140,7 +140,7 @@ class FedSense(Strategy):
         gammas_L, radii_L = self.prediction.gammas(replica), self.radius.radii(number)
         predicted = prediction(gammas_L, replica.momentum, self.table)
         expected = Expected(self.config, self.stream, number, replica, replica.digest(), predicted)
-        round = Round(number, expected, radii_L, gammas_L, rejected=absent, began=began)
+        round = Round(number, expected, radii_L, gammas_L, len(chosen), rejected=absent, began=began)
         for node, site in chosen:
             has = self.clients.state_of(site)
             draws = self.clients.draws(site, expected.digest)

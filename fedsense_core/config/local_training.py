@@ -14,22 +14,22 @@ from fedsense_core.ssl.settings import RecipeSettings
 class TrainSection(RecipeSettings):
     """Local training."""
 
-    local_steps: int = Field(16, ge=1)
+    local_steps: int = Field(16, ge=1, le=100_000)
     """Optimiser steps a client makes in a round (K)."""
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=2, le=65_536)
     """Chips in a batch."""
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     """Inner optimiser; ``muon`` orthogonalises the momentum of matrices and kernels and leaves the
     rest, and the first and last layers, to AdamW."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum (sgd); Muon has its own of 0.95."""
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0, le=1000)
     """Peak learning rate."""
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, le=1000)
     """Decoupled weight decay, towards the unshifted weights."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(1e-8, gt=0, le=1)
     """ε of AdamW (adamw, muon)."""
-    proximal: float = Field(0.0, ge=0)
+    proximal: float = Field(0.0, ge=0, le=1_000_000)
     """μ of FedProx: half of it times the squared distance to the global model joins the loss."""
     global_momentum: float = Field(0.0, ge=0, lt=1)
     """Share of every local step that repeats the last global update (MoFedSAM); that update is
@@ -48,7 +48,7 @@ class GuidanceSection(Section):
 
     kind: Literal["none", "shift", "sam", "mixed", "sam-every-k"] = "shift"
     """Where the local gradient is taken."""
-    radius: float = Field(0.1, ge=0)
+    radius: float = Field(0.1, ge=0, le=1_000_000)
     """r: radius of the perturbation, as ``guidance.scale`` measures it."""
     scale: Literal["update", "absolute"] = "update"
     """``update``: each tensor's radius is r times the norm of its last aggregated update;
@@ -64,7 +64,7 @@ class GuidanceSection(Section):
     """β of the momentum of global updates."""
     mix: float = Field(0.5, ge=0, le=1)
     """``mixed``: weight of the global direction beside the local gradient."""
-    every: int = Field(5, ge=1)
+    every: int = Field(5, ge=1, le=100_000)
     """``sam-every-k``: local ascent on every k-th step only."""
 
     @property
@@ -107,7 +107,7 @@ class AlignmentSection(Section):
     kind: Literal["representation", "cross"] = "representation"
     """``representation``: distance of pooled or projected features; ``cross``: the cross
     distillation of FedX (simclr and byol)."""
-    weight: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    weight: Literal["auto"] | Annotated[float, Field(ge=0, le=1_000_000)] = "auto"
     """μ; ``auto`` is 0.5 for contrastive recipes and 0.1 for masked images; 0 saves the second
     forward pass."""
     target: Literal["global", "shifted"] = "global"
@@ -131,10 +131,10 @@ class PersonalisationSection(Section):
     kind: Literal["none", "predictor", "average"] = "none"
     """``predictor``: its own predictor where the models are far apart (FedU; byol only);
     ``average``: a moving average of both, by their distance (FedEMA)."""
-    threshold: float = Field(0.4, ge=0)
+    threshold: float = Field(0.4, ge=0, le=1_000_000)
     """Distance of the encoders, averaged over their matrices and kernels, from which on the
     client's predictor stays (predictor)."""
-    scaler: float = Field(0.7, ge=0)
+    scaler: float = Field(0.7, ge=0, le=1_000_000)
     """τ of FedEMA: share that a client keeps in its second round, from which λ follows
     (average)."""
 

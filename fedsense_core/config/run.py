@@ -8,13 +8,16 @@ from pydantic import Field
 
 from fedsense_core.section import Section
 
+LONGEST_S = 2_592_000
+"""Thirty days: nobody waits longer for anything."""
+
 
 class RunSection(Section):
     """How long the run is and where it is written."""
 
-    rounds: int = Field(8, ge=1)
+    rounds: int = Field(8, ge=1, le=100_000)
     """Rounds of federated training."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     """Seed of initial weights, batches, augmentations and codec rotations."""
     folder: str = "auto"
     """Run folder, an absolute path; ``auto`` is ``~/.fedsense/runs/<preset>-seed<seed>``."""
@@ -24,12 +27,12 @@ class RunSection(Section):
     continued_from: str = ""
     """Folder of a finished run that this one goes on from, on the server's disk; ``fedsense run
     --continue`` sets it. Empty: begin anew."""
-    rounds_before: int = Field(0, ge=0)
+    rounds_before: int = Field(0, ge=0, le=100_000)
     """Rounds of that run. Their numbers and ``run.rounds`` count on; the learning rate begins a new
     schedule after them."""
-    evaluate_every: int = Field(2, ge=0)
+    evaluate_every: int = Field(2, ge=0, le=100_000)
     """Probe the encoder every E rounds and after the last; 0 never."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, le=100_000)
     """Newest checkpoints that stay on disk."""
     keep_models: bool = True
     """Keep the last round's global model and what each client made of it, for ``fedsense
@@ -43,13 +46,13 @@ class FederationSection(Section):
 
     participation: float = Field(1.0, gt=0, le=1)
     """Share of the available clients asked in each round."""
-    min_clients: int = Field(1, ge=1)
+    min_clients: int = Field(1, ge=1, le=100_000)
     """Clients that must be connected before a round begins."""
-    quorum: int = Field(1, ge=1)
+    quorum: int = Field(1, ge=1, le=100_000)
     """Accepted replies below which the round changes nothing."""
-    wait_s: float = Field(600.0, ge=0)
+    wait_s: float = Field(600.0, ge=0, le=LONGEST_S)
     """Seconds to wait for ``min_clients`` before giving up."""
-    deadline_s: float = Field(3600.0, gt=0)
+    deadline_s: float = Field(3600.0, gt=0, le=LONGEST_S)
     """Seconds after which a round goes on without the replies that are missing."""
     only: str = ""
     """Name of the one site that trains (``standalone``); empty: everybody."""
@@ -68,15 +71,15 @@ class FederationSection(Section):
 class AdmissionSection(Section):
     """What a reply must satisfy to count."""
 
-    max_examples: int = Field(10_000_000, ge=1)
+    max_examples: int = Field(10_000_000, ge=1, le=10_000_000_000)
     """Largest example count a client may claim for one round."""
-    max_chips: int = Field(200_000, ge=1)
+    max_chips: int = Field(200_000, ge=1, le=1_000_000_000)
     """Most chips that a client may say it has, where they are its weight
     (``aggregation.weights``), and whose pixels its statistics may count."""
-    norm_factor: float = Field(10.0, gt=1)
+    norm_factor: float = Field(10.0, gt=1, le=1_000_000)
     """Largest update norm relative to the median of those accepted in the last rounds, and to that
     of its own round."""
-    norm_rounds: int = Field(5, ge=1)
+    norm_rounds: int = Field(5, ge=1, le=100_000)
     """How many rounds the last ones are."""
-    first_round_max_norm: float = Field(1_000.0, gt=0)
+    first_round_max_norm: float = Field(1_000.0, gt=0, le=1_000_000_000)
     """Largest update norm while nothing has been accepted yet, whatever its own round says."""

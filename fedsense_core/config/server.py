@@ -21,7 +21,7 @@ class UplinkSection(CodecSection):
     prediction: bool = False
     """Code the update less γ_l m̂_l, the part of it that server and clients both expect from
     earlier rounds."""
-    clip: float = Field(0.0, ge=0)
+    clip: float = Field(0.0, ge=0, le=1_000_000_000)
     """Largest Euclidean norm of an update before it is coded; what is longer is scaled down. 0 is
     no limit."""
 
@@ -44,9 +44,9 @@ class AggregationSection(Section):
     clip: Literal["none", "median"] = "none"
     """``median``: an update that is longer than the median of its round counts as one of that
     length."""
-    byzantine: int = Field(1, ge=0)
+    byzantine: int = Field(1, ge=0, le=10_000)
     """Clients of a round that may be attackers (median, trimmed-mean, multi-krum)."""
-    plain_rounds: int = Field(2, ge=0)
+    plain_rounds: int = Field(2, ge=0, le=100_000)
     """Rounds of plain means before the cosines count (l-dawa, l-dawa-normalised)."""
     weights: Literal["equal", "chips", "sqrt-chips"] = "equal"
     """``mean``: what a client's examples are multiplied by: nothing, the number of chips that its
@@ -99,7 +99,7 @@ class OuterSection(Section):
 
     kind: Literal["fedavg", "nesterov"] = "fedavg"
     """``fedavg`` adds it; ``nesterov`` is the outer optimiser of DiLoCo (arXiv 2311.08105)."""
-    learning_rate: float = Field(0.7, gt=0)
+    learning_rate: float = Field(0.7, gt=0, le=1000)
     """nesterov: step size."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """nesterov: momentum."""
@@ -124,17 +124,17 @@ class DistillationSection(Section):
     ``multi-teacher``: their features, weighted for each chip (FedMKD); ``public-ssl`` (plain
     self-supervision, equal steps) and ``self`` (the mean as its own teacher; set ``public_weight``
     to 0) are controls."""
-    steps: int = Field(20, ge=1)
+    steps: int = Field(20, ge=1, le=100_000)
     """Optimiser steps a round."""
-    batch_size: int = Field(128, ge=4)
+    batch_size: int = Field(128, ge=4, le=65_536)
     """Public chips in a batch."""
-    learning_rate_factor: float = Field(0.3, gt=0)
+    learning_rate_factor: float = Field(0.3, gt=0, le=1000)
     """Learning rate relative to the clients'."""
-    teacher_temperature: float = Field(0.07, gt=0)
+    teacher_temperature: float = Field(0.07, gt=0, le=1000)
     """τ_T."""
-    student_temperature: float = Field(0.1, gt=0)
+    student_temperature: float = Field(0.1, gt=0, le=1000)
     """τ_S."""
-    public_weight: float = Field(0.0, ge=0)
+    public_weight: float = Field(0.0, ge=0, le=1_000_000)
     """λ_pub: weight of the self-supervised loss on the same public batch."""
 
     @property

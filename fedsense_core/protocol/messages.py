@@ -59,6 +59,8 @@ class TrainTask:
     """What the side channels say to this client."""
     nonce: bytes = field(default=b"", repr=False)
     """Secret of this client and round: only who was sent the task can repeat it."""
+    clients: int = 0
+    """How many clients the round asks; 0 does not say."""
 
     @property
     def bytes_down(self) -> int:
@@ -79,6 +81,7 @@ class TrainTask:
                 "radii": self.radii.astype("<f4").tobytes(),
                 "gammas": self.gammas.astype("<f4").tobytes(),
                 "nonce": self.nonce,
+                "clients": self.clients,
             }
         )
         broadcast = ArrayRecord({"frames": Array(self.frames)})
@@ -100,6 +103,7 @@ class TrainTask:
             frames=_array(content, "broadcast", "frames"),
             attachments=_attachments(content),
             nonce=_nonce(task),
+            clients=_int(task, "clients") if "clients" in task else 0,
         )
 
 

@@ -35,7 +35,7 @@ class RecipeChoice(Section):
 class SimclrSettings(Section):
     """Settings of simclr."""
 
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, le=1000)
     """Temperature of the contrastive loss, and of the relations of FedX."""
 
 
@@ -49,11 +49,11 @@ class ByolSettings(Section):
 class LejepaSettings(Section):
     """Settings of lejepa."""
 
-    views: int = Field(4, ge=2)
+    views: int = Field(4, ge=2, le=64)
     """Views of each chip (lejepa)."""
     sigreg_weight: float = Field(0.02, ge=0, le=1)
     """λ: weight of the Gaussian regulariser; that of equal views is 1 - λ (lejepa)."""
-    sigreg_directions: int = Field(256, ge=1)
+    sigreg_directions: int = Field(256, ge=1, le=65_536)
     """Random directions on which the regulariser projects embeddings (lejepa): new ones in each
     step, in each round if it is federated."""
     federated_sigreg: bool = False

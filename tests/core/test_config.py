@@ -7,12 +7,13 @@ import json
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from timm.models import build_model_with_cfg, create_model
 
-from fedsense_core.config import FREE_KEYS, flower_defaults, known_keys, resolve
-from fedsense_core.config.imagery import TIMMS_OWN
+from fedsense_core.config import FREE_KEYS, Config, flower_defaults, known_keys, resolve
+from fedsense_core.config.architecture_args import TIMMS_OWN
 from fedsense_core.config.presets import PRESETS
 from fedsense_core.config.resolve import RENAMED
 from fedsense_core.errors import ConfigError
@@ -219,3 +220,42 @@ def test_codecs_that_feedback_cannot_tame_carry_none_and_broadcast_nothing() -> 
     assert not resolve({"uplink.codec": "qsgd", "uplink.bits": 4}, {}).feedback_in_use
     with pytest.raises(ConfigError, match="grows without end under an unbiased codec"):
         resolve({"downlink.codec": "ternary"}, {})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"weights": "x"}, r"cannot hold 'weights', which is not known to shape an architecture.*Allowed are .*depth"),
+        ({"embed_dims": 5, "num_head": 2}, r"'num_head'.*Did you mean 'num_heads'"),
+        ({"url": "https://example.org"}, "cannot hold 'url'"),
+        ({"norm_layer": "https://example.org/x"}, "norm_layer = 'https://example.org/x': texts are names"),
+        ({"act_layer": "../../etc/passwd"}, "texts are names"),
+        ({"depth": 10**6}, r"model\.args\.depth = '1000000': numbers go up to 512"),
+        ({"embed_dim": 10**9}, "numbers go up to 65536"),
+        ({"layers": [1] * 65}, "lists have up to 64 values"),
+        ({"patch_size": {"a": 1}}, "give a number, a text, true, false, or a list of them"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_model_are_an_allow_list_of_what_shapes_it(args: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve({"model.args": json.dumps(args)}, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/data/model", "timm/resnet18", "../resnet18"]
+)
+def test_architecture_is_a_name_of_timms_registry_and_nothing_to_fetch(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.architecture = .* is not a timm model: .*without a hub"):
+        resolve({"model.architecture": name}, {})
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    open_ended = []
+    for name, section in Config.model_fields.items():
+        fields = getattr(section.annotation, "model_fields", {})
+        for key, field in fields.items():
+            kinds = {kind for kind in (field.annotation, *get_args(field.annotation)) if kind in (int, float)}
+            if kinds and not any(hasattr(rule, "le") or hasattr(rule, "lt") for rule in field.metadata):
+                open_ended.append(f"{name}.{key}")
+    assert open_ended == []

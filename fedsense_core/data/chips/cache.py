@@ -28,7 +28,7 @@ from fedsense_core.data.chips.segments import SegmentWriter, load_segment, stati
 from fedsense_core.data.chips.statistics import Statistics, merged
 from fedsense_core.data.raster.scenes import ChipSpec
 from fedsense_core.data.sites.schema import Skipped
-from fedsense_core.errors import SiteError
+from fedsense_core.errors import PolicyError, SiteError
 
 INDEX = "index.json"
 LOCK = ".lock"
@@ -265,7 +265,11 @@ class ChipStore:
                 self._records[self._keys[missing[i]]] = record
                 chips += record.count
                 if self._request.progress is not None:
-                    self._request.progress(done + i + 1, len(self._keys), chips)
+                    try:
+                        self._request.progress(done + i + 1, len(self._keys), chips)
+                    except PolicyError:
+                        self._commit()  # what is cut stays for the next try
+                        raise
                 if any(writer.bytes >= SEGMENT_BYTES for writer in self._writers.values()):
                     self._commit()
             self._put_in_place()
