@@ -29,7 +29,7 @@ FRONT_DOOR = ROOT / "fedsense_core" / "__init__.py"
 TOOLS_IN_TEXT = re.compile(re.escape(".".join(TOOLS.parts)) + r"|from fedsense_core import [^\n]*\btools\b")
 MAY_KNOW_FLOWER = (
     *("server_app/", "client_app/", "fedsense_core/protocol/messages.py"),
-    *("fedsense_core/tools/runner/", "fedsense_core/tools/app_bundle/"),
+    *("fedsense_core/tools/runner/", "fedsense_core/tools/app_bundle/", "fedsense_core/tools/deployment/"),
 )
 LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -90,7 +90,7 @@ def test_nothing_that_travels_knows_the_tools_but_the_lazy_python_api() -> None:
     assert [ast.unparse(node) for node in eager if TOOLS_IN_TEXT.search(ast.unparse(node))] == []
 
 
-def test_only_the_apps_the_message_module_and_the_runner_know_flower() -> None:
+def test_only_the_apps_the_message_module_and_what_starts_them_know_flower() -> None:
     others = [path for path in MODULES if not location(path).startswith(MAY_KNOW_FLOWER)]
     assert [where for path in others for where, name in imported(path) if name == "flwr"] == []
 

@@ -1,0 +1,1 @@
+"""A deployment over a network: what ``fedsense coordinator`` and ``fedsense institution`` do."""
