@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from fedsense_core.tools.cli.terminal import FAILED, clear_errors, console, warn
 
@@ -233,10 +232,11 @@ def members(state: State = HOME) -> None:
 
     with clear_errors(), connect(_folder(state)) as control:
         found = control.members()
-    table = Table("name", "status", "since", "key", box=None, pad_edge=False)
+    wide = max((len(member.name) for member in found), default=0)
     for member in found:
-        table.add_row(escape(member.name), member.status, member.since[:19], member.key)
-    console.print(table if found else "no institution was admitted yet: `fedsense coordinator admit NAME KEY.pub`")
+        _say(f"{member.name:{wide}}  {member.status:10}  {member.since[:19]:19}  {member.key}")
+    if not found:
+        _say("no institution was admitted yet: `fedsense coordinator admit NAME KEY.pub`")
 
 
 @coordinator_app.command()

@@ -32,6 +32,8 @@ GIVE_UP_S = 150.0
 START_S = 120.0
 """Within which a program listens on its port, on a machine under load."""
 LINES_KEPT = 40
+EVERYDAY = re.compile(r'INFO \[uvicorn\.access\].*" 2\d\d$')
+"""Each SuperNode asks every three seconds: weeks of answers that say nothing."""
 EXIT_REPORT = re.compile(r"Exit Code: \d+\n(.*?)(?:\n\s*\n|For more information|\Z)", re.DOTALL)
 """How Flower's programs say why they end."""
 
@@ -44,8 +46,7 @@ class Kept:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._began, self._pause, self._due = 0.0, FIRST_PAUSE_S, 0.0
-        self._unwell_since: float | None = None
+        self._began, self._pause, self._due, self._unwell_since = 0.0, FIRST_PAUSE_S, 0.0, time.monotonic()
 
     def start(self) -> None:
         """Start the program. Its output is passed on line by line."""
@@ -99,33 +100,34 @@ class Kept:
         self._process.wait()
         self._join_reader()
 
-    def reason(self) -> str:
-        """Return why the program ended, from its last words."""
+    def reason(self, status: str) -> str:
+        """Return how the program ended, and why, from its last words."""
         self._join_reader()
         said = COLOUR.sub("", "\n".join(self._lines))
         for text, meaning in self.part.meanings.items():
             if text in said:
-                return meaning
+                return f"{self.part.name} ended: {meaning}"
         report = EXIT_REPORT.search(said)
         words = report[1] if report else "\n".join(said.splitlines()[-4:])
-        return " ".join(words.split()) or "it said nothing"
+        because = "" if status.startswith("signal") else f": {' '.join(words.split()) or 'it said nothing'}"
+        return f"{self.part.name} ended ({status}){because}"
 
     def _plan_restart(self, now: float) -> None:
         assert self._process is not None
         if now - self._began > STABLE_S:
-            self._unwell_since, self._pause = None, FIRST_PAUSE_S
-        self._unwell_since = self._began if self._unwell_since is None else self._unwell_since
-        died = f"{self.part.name} ended ({how_it_ended(self._process.returncode)}): {self.reason()}"
+            self._unwell_since, self._pause = now, FIRST_PAUSE_S
+        died = self.reason(how_it_ended(self._process.returncode))
         if now + self._pause - self._unwell_since > GIVE_UP_S:
-            raise DeploymentError(f"{died} It did not stay up for {GIVE_UP_S:g} s.")
-        self._say(f"{died} It is started again in {self._pause:g} s.")
+            raise DeploymentError(f"{died}. For {GIVE_UP_S:g} s it did not stay up")
+        self._say(f"{died}. It is started again in {self._pause:g} s")
         self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE_S)
 
     def _pass_on(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._lines.append(line.rstrip())
-            self._say(f"{self.part.name} | {line.rstrip()}")
+            if not EVERYDAY.search(line):
+                self._lines.append(line.rstrip())
+                self._say(f"{self.part.name} | {line.rstrip()}")
 
     def _join_reader(self) -> None:
         if self._reader is not None:
