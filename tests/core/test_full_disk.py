@@ -128,8 +128,8 @@ def test_institution_without_room_for_its_chips_is_named_and_the_others_train(
     with full(state / "chips"), logged(caplog):
         fed.run()
     (refused,) = fed.lines()[0]["rejected"]
-    at_home = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
-    option = at_home if home else "run.folder (--out)"
+    its_folder = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
+    option = its_folder if home else "run.folder (--out)"
     words = f"its disk is full. Free some space, or choose another folder: {option}"
     assert refused == {"node": "beta", "reason": f"beta: {words}"}
     assert f"{state}: {words}" in caplog.text, "whole in the institution's own log"

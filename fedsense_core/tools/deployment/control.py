@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -32,7 +33,9 @@ from fedsense_core.tools.deployment.coordinator_folder import INIT, CoordinatorF
 from fedsense_core.tools.deployment.documents import DeploymentError
 from fedsense_core.tools.deployment.node_keys import fingerprint_of
 from fedsense_core.tools.deployment.parts import past_proxies
-from fedsense_core.tools.runner.planning import Scalar
+
+if TYPE_CHECKING:
+    from fedsense_core.tools.runner.planning import Scalar
 
 
 class NoAnswer(DeploymentError):

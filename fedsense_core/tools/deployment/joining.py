@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from cryptography import x509
 
-from fedsense_core.data.opening import load_site
+from fedsense_core.data.sites.site_file import SiteFile, read_strict_toml
 from fedsense_core.tools.deployment.addresses import parse_address
 from fedsense_core.tools.deployment.certificate_checks import expiry_warning
 from fedsense_core.tools.deployment.certificates import (
@@ -76,7 +76,7 @@ def join(folder: InstitutionFolder, invitation_file: Path, choices: Choices, now
     """
     invitation = read_invitation(invitation_file)
     expiry_warning(invitation.authority, f"{invitation_file}: certificate", RENEWED_BY, now)
-    name = load_site(choices.site).name
+    name = read_strict_toml(choices.site, SiteFile).name
     _check_same(folder, invitation, choices.replace)
     private_folder(folder.path)
     if choices.new_key or not folder.key.exists():
@@ -99,7 +99,7 @@ def check_institution(folder: InstitutionFolder, now: datetime) -> list[str]:
     Raises DeploymentError or SiteError where something is missing, wrong or expired.
     """
     settings, invitation = folder.read(), folder.read_invitation()
-    load_site(Path(settings.site))
+    read_strict_toml(Path(settings.site), SiteFile)
     read_private_key(folder.key, f"restore it from a backup; else {JOIN}, and the coordinator has to admit a new key")
     read_private(folder.secret_file, JOIN)
     where = str(folder.authority_file)
