@@ -38,6 +38,21 @@ EXIT_REPORT = re.compile(r"Exit Code: \d+\n(.*?)(?:\n\s*\n|For more information|
 """How Flower's programs say why they end."""
 
 
+class Patience:
+    """How long to wait before a program that died is started again."""
+
+    def __init__(self, now: float) -> None:
+        self._pause, self._unwell_since = FIRST_PAUSE_S, now
+
+    def pause_s(self, began: float, now: float) -> float | None:
+        """Return the pause after a life from ``began`` to ``now``, both in seconds: growing from
+        death to death; None for a program that does not stay up."""
+        if now - began > STABLE_S:
+            self._unwell_since, self._pause = now, FIRST_PAUSE_S
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_S)
+        return None if now + pause - self._unwell_since > GIVE_UP_S else pause
+
+
 class Kept:
     """One program, alive or between two lives."""
 
@@ -46,7 +61,7 @@ class Kept:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._began, self._pause, self._due, self._unwell_since = 0.0, FIRST_PAUSE_S, 0.0, time.monotonic()
+        self._began, self._due, self._patience = 0.0, 0.0, Patience(time.monotonic())
 
     def start(self) -> None:
         """Start the program. Its output is passed on line by line."""
@@ -114,13 +129,12 @@ class Kept:
 
     def _plan_restart(self, now: float) -> None:
         assert self._process is not None
-        if now - self._began > STABLE_S:
-            self._unwell_since, self._pause = now, FIRST_PAUSE_S
         died = self.reason(how_it_ended(self._process.returncode))
-        if now + self._pause - self._unwell_since > GIVE_UP_S:
+        pause = self._patience.pause_s(self._began, now)
+        if pause is None:
             raise DeploymentError(f"{died}. For {GIVE_UP_S:g} s it did not stay up")
-        self._say(f"{died}. It is started again in {self._pause:g} s")
-        self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE_S)
+        self._say(f"{died}. It is started again in {pause:g} s")
+        self._due = now + pause
 
     def _pass_on(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
