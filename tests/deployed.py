@@ -85,8 +85,10 @@ class Deployment:
         return self.log_file(who).read_text(encoding="utf-8", errors="replace")
 
     def programs(self, who: str) -> dict[int, str]:
-        """Return all processes below a role's command: process id, command line."""
-        return {pid: command_line(pid) for pid in descendants(self.processes[who].pid)}
+        """Return all processes below a role's command: process id, command line. Zombies, of which
+        a SuperExec collects some, have none and are left out."""
+        lines = {pid: command_line(pid) for pid in descendants(self.processes[who].pid)}
+        return {pid: line for pid, line in lines.items() if line}
 
     def kill(self, who: str, program: str) -> None:
         """Kill one of Flower's programs of a role as the kernel does: no warning."""
