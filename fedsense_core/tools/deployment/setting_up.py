@@ -89,8 +89,9 @@ def settings_for(
 def renew(folder: CoordinatorFolder, authority: Authority, now: datetime) -> None:
     """Make a new key and certificate for the server, of the same authority or of a new one."""
     settings = folder.read()
+    names = list(dict.fromkeys([settings.public.host, *settings.names, LOOPBACK]))
     write_private(folder.authority_file, pem_of(authority.certificate))
-    write_server(folder, authority, settings.names, now)
+    write_server(folder, authority, names, now)
 
 
 def write_server(folder: CoordinatorFolder, authority: Authority, names: list[str], now: datetime) -> None:

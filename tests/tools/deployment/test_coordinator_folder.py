@@ -110,6 +110,10 @@ def test_kept_key_renews_the_certificate_and_institutions_notice_nothing(
     assert folder.server_certificate.read_bytes() != before
     assert folder.authority_file.read_bytes() == trusted
     assert handshake(folder, "fl.example.org", trusted) == ""
+    moved = folder.settings_file.read_text().replace("fl.example.org:8443", "moved.example.org:8443")
+    folder.settings_file.write_text(moved)
+    assert coordinator(folder, "renew", "--ca-key", str(key_file), typed=f"{PASSPHRASE}\n").exit_code == 0
+    assert handshake(folder, "moved.example.org", trusted) == ""
 
 
 def test_discarded_key_renews_by_a_new_authority_alone(folder: CoordinatorFolder) -> None:
