@@ -58,7 +58,7 @@ def join(
         f"it holds the key {joined.key}, to be admitted under the name of your site file: {escape(joined.name)}"
     )
     if joined.unsigned:
-        warn("the invitation names nobody who signs the app: whatever the coordinator sends would run here")
+        warn("nobody is known who signs the app: whatever the coordinator sends would run here (`fedsense app trust`)")
 
 
 @institution_app.command()

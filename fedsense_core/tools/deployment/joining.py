@@ -3,17 +3,16 @@ is checked before its SuperNode starts."""
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from cryptography import x509
 
 from fedsense_core.data.sites.site_file import SiteFile, read_strict_toml
+from fedsense_core.tools.app_bundle.trusted_signers import read_trusted, write_trusted
 from fedsense_core.tools.deployment.addresses import parse_address
 from fedsense_core.tools.deployment.certificate_checks import expiry_warning
 from fedsense_core.tools.deployment.certificates import (
@@ -29,7 +28,6 @@ from fedsense_core.tools.deployment.institution_folder import JOIN, InstitutionF
 from fedsense_core.tools.deployment.invitation import Invitation, read_invitation
 from fedsense_core.tools.deployment.node_keys import (
     fingerprint_of,
-    is_signing_key,
     make_key_pair,
     read_private_key,
     write_public,
@@ -53,7 +51,7 @@ class Joined:
     certificate: str
     """Fingerprint of the coordinator's certificate, to be compared over another channel."""
     unsigned: bool
-    """Whether the invitation names nobody who signs the app."""
+    """Whether nobody is known who signs the app."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def join(folder: InstitutionFolder, invitation_file: Path, choices: Choices, now
     write_private(folder.invitation_file, invitation.to_toml())
     folder.write(InstitutionSettings(site=str(choices.site), port=choices.port))
     certificate = fingerprint(invitation.authority)
-    return Joined(name, folder.public_key, fingerprint_of(key), certificate, not invitation.signers)
+    return Joined(name, folder.public_key, fingerprint_of(key), certificate, not folder.trusted_file.exists())
 
 
 def check_institution(folder: InstitutionFolder, now: datetime) -> list[str]:
@@ -104,27 +102,12 @@ def check_institution(folder: InstitutionFolder, now: datetime) -> list[str]:
     read_private(folder.secret_file, JOIN)
     where = str(folder.authority_file)
     found = [expiry_warning(invitation.authority, where, RENEWED_BY, now), servers_expiry(invitation, now)]
-    if invitation.signers:
-        check_trusted(folder.trusted_file)
+    if invitation.signers or folder.trusted_file.exists():
+        read_trusted(folder.trusted_file)
     write_private(folder.authority_file, pem_of(invitation.authority))
     _write_loopback(folder, now)
     write_node_file(folder)
     return [warning for warning in found if warning]
-
-
-def check_trusted(path: Path) -> None:
-    """Raise DeploymentError unless a file names at least one signer with an Ed25519 key: Flower
-    takes an empty one as leave for every app."""
-    remedy = "`fedsense institution join federation.toml` writes it as the coordinator's invitation says"
-    try:
-        trusted = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DeploymentError(f"{path} cannot be read ({error}): {remedy}") from error
-    if not isinstance(trusted, dict) or not trusted:
-        raise DeploymentError(f"{path} names no signer, and then no app may run here: {remedy}")
-    wrong = [name for name, line in trusted.items() if not (isinstance(line, str) and is_signing_key(line))]
-    if wrong:
-        raise DeploymentError(f"{path}: {wrong[0]} = {trusted[wrong[0]]!r} is no Ed25519 public key: {remedy}")
 
 
 def servers_expiry(invitation: Invitation, now: datetime) -> str | None:
@@ -180,11 +163,9 @@ def _write_loopback(folder: InstitutionFolder, now: datetime) -> None:
 
 
 def _write_trusted(folder: InstitutionFolder, invitation: Invitation) -> None:
-    """Write who may sign apps, for Flower: JSON, which is YAML. A person may take keys out."""
-    if not invitation.signers:
-        folder.trusted_file.unlink(missing_ok=True)
-    elif not folder.trusted_file.exists() or _invited_anew(folder, invitation):
-        write_private(folder.trusted_file, (json.dumps(invitation.signers, indent=2) + "\n").encode())
+    """Write who may sign apps, for Flower. A person may take keys out, or add some."""
+    if invitation.signers and (not folder.trusted_file.exists() or _invited_anew(folder, invitation)):
+        write_trusted(folder.trusted_file, invitation.signers)
 
 
 def _invited_anew(folder: InstitutionFolder, invitation: Invitation) -> bool:

@@ -118,7 +118,7 @@ def supernode(folder: InstitutionFolder) -> Part:
         *("--ssl-certfile", str(folder.loopback / "server.pem"), "--ssl-keyfile", str(folder.loopback / "server.key")),
         *("--ssl-ca-certfile", str(folder.loopback / "ca.crt"), "--node-config", str(folder.node_file)),
     ]
-    if invitation.signers:
+    if folder.trusted_file.exists():
         command += ["--trusted-entities", str(folder.trusted_file)]
     refused = REFUSED.format(key=folder.public_key)
     home = folder.flower_home("supernode")

@@ -3,13 +3,13 @@ out."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+from fedsense_core.tools.app_bundle.signed_bundle import read_agreed
 from fedsense_core.tools.deployment.addresses import Address, parse_address
 from fedsense_core.tools.deployment.certificate_checks import (
     check_server,
@@ -167,9 +167,9 @@ def invitation(folder: CoordinatorFolder) -> Invitation:
 
 
 def app_digest(folder: CoordinatorFolder) -> str:
-    """Return the SHA-256 of the bundle in use; empty where there is none."""
-    bundles = sorted(folder.app.glob("*.fab"))
-    return hashlib.sha256(bundles[-1].read_bytes()).hexdigest() if bundles else ""
+    """Return the SHA-256 of the bundle in use; empty where there is none. Raises BundleError."""
+    agreed = read_agreed(folder.app)
+    return agreed.bundle.digest if agreed else ""
 
 
 def read_signers(pairs: Sequence[str]) -> dict[str, str]:

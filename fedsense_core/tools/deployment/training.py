@@ -20,6 +20,9 @@ from fedsense_core.atomic_io import write_whole
 from fedsense_core.config import Config, resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.run_folder import RunFolder
+from fedsense_core.tools.app_bundle.bundle import APP_ID
+from fedsense_core.tools.app_bundle.signed_bundle import read_agreed
+from fedsense_core.tools.app_bundle.stored_runs import store_signed_bundle
 from fedsense_core.tools.deployment.control import Control, NoAnswer, RunState, connect
 from fedsense_core.tools.deployment.coordinator_folder import CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError, toml_of
@@ -102,10 +105,20 @@ def tables_of(flower_toml: Path) -> dict[str, object]:
 
 
 def start(control: Control, training: Training, folder: CoordinatorFolder) -> int:
-    """Start a run of the app, and return its id. Raises DeploymentError.
+    """Start a run of the app, and return its id. Raises DeploymentError or BundleError.
 
-    The one place that knows which app that is: the installed FedSense, with the run's flower.toml.
+    The one place that knows which app that is: the signed bundle in ``app/``, by its digest; where
+    there is none, the installed FedSense with the run's flower.toml, unsigned.
     """
+    agreed = read_agreed(folder.app)
+    if agreed is not None:
+        if training.flower_toml is not None:
+            raise DeploymentError(
+                f"--config {training.flower_toml}: the signed bundle in {folder.app} has a flower.toml of its own; "
+                "build and sign one with yours (`fedsense app build --config`)"
+            )
+        digest = store_signed_bundle(folder.database, agreed.bundle, agreed.signatures)
+        return control.start(Fab(digest, b"", {}), training.settings, APP_ID)
     with tempfile.TemporaryDirectory(prefix="fedsense-app-") as home:
         bundle = build_fab_from_disk(assemble(Path(home, "app"), training.flower_toml))
     return control.start(Fab(hashlib.sha256(bundle).hexdigest(), bundle, {}), training.settings)
