@@ -117,7 +117,7 @@ class Identity:
 
     def naming_full_disk(self) -> AbstractContextManager[None]:
         """Name the state folder, and what moves it, where its disk is full."""
-        at_home = "state-dir of the SuperNode's --node-config (STATE of institution.sh)"
+        at_home = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
         return naming_full_disk(self.state_dir, "run.folder (--out)" if self.simulated else at_home)
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:

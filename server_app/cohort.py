@@ -148,7 +148,7 @@ class Cohort:
         if admitted:
             raise FrameError(
                 f"it was admitted as {admitted!r}, but its site file has the name {site!r}: admit it under that name "
-                "(coordinator.sh admit), or change the file"
+                "(`fedsense coordinator admit`), or change the file"
             )
         if site in self.admitted.values():
             raise FrameError(f"site {site!r} is the name under which another node was admitted")

@@ -19,6 +19,8 @@ from typing import Any
 from fedsense_core.atomic_io import sync, write_whole
 from fedsense_core.errors import CheckpointError
 
+FROM_THE_STARTER = ("settings.toml", "flower.toml", "flower.log")
+"""Files of whoever starts a run: its settings, with which it can be continued, and its log."""
 Metrics = dict[str, Any]
 """One line of ``metrics.jsonl``."""
 
@@ -211,11 +213,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def _is_empty(path: Path) -> bool:
     """Return whether ``path`` is a folder with nothing in it but what a killed ``create`` may
-    leave."""
+    leave, and what whoever starts a run puts there first."""
     if not path.is_dir():
         return False
     return all(
-        child.name == ".config.json.tmp"
+        child.name in (".config.json.tmp", *FROM_THE_STARTER)
         or (child.name == "checkpoints" and child.is_dir() and not any(child.iterdir()))
         for child in path.iterdir()
     )

@@ -128,7 +128,8 @@ def test_institution_without_room_for_its_chips_is_named_and_the_others_train(
     with full(state / "chips"), logged(caplog):
         fed.run()
     (refused,) = fed.lines()[0]["rejected"]
-    option = "state-dir of the SuperNode's --node-config (STATE of institution.sh)" if home else "run.folder (--out)"
+    its_folder = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
+    option = its_folder if home else "run.folder (--out)"
     words = f"its disk is full. Free some space, or choose another folder: {option}"
     assert refused == {"node": "beta", "reason": f"beta: {words}"}
     assert f"{state}: {words}" in caplog.text, "whole in the institution's own log"
@@ -161,7 +162,7 @@ def test_run_without_room_for_its_folder_names_it_and_goes_on_once_there_is_some
     with pytest.MonkeyPatch.context() as patch:
         if what in FAILING:
             FAILING[what](patch, run)
-        words = r"run: its disk is full.*run\.folder \(--out, or RUN_FOLDER of coordinator\.sh\)"
+        words = r"run: its disk is full.*run\.folder \(--out\)"
         with full(run, only="no such file" if what in FAILING else what), pytest.raises(FullDisk, match=words):
             fed.run()
     again = federation(changes={"run.rounds": 2}, first_node=500)

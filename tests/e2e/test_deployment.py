@@ -1,110 +1,22 @@
-"""The command files of docs/deployment as coordinator and institutions run them: TLS, keys, one
-site file each."""
+"""`fedsense coordinator` and `fedsense institution` with real processes: TLS, keys, one site file
+each, programs that die and come back."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
+import base64
+import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from deployed import Deployment, command_line, run_settings
 from safetensors.torch import load_file
 
 from client_app.memory import ClientMemory
 from fedsense_core.run_folder import RunFolder
-from fedsense_core.tools.runner.processes import free_port
 
 pytestmark = pytest.mark.e2e
-
-COMMAND_FILES = Path(__file__).parents[2] / "docs" / "deployment"
-
-
-class Deployment:
-    """One coordinator and two institutions, each in a folder of its own. Ends what it started, by
-    process id."""
-
-    def __init__(self, root: Path, sites: Path, environment: Mapping[str, str], wait: Callable[..., None]) -> None:
-        self.root, self.wait = root, wait
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.port = free_port()
-        coordinator = {"STATE": root / "coordinator", "PORT": self.port, "RUN_FOLDER": root / "run"}
-        self.environments = {"coordinator": dict(environment) | {k: str(v) for k, v in coordinator.items()}}
-        for site in sites.glob("*.toml"):
-            self.environments[site.stem] = dict(environment) | self._move_in(site)
-
-    @property
-    def certificate(self) -> Path:
-        return self.root / "coordinator" / "certificates" / "ca.crt"
-
-    def state(self, name: str) -> Path:
-        """Return the state folder of an institution."""
-        return self.root / name / "state"
-
-    def call(self, who: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run one command of a command file to its end."""
-        command = [str(self._file(who)), *arguments]
-        environment = self.environments[who]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=self.root, check=False)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def keep_running(self, who: str, command: str) -> None:
-        """Start a command that goes on until it is ended."""
-        with (self.root / f"{who}-{command}.log").open("ab") as log:
-            self.processes[f"{who} {command}"] = subprocess.Popen(
-                [str(self._file(who)), command],
-                env=self.environments[who],
-                cwd=self.root,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def start(self) -> None:
-        """Do what docs/deployment.md says, in its order."""
-        self.call("coordinator", "certificates")
-        self.keep_running("coordinator", "superlink")
-        self.wait(lambda: "Uvicorn running" in self.log("coordinator-superlink"), "the SuperLink")
-        self.keep_running("coordinator", "superexec")
-        for name in self.institutions:
-            self.call(name, "key")
-            self.call("coordinator", "admit", name, str(self.state(name) / "key.pub"))
-            self.keep_running(name, "supernode")
-
-    @property
-    def institutions(self) -> list[str]:
-        return sorted(set(self.environments) - {"coordinator"})
-
-    def log(self, name: str) -> str:
-        """Return what a process has said so far."""
-        return (self.root / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-
-    def kill(self, process: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """End one process and what it started."""
-        popen = self.processes.pop(process)
-        os.killpg(popen.pid, number)
-        popen.wait()
-
-    def end(self) -> None:
-        """End everything."""
-        for process in reversed(list(self.processes)):
-            self.kill(process)
-
-    def _move_in(self, site: Path) -> dict[str, str]:
-        """Give an institution a folder that holds its own site file and imagery and nobody
-        else's."""
-        home = self.root / site.stem
-        home.mkdir()
-        shutil.copy(site, home / "site.toml")
-        shutil.copytree(site.parent / site.stem, home / site.stem)
-        own = {"SITE": home / "site.toml", "STATE": home / "state", "CA": self.certificate, "PORT": free_port()}
-        return {key: str(value) for key, value in own.items()} | {"SUPERLINK": f"127.0.0.1:{self.port}"}
-
-    def _file(self, who: str) -> Path:
-        return COMMAND_FILES / ("coordinator.sh" if who == "coordinator" else "institution.sh")
 
 
 @pytest.fixture
@@ -121,28 +33,11 @@ def deployment(
         deployment.end()
 
 
-def run_settings(settings: Mapping[str, object], **changes: object) -> list[str]:
-    """Return settings as arguments of ``coordinator.sh run``."""
-    merged = {**settings, "federation.min_clients": 2} | {k.replace("__", "."): v for k, v in changes.items()}
-    return [f"{key}={value}" for key, value in merged.items()]
-
-
-def start_training(deployment: Deployment, settings: Mapping[str, object], **changes: object) -> subprocess.Popen[str]:
-    """Start ``coordinator.sh run`` and go on."""
-    return subprocess.Popen(
-        [str(COMMAND_FILES / "coordinator.sh"), "run", *run_settings(settings, **changes)],
-        env=deployment.environments["coordinator"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_two_institutions_train_over_tls_with_keys_and_their_own_site_file_each(
     deployment: Deployment, settings: Mapping[str, object]
 ) -> None:
-    done = deployment.call("coordinator", "run", *run_settings(settings))
-    run = RunFolder(deployment.root / "run")
+    done = deployment.call("coordinator", "run", *run_settings(deployment, settings))
+    run = RunFolder(deployment.run_folder)
     assert "the run is complete" in done.stdout
     assert run.is_finished
     assert run.report_file.is_file()
@@ -151,81 +46,99 @@ def test_two_institutions_train_over_tls_with_keys_and_their_own_site_file_each(
     assert [line["round"] for line in lines] == [0, 1, 2]
     assert [line["accepted"] for line in lines[1:]] == [["alpha", "beta"]] * 2
     assert all(line["bytes_up"] > 0 for line in lines[1:])
+    assert run.read_config()["aggregation"]["clip"] == "median", "bounded unless somebody says otherwise"
     assert not (run.path / "clients").exists(), "clients keep their state at home"
     for name in deployment.institutions:
         own = deployment.state(name) / name
         assert sorted(path.name for path in own.glob("*")) == ["chips", next(own.glob("run-*")).name]
         assert ClientMemory(own, int(next(own.glob("run-*")).name[4:], 16)).rounds() == [1, 2]
-    members = deployment.call("coordinator", "members").stdout
-    assert members.count("online") == 2
+    assert deployment.call("coordinator", "members").stdout.count("online") == 2
+    assert "the run is complete" in deployment.call("coordinator", "resume").stdout
+    for who in ("coordinator", *deployment.institutions):
+        shown = deployment.programs(who)
+        assert len(shown) >= 4, "two programs, each below a supervisor"
+        assert [secret for secret in secrets_of(deployment.state(who)) if secret in " ".join(shown.values())] == []
+        deployment.processes[who].terminate()
+        assert deployment.processes[who].wait() == 0
+        assert [pid for pid, line in shown.items() if command_line(pid) == line] == [], "everything has ended"
 
 
 @pytest.mark.slow
-def test_killed_supernode_comes_back_with_what_it_remembers(
+def test_killed_supernode_comes_back_by_itself_with_what_it_remembers(
     deployment: Deployment, settings: Mapping[str, object]
 ) -> None:
-    run = RunFolder(deployment.root / "run")
-    training = start_training(deployment, settings, run__rounds=4)
-    deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
-    deployment.kill("beta supernode")
-    deployment.wait(lambda: _comes_back(deployment, "beta"), "the return of beta")
+    run, training = start_training(deployment, settings, run__rounds=4)
+    deployment.kill("beta", "flower-supernode")
     output, _ = training.communicate()
     assert training.returncode == 0, output
     lines = run.read_metrics()[1:]
     assert lines[-1]["accepted"] == ["alpha", "beta"]
-    assert lines[-1]["bytes_down"] < _encoder_bytes(run), "nobody needs a snapshot again"
+    assert lines[-1]["bytes_down"] < encoder_bytes(run), "nobody needs a snapshot again"
+    assert "supernode ended (signal 9). It is started again in 1 s" in deployment.log("beta")
 
 
 @pytest.mark.slow
 def test_run_survives_a_killed_superlink(deployment: Deployment, settings: Mapping[str, object]) -> None:
-    run = RunFolder(deployment.root / "run")
-    training = start_training(deployment, settings, run__rounds=3)
-    deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
-    deployment.kill("coordinator superlink")
-    deployment.keep_running("coordinator", "superlink")
+    run, training = start_training(deployment, settings, run__rounds=3)
+    deployment.kill("coordinator", "flower-superlink")
     output, _ = training.communicate()
     assert training.returncode == 0, output
     assert [line["accepted"] for line in run.read_metrics()[1:]] == [["alpha", "beta"]] * 3
 
 
 @pytest.mark.slow
-def test_killed_server_app_is_continued_by_the_next_run(deployment: Deployment, settings: Mapping[str, object]) -> None:
-    run = RunFolder(deployment.root / "run")
-    training = start_training(deployment, settings, run__rounds=3)
-    deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
-    deployment.kill("coordinator superexec")
+def test_stopped_and_failed_runs_are_continued_with_their_own_settings(
+    deployment: Deployment, settings: Mapping[str, object]
+) -> None:
+    run, training = start_training(deployment, settings, run__rounds=4)
+    assert str(run.path) in deployment.call("coordinator", "stop").stdout
     output, _ = training.communicate()
-    assert training.returncode == 1, output
+    assert training.returncode == 3, output
+
+    resumed = deployment.follow("resume", str(run.path))
+    deployment.wait(lambda: len(list(run.checkpoints.glob("*"))) > 1 or resumed.poll() is not None, "another round")
+    deployment.kill("coordinator", "flwr-serverapp")
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 1, output
     assert "the run failed: " in output
-    deployment.keep_running("coordinator", "superexec")
-    done = deployment.call("coordinator", "run", *run_settings(settings, run__rounds=3))
-    assert "after round " in done.stdout
+
+    assert "after round " in deployment.call("coordinator", "resume").stdout
     lines = run.read_metrics()[1:]
-    assert [line["accepted"] for line in lines] == [["alpha", "beta"]] * 3
-    assert lines[-1]["bytes_down"] < _encoder_bytes(run), "nobody needs a snapshot again"
+    assert [line["accepted"] for line in lines] == [["alpha", "beta"]] * 4
+    assert lines[-1]["bytes_down"] < encoder_bytes(run), "nobody needs a snapshot again"
 
 
 @pytest.mark.slow
-def test_institution_that_was_not_admitted_stays_out(deployment: Deployment) -> None:
-    deployment.kill("beta supernode")
-    (deployment.state("beta") / "key").rename(deployment.state("beta") / "admitted")
-    deployment.call("beta", "key")
-    deployment.keep_running("beta", "supernode")
-    stranger = deployment.processes["beta supernode"]
-    deployment.wait(lambda: stranger.poll() is not None, "the refusal")
-    assert stranger.returncode != 0
+def test_institution_that_was_not_admitted_stays_out_and_is_told(deployment: Deployment) -> None:
+    deployment.call("coordinator", "remove", "beta")
+    deployment.processes["beta"].terminate()
+    deployment.processes["beta"].wait()
+    deployment.serve("beta")
+    assert deployment.processes["beta"].wait() == 1
+    assert "the coordinator does not know this institution's key" in deployment.log("beta")
 
 
-def _encoder_bytes(run: RunFolder) -> int:
+def start_training(
+    deployment: Deployment, settings: Mapping[str, object], **changes: object
+) -> tuple[RunFolder, subprocess.Popen[str]]:
+    """Start a run, wait for its first round, and return its folder and its command."""
+    run = RunFolder(deployment.run_folder)
+    training = deployment.follow("run", *run_settings(deployment, settings, **changes))
+    deployment.wait(lambda: (run.checkpoints / "round-000001").is_dir() or training.poll() is not None, "round 1")
+    return run, training
+
+
+def encoder_bytes(run: RunFolder) -> int:
     """Return the bytes of the encoder in float32: two frames of 4 bits are fewer, a snapshot is
     more."""
     return (run.encoder / "model.safetensors").stat().st_size
 
 
-def _comes_back(deployment: Deployment, name: str) -> bool:
-    """Restart a SuperNode as a supervisor does: Flower refuses it until the old one's heartbeat has
-    run out."""
-    process = deployment.processes.get(f"{name} supernode")
-    if process is None or process.poll() is not None:
-        deployment.keep_running(name, "supernode")
-    return deployment.log(f"{name}-supernode").count("SuperNode ID:") == 2
+def secrets_of(state: Path) -> list[str]:
+    """Return keys and secrets of a folder as they could stand in a command line; none is readable
+    by others."""
+    files = [state / "superexec.secret", *state.rglob("*.key"), *state.glob("key")]
+    assert [path for path in files if stat.S_IMODE(path.stat().st_mode) != 0o600] == []
+    contents = [path.read_bytes() for path in files]
+    lines = [line.decode() for content in contents[1:] for line in content.splitlines() if b"---" not in line]
+    return [contents[0].hex(), base64.b64encode(contents[0]).decode(), *lines]

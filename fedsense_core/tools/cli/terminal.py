@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedsense_core.errors import FedSenseError
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
+# no emoji: ":AB:" in a fingerprint is no picture
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+errors = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
 
-CANNOT_START = 2
+CANNOT_START, FAILED = 2, 1
 
 
 class Step(Protocol):
@@ -27,13 +28,13 @@ class Step(Protocol):
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
-    """End with status 2 and one readable line where something is wrong before a run starts."""
+def clear_errors(status: int = CANNOT_START) -> Iterator[None]:
+    """End with ``status`` and one readable line where something is wrong: 2 before a run starts."""
     try:
         yield
     except FedSenseError as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}")
-        raise typer.Exit(CANNOT_START) from None
+        raise typer.Exit(status) from None
 
 
 def warn(text: str) -> None:

@@ -38,8 +38,8 @@ def going_on(folder: Path, request: Request) -> Iterator[Request]:
     if config.asks_clients and not (run.path / "clients").is_dir():
         raise CheckpointError(
             f"{run.path} has no folder clients, so no simulation made it. Continue a deployment by "
-            f"`coordinator.sh run run.continued_from={run.path} run.rounds_before={done} run.rounds=MORE`. Where you "
-            "have deleted the folder, make an empty one: clients then begin without what they kept"
+            f"`fedsense coordinator run run.continued_from={run.path} run.rounds_before={done} run.rounds=MORE`. Where "
+            "you have deleted the folder, make an empty one: clients then begin without what they kept"
         )
     total = done + int(request.settings["run.rounds"])
     leaves = {key: value for key, value in _leaves(config) if key not in NOT_SAID_AGAIN}

@@ -135,16 +135,24 @@ def jobs_of(request: Request) -> list[Job]:
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Scalar]:
+    """Turn the ``key=value`` texts of ``--set`` into settings, as `read_pairs` does, without those
+    that have an option of their own."""
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if equals and key.strip() in OWN_OPTIONS:
+            raise ConfigError(f"{key.strip()} has an option of its own: {OWN_OPTIONS[key.strip()]} {text}")
+    return read_pairs(pairs, "--set ")
+
+
+def read_pairs(pairs: Sequence[str], option: str = "") -> dict[str, Scalar]:
     """Turn ``key=value`` texts into settings; values are TOML where they parse, else plain text."""
     settings: dict[str, Scalar] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals:
-            raise ConfigError(f"--set {pair!r} is not of the form key=value, such as train.local_steps=10")
+            raise ConfigError(f"{option}{pair!r} is not of the form key=value, such as train.local_steps=10")
         check_key(key)
-        if key in OWN_OPTIONS:
-            raise ConfigError(f"{key} has an option of its own: {OWN_OPTIONS[key]} {text}")
         text = text.strip()
         settings[key] = absolute(text) if key in PATH_KEYS else _scalar(key, text)
     return settings

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.runner.app_folder import assemble
 from fedsense_core.tools.runner.engine import RunFailed, Show, count, holds_logs, last_words, run_log
 from fedsense_core.tools.runner.planning import Job, Resources
-from fedsense_core.tools.runner.processes import free_port
+from fedsense_core.tools.runner.processes import free_port, program, search_path
 
 START_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 120.0
@@ -154,14 +153,6 @@ def open_simulation(flower_toml: Path | None = None) -> Iterator[Simulation]:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def program(name: str) -> str:
-    """Return the path of one of Flower's programs, from the environment that runs FedSense."""
-    found = shutil.which(name, path=_search_path(os.environ))
-    if found is None:
-        raise FedSenseError(f'`{name}` is not installed beside {sys.executable}: pip install "fedsense[simulation]"')
-    return found
-
-
 def _short_folder() -> Path:
     folder = tempfile.gettempdir()
     is_long = len(folder) + len("/fedsense-12345678") > RAY_SOCKET_ROOM
@@ -170,7 +161,7 @@ def _short_folder() -> Path:
 
 def _environment(home: Path) -> dict[str, str]:
     return dict(os.environ) | {
-        "PATH": _search_path(os.environ),
+        "PATH": search_path(),
         "PYTHONUNBUFFERED": "1",
         "FLWR_HOME": str(home),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
@@ -184,10 +175,6 @@ def _environment(home: Path) -> dict[str, str]:
         # off: Ray listens on 127.0.0.1 instead of every interface, without a password
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-
-
-def _search_path(environment: Any) -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
 
 
 def _superlink(environment: dict[str, str]) -> list[str]:
