@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -241,6 +241,20 @@ def test_superlink_sees_no_half_request_and_the_disk_none_at_all(proxy: FleetPro
         assert files == ["nginx.conf", "nginx.pid"]
     time.sleep(0.1)
     assert upstream.asked == []
+
+
+def test_one_address_cannot_hold_all_of_the_memory(proxy: FleetProxy, upstream: Upstream) -> None:
+    half = request(PULL, f"Content-Length: {CHUNK}", body=b"x")
+    with ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(connected(proxy)).sendall(half)
+        for _ in range(20):  # until nginx has seen them all
+            if b" 503 " in exchange(proxy, request(PULL, body=b"x")):
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("the 65th request is in work too")
+    assert {size for *_, size in upstream.asked} <= {1}
 
 
 def test_request_is_never_sent_twice(say: Callable[[bytes], bytes], upstream: Upstream) -> None:

@@ -25,7 +25,7 @@ daemon off;
 pid "{folder}/nginx.pid";
 error_log stderr warn;
 worker_processes 1;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 768; }}
 
 http {{
     access_log off;                         # refusals and faults are in the error log
