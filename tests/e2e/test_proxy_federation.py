@@ -17,8 +17,8 @@ import connect_proxy
 import pytest
 from certificates import write_certificates
 
+from fedsense_core.tools.deployment.parts import past_proxies
 from fedsense_core.tools.deployment.proxy import FleetProxy, proxy_command
-from fedsense_core.tools.deployment.proxy_environment import direct_on_this_machine
 from fedsense_core.tools.runner.processes import free_port
 
 pytestmark = [
@@ -130,7 +130,7 @@ def test_supernode_that_gets_out_by_an_https_proxy_alone_takes_part(
         command = ["flower-supernode", "--superlink", f"{NAME}:{public}", "--root-certificates", str(authority)]
         command += ["--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", str(free_port())]
         node = stack.enter_context(
-            process(command, direct_on_this_machine(environment | proxied), tmp_path / "supernode")
+            process(command, environment | proxied | past_proxies(environment), tmp_path / "supernode")
         )
         wait(lambda: "SuperNode ID:" in node.read_text(), "the SuperNode")
 

@@ -140,7 +140,7 @@ def proxy_command(proxy: FleetProxy) -> list[str]:
     """
     program = _nginx()
     text = nginx_configuration(proxy)
-    proxy.folder.mkdir(parents=True, exist_ok=True)
+    proxy.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = proxy.folder / "nginx.conf"
     write_whole(path, text.encode())
     return [program, "-p", str(proxy.folder), "-c", str(path), "-e", "stderr"]
