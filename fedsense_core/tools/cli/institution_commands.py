@@ -110,7 +110,7 @@ def serve(
 
     with clear_errors():
         folder = _folder(state)
-        for warning in check_institution(folder, utc_now()):
+        for warning in check_institution(folder, utc_now(), only):
             warn(warning)
         parts = institution_parts(folder, only)
     with clear_errors(FAILED):

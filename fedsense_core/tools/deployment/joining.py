@@ -91,15 +91,20 @@ def join(folder: InstitutionFolder, invitation_file: Path, choices: Choices, now
     return Joined(name, folder.public_key, fingerprint_of(key), certificate, not folder.trusted_file.exists())
 
 
-def check_institution(folder: InstitutionFolder, now: datetime) -> list[str]:
+def check_institution(folder: InstitutionFolder, now: datetime, only: str | None = None) -> list[str]:
     """Return warnings about certificates that run out soon, and bring derived files up to date.
+
+    ``only`` names a part that is started alone. A SuperExec needs neither the key nor the
+    coordinator, and may not be able to reach them.
 
     Raises DeploymentError or SiteError where something is missing, wrong or expired.
     """
     settings, invitation = folder.read(), folder.read_invitation()
     read_strict_toml(Path(settings.site), SiteFile)
-    read_private_key(folder.key, f"restore it from a backup; else {JOIN}, and the coordinator has to admit a new key")
     read_private(folder.secret_file, JOIN)
+    if only == "superexec":
+        return []
+    read_private_key(folder.key, f"restore it from a backup; else {JOIN}, and the coordinator has to admit a new key")
     where = str(folder.authority_file)
     found = [expiry_warning(invitation.authority, where, RENEWED_BY, now), servers_expiry(invitation, now)]
     if invitation.signers or folder.trusted_file.exists():

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedsense_core.tools.deployment.addresses import parse_address
 from fedsense_core.tools.deployment.coordinator_folder import LOOPBACK, CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError, toml_of
 from fedsense_core.tools.deployment.institution_folder import InstitutionFolder
 from fedsense_core.tools.deployment.private_files import private_folder, write_private
+from fedsense_core.tools.deployment.proxy import FleetProxy, proxy_command
 from fedsense_core.tools.runner.processes import program, search_path
 
 REFUSED = (
@@ -86,11 +88,21 @@ def coordinators_superexec(folder: CoordinatorFolder) -> Part:
 
 
 def proxy(folder: CoordinatorFolder) -> Part:
-    """Return the proxy that passes only ``/v1/fleet/``."""
-    raise DeploymentError(
-        f"{folder.settings_file}: [proxy]: this release starts no proxy. Start one with the shipped configuration, "
-        "and leave the table out"
-    )
+    """Return the proxy that passes only ``/v1/fleet/``.
+
+    Raises DeploymentError where the settings have none, ConfigError where nginx is missing.
+    """
+    settings = folder.read()
+    if settings.proxy is None:
+        raise DeploymentError(
+            f"{folder.settings_file} has no table [proxy]: institutions reach the SuperLink itself at "
+            f'{settings.address}. For a proxy add the table, with listen = "ADDRESS:PORT"'
+        )
+    listen = parse_address(settings.proxy.listen, "listen")
+    home = folder.flower_home("proxy")
+    command = proxy_command(FleetProxy(listen.host, listen.port, settings.port, folder.certificates, home))
+    answers_here = listen.is_loopback or listen.host in ("0.0.0.0", "::")
+    return Part("proxy", tuple(command), home, listen.port if answers_here else None)
 
 
 COORDINATOR_PARTS: dict[str, PartOf] = {"superlink": superlink, "superexec": coordinators_superexec, "proxy": proxy}

@@ -20,6 +20,7 @@ from fedsense_core.tools.deployment.certificates import make_authority, make_ser
 from fedsense_core.tools.deployment.coordinator_folder import CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError
 from fedsense_core.tools.deployment.invitation import read_invitation
+from fedsense_core.tools.deployment.parts import coordinator_parts
 from fedsense_core.tools.deployment.setting_up import check_coordinator
 
 PASSPHRASE = "correct horse battery staple"
@@ -93,6 +94,25 @@ def test_server_behind_a_public_address_listens_on_loopback_with_a_proxy_before_
     assert (settings.address, settings.port) == ("fl.example.org:8443", 8444)
     assert settings.proxy is not None
     assert settings.proxy.listen == "0.0.0.0:8443"
+
+
+def test_proxy_is_started_with_the_folders_own_certificate_where_there_is_one(
+    folder: CoordinatorFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, **_: f"/usr/sbin/{name}")
+    made(folder)
+    (part,) = coordinator_parts(folder, "proxy")
+    assert part.command[0] == "/usr/sbin/nginx"
+    assert (part.port, part.home) == (8443, folder.path / "proxy")
+    text = (part.home / "nginx.conf").read_text(encoding="utf-8")
+    assert "listen 0.0.0.0:8443 ssl;" in text
+    assert "proxy_pass https://127.0.0.1:8444;" in text
+    assert f'ssl_certificate_key "{folder.server_key}";' in text
+    settings = folder.read()
+    folder.write(settings.model_copy(update={"proxy": None}))
+    assert "proxy" not in [part.name for part in coordinator_parts(folder, None)]
+    with pytest.raises(DeploymentError, match=r"no table \[proxy\]"):
+        coordinator_parts(folder, "proxy")
 
 
 def test_kept_key_renews_the_certificate_and_institutions_notice_nothing(

@@ -121,6 +121,18 @@ def test_signer_that_was_taken_out_stays_out_and_no_signer_is_no_leave_for_all(
         check_institution(folder, utc_now())
 
 
+def test_superexec_of_its_own_unit_needs_neither_the_key_nor_leave_to_write(
+    folder: InstitutionFolder, tmp_path: Path, authority: bytes
+) -> None:
+    joined(folder, invite(tmp_path, authority))
+    folder.key.unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+    assert check_institution(folder, utc_now(), "superexec") == []
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
+    with pytest.raises(DeploymentError, match="key"):
+        check_institution(folder, utc_now(), "supernode")
+
+
 def test_certificate_of_the_federation_warns_and_stops_here_too(
     folder: InstitutionFolder, tmp_path: Path, authority: bytes
 ) -> None:
