@@ -139,13 +139,19 @@ class Conversation:
             if not answer.reason:
                 self.clients.seconds[task.site] = now - task.sent
             log(INFO, "site %s is done with its task of round %d, which went on without it", task.site, task.round)
-        elif task and answer.lost and self.again[task.site] < self.federation.retries:
+        elif task and answer.lost and self._may_ask_again(task, now):
             task.lost, task.gone = answer, now
         elif answer.node in round.asked:
             self.tasks.pop(answer.node, None)
             self.voice.admit(round, answer)
             if task and task.site in round.sites:
                 self.clients.seconds[task.site] = now - task.sent
+
+    def _may_ask_again(self, task: Task, now: float) -> bool:
+        """Return whether there is time and patience left for a client that was lost. Late in a
+        round there is not: the message's own time to live ends with the deadline, as an error."""
+        in_time = now - task.began < self.federation.deadline_s / 2
+        return in_time and self.again[task.site] < self.federation.retries
 
     def _ask_lost(self, round: Round) -> None:
         """Ask clients once more that were lost, as soon as they are connected again."""

@@ -79,7 +79,8 @@ def run_session(config: Config, grid: Grid) -> Path:
             "preset 'standalone' trains one site: name it in federation.only (`fedsense run` trains each in turn)"
         )
     folder = run_folder(config)
-    with naming_full_disk(folder, "run.folder (--out, or RUN_FOLDER of coordinator.sh)"), only_one(folder):
+    moved_by = "run.folder (--out, or RUN_FOLDER of coordinator.sh)"
+    with naming_full_disk(folder, moved_by, "checkpoints and cache of finished runs"), only_one(folder):
         return _run(config, grid)
 
 
