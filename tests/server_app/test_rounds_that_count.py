@@ -4,6 +4,7 @@ that cannot go on says why and is continued to the same bits."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,10 @@ import pytest
 import torch
 from faulty_grid import Fault, error, once, refusal
 from federation import SITES, Federation, same_bits
-from flwr.app import Message
+from flwr.app import Message, RecordDict
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.task_identity import TaskIdentity
 
 from fedsense_core.config import resolve
 from fedsense_core.errors import RunPaused
@@ -240,3 +244,12 @@ def test_superlink_that_stays_away_is_named(federation: Make, clock: Clock) -> N
     with pytest.raises(RunPaused, match=words):
         fed.run()
     assert [line["round"] for line in fed.lines()] == [1]
+
+
+def test_flower_hands_the_replies_of_a_run_to_no_other() -> None:
+    """Why whoever was at work when the server was killed is asked again."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+    state = InMemoryLinkState(SimpleNamespace(), ObjectStoreFactory(":memory:").store())  # type: ignore[arg-type]
+    state.message_ins_store["id"] = Message(RecordDict(), 5, "train")
+    with pytest.raises(ValueError, match="invalid IDs"):
+        state.get_message_res({"id"}, run_id=8)
