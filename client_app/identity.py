@@ -118,7 +118,8 @@ class Identity:
     def naming_full_disk(self) -> AbstractContextManager[None]:
         """Name the state folder, and what moves it, where its disk is full."""
         at_home = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
-        return naming_full_disk(self.state_dir, "run.folder (--out)" if self.simulated else at_home)
+        moved_by = "run.folder (--out)" if self.simulated else at_home
+        return naming_full_disk(self.state_dir, moved_by, "folders run-* of runs that are over")
 
     def open(self, config: Config) -> tuple[tuple[Chips, ...], ...]:
         """Open the chips of every site of this client, each kind apart, from the cache where

@@ -30,6 +30,10 @@ class CheckpointError(FedSenseError):
     """A checkpoint, a run folder or a client's memory cannot be read or does not belong here."""
 
 
+class RunPaused(FedSenseError):
+    """A run cannot go on for now; nothing of it is lost, and the same command continues it."""
+
+
 @dataclass(frozen=True)
 class Rejected:
     """One reply that was left out of a round. Plain data: a client's fault never ends a run."""

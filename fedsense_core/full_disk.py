@@ -1,4 +1,5 @@
-"""A disk without space, in words: which folder it holds, and which option moves that."""
+"""A disk without space, or one that can only be read, in words: which folder it holds, and which
+option moves that."""
 
 from __future__ import annotations
 
@@ -13,29 +14,38 @@ from fedsense_core.errors import FedSenseError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """The disk is full, or what one user may have of it."""
+READ_ONLY = (errno.EROFS,)
+"""So Linux makes a disk that fails."""
+REMEDIES = {
+    NO_SPACE: "its disk is full. Free some space",
+    READ_ONLY: "its disk can only be read. Look into the system's log, repair it and mount it for writing again",
+}
 
 
 class FullDisk(FedSenseError):
-    """A folder could not be written for want of space."""
+    """A folder could not be written: its disk has no space, or can only be read."""
 
 
 @contextmanager
-def naming_full_disk(folder: Path, moved_by: str) -> Iterator[None]:
-    """Raise FullDisk with ``folder`` and the option that moves it where what is done inside fails
-    for want of space, however deep."""
+def naming_full_disk(folder: Path, moved_by: str, spare: str = "") -> Iterator[None]:
+    """Raise FullDisk with ``folder``, what is wrong with its disk, and the option that moves it
+    where what is done inside cannot write for that, however deep; ``spare`` is what nobody needs
+    any more."""
     try:
         yield
     except FullDisk:
         raise  # named already, by who knew better
     except (OSError, SafetensorError, FedSenseError) as error:
-        if not _is_of_space(error):
-            raise
-        raise FullDisk(f"{folder}: its disk is full. Free some space, or choose another folder: {moved_by}") from error
+        for numbers, remedy in REMEDIES.items():
+            if _is_one_of(numbers, error):
+                such = f", such as {spare}" if spare and numbers is NO_SPACE else ""
+                raise FullDisk(f"{folder}: {remedy}{such}, or choose another folder: {moved_by}") from error
+        raise
 
 
-def _is_of_space(error: BaseException | None) -> bool:
+def _is_one_of(numbers: tuple[int, ...], error: BaseException | None) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_SPACE
+        return error.errno in numbers
     if isinstance(error, SafetensorError):  # says it in words alone
-        return any(f"(os error {number})" in str(error) for number in NO_SPACE)
-    return error is not None and _is_of_space(error.__cause__)
+        return any(f"(os error {number})" in str(error) for number in numbers)
+    return error is not None and _is_one_of(numbers, error.__cause__)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
 import torch
+from flwr.common.logger import log
 from torch import Tensor
 
 from fedsense_core.config import Config
@@ -19,11 +22,11 @@ from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, bytes_up, check_sender, printable
 from fedsense_core.protocol.side_channels import SideChannel, judge_all
-from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.state import State
 from fedsense_core.tensors import vector_norm
 from server_app.clients import Clients
 from server_app.round import Accepted, Expected, Round
+from server_app.spool import Spool
 from server_app.transport import Answer
 
 
@@ -40,7 +43,7 @@ class Admission:
         self.settings, self.aggregation = config.admission, config.aggregation
         # A count is a weight: nobody can have seen more than the round asks for.
         self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
-        self.spool = spool
+        self.spool = Spool(spool)
         self.channels = channels
         self.clients = clients or Clients()
         self.norms: list[list[float]] = []
@@ -52,7 +55,8 @@ class Admission:
         """Judge what came of the round's task for ``site``."""
         if answer.message is None:
             return Rejected(site, answer.problem)
-        round.count("bytes_up", bytes_up(answer.message))
+        size = bytes_up(answer.message)
+        round.count("bytes_up", size)
         try:
             reply = TrainReply.from_message(answer.message)
             check_sender(answer.message, answer.node, reply.nonce, round.nonces.get(answer.node, b""))
@@ -60,9 +64,26 @@ class Admission:
                 return Rejected(site, reply.reason, "needs-snapshot" if reply.status == "needs-snapshot" else "bad")
             if reply.site != site:
                 return Rejected(site, printable(f"the reply names site {reply.site!r}"), "other-site")
-            return self._accept(reply, site, round)
+            accepted = self._accept(reply, site, round)
         except (FrameError, ValueError) as error:
             return Rejected(site, printable(str(error)))
+        return replace(accepted, path=self.spool.keep(reply, round.expected, size, accepted.factor))
+
+    def restore(self, round: Round) -> None:
+        """Take what was accepted in this round before the server was interrupted, judged once
+        more: nobody is asked twice for work that is here."""
+        for kept in self.spool.kept(round.expected):
+            try:
+                accepted = self._accept(kept.reply, kept.reply.site, round)
+            except (FrameError, ValueError) as error:
+                log(WARNING, "site %s is asked again: its kept reply is refused (%s)", kept.reply.site, error)
+                self.spool.drop(kept.path)
+                continue
+            round.count("bytes_up", kept.bytes_up)
+            round.take(replace(accepted, path=kept.path, factor=kept.factor))
+        if round.sites:
+            text = "round %d: accepted before the interruption, and not asked again: %s"
+            log(INFO, text, round.number, ", ".join(sorted(round.sites)))
 
     def compare(self, round: Round) -> None:
         """Reject what is too large beside the other replies of its round, once all have come: the
@@ -73,7 +94,7 @@ class Admission:
         for one in [one for one in round.accepted if one.norm > limit]:
             round.accepted.remove(one)
             round.reject(Rejected(one.site, _too_large(one.norm, limit, self._times("its round"))))
-            one.path.unlink(missing_ok=True)
+            self.spool.drop(one.path)
 
     def remember(self, accepted: list[Accepted]) -> None:
         """Take the norms of an aggregated round as the measure of those to come."""
@@ -110,11 +131,8 @@ class Admission:
         if self._scratch is None or len(self._scratch) != expected.stream.table.numel:
             self._scratch = torch.empty(expected.stream.table.numel)
         norm = self._check_norm(expected.uplink(site).receive(payload, self._scratch), expected)
-        self.spool.mkdir(parents=True, exist_ok=True)
-        path = self.spool / f"{safe_name(site)}-{len(round.accepted)}.frame"
-        path.write_bytes(reply.frame.data)  # `tofile` loses the end on a full disk, without an error
         factor = self.aggregation.factor(self.clients.chips.get(site, 1))
-        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, path, said, factor)
+        return Accepted(site, reply.examples, norm, reply.metrics, reply.note, expected, Path(), said, factor)
 
     def _check_examples(self, examples: float) -> None:
         if not 0 < examples <= self.most_examples:

@@ -40,6 +40,8 @@ class Clients:
     """Site -> digest of the first replica as it draws it, hex; of this Flower run only."""
     newly_lost: list[str] = field(default_factory=list)
     """Those of them that no round has reported yet."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each site took for its last answer, from the task to the reply."""
 
     def unknown(self, nodes: list[int]) -> list[int]:
         """Return the connected nodes that have not answered a handshake."""
@@ -119,8 +121,10 @@ class Clients:
 
     def state_dict(self) -> State:
         """Return what outlives the connection."""
-        return {"acknowledged": {site: asdict(has) for site, has in self.acknowledged.items()}}
+        acknowledged = {site: asdict(has) for site, has in self.acknowledged.items()}
+        return {"acknowledged": acknowledged, "seconds": dict(self.seconds)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with what each site has."""
         self.acknowledged = {site: Acknowledged(**has) for site, has in state["acknowledged"].items()}
+        self.seconds = {site: float(seconds) for site, seconds in state.get("seconds", {}).items()}

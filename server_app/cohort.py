@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from logging import INFO, WARNING
 
 import torch
@@ -13,12 +13,13 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedsense_core.config import Config
-from fedsense_core.errors import FedSenseError, FrameError, Rejected
+from fedsense_core.errors import FrameError, Rejected, RunPaused
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.protocol.messages import Handshake, check_sender, handshake_request, new_nonce, printable
 from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.seeds import seed_of
 from server_app.clients import Clients
+from server_app.reasons import grouped
 from server_app.transport import Answer, Transport
 
 PAUSE_S = 1.0
@@ -29,8 +30,6 @@ HANDSHAKE_PATIENCE_S = 600.0
 """How long a handshake may take while too few are able: a first one cuts an institution's whole
 archive into chips."""
 HANDSHAKE_TTL_S = 3600.0
-MOST_NAMES = 5
-"""Clients that an error names of those that are refused for one reason."""
 
 
 class Cohort:
@@ -46,6 +45,8 @@ class Cohort:
         self.refused: dict[int, Rejected] = {}
         """By node: who cannot take part, and why; a node is asked once, and again when it has been
         away."""
+        self.unheard: set[int] = set()
+        """Those of them that were lost before they could answer: the next round asks them again."""
         self.admitted: dict[int, str] = {}
         """By node: the name under which the coordinator admitted its key. Without keys there is
         none."""
@@ -55,24 +56,36 @@ class Cohort:
         self._grace_ends = 0.0
         self._patience_ends = 0.0
 
-    def choose(self, grid: Grid, server_round: int) -> tuple[list[tuple[int, str]], list[Rejected]]:
+    def choose(
+        self, grid: Grid, server_round: int, busy: Container[int] = ()
+    ) -> tuple[list[tuple[int, str]], list[Rejected]]:
         """Return (node, site) of the clients to ask, in site order, and what cannot take part since
         the last round.
 
-        Raises FedSenseError where fewer than ``federation.min_clients`` come within
-        ``federation.wait_s``.
+        ``busy`` nodes are here, but still at work. Raises RunPaused where fewer than
+        ``federation.min_clients`` come within ``federation.wait_s``.
         """
         deadline = time.monotonic() + self.config.federation.wait_s
         news: list[Rejected] = []
+        self.refused = {node: why for node, why in self.refused.items() if node not in self.unheard}
+        self.unheard.clear()
         while True:
             news += self._meet(grid)
             able = self._able()
-            enough = len(able) >= self.config.federation.min_clients
+            enough = len(able) >= self.config.federation.min_clients and not self._trouble
             if enough and (not self._waiting or time.monotonic() > self._grace_ends):
-                return self._sample(able, server_round), news
+                return self._sample([pair for pair in able if pair[0] not in busy], server_round), news
             if not enough and time.monotonic() > (self._patience_ends if self._waiting else deadline):
-                raise FedSenseError(self._too_few(len(able)))
+                raise RunPaused(self._too_few(len(able)))
             time.sleep(PAUSE_S if not enough else PAUSE_S / 5)
+
+    def forgive(self) -> None:
+        """Ask everybody again who cannot take part: the reason may be gone."""
+        self.refused.clear()
+
+    @property
+    def _trouble(self) -> str:
+        return self._handshakes.trouble if self._handshakes else ""
 
     @property
     def _waiting(self) -> bool:
@@ -80,18 +93,20 @@ class Cohort:
 
     def _meet(self, grid: Grid) -> list[Rejected]:
         """Drop who left, greet who is new, and hear who has answered."""
-        connected = {node.node_id: node.name for node in grid.get_nodes()}
+        self._handshakes = self._handshakes or Transport(grid)
+        connected = self._handshakes.connected()
+        if connected is None:
+            return []
         nodes = sorted(connected)
         self.admitted = {node: name for node, name in connected.items() if name}
         left = self.clients.drop_absent(nodes)
         for site in left:
             log(WARNING, "site %s is no longer connected", site)
         self.refused = {node: why for node, why in self.refused.items() if node in nodes}
-        self._handshakes = self._handshakes or Transport(grid)
         self._handshakes.drop([node for node in self._handshakes.open.values() if node not in nodes])
         asked = set(self._handshakes.open.values()) | self.refused.keys()
         answers = self._greet([node for node in self.clients.unknown(nodes) if node not in asked])
-        answers += list(self._handshakes.collect(patience_s=0.0))
+        answers += list(self._handshakes.look())
         refused = [rejected for answer in answers if (rejected := self._enter(answer))]
         return [Rejected(site, "no longer connected") for site in left] + refused
 
@@ -121,6 +136,8 @@ class Cohort:
                 problem = self.clients.enter(answer.node, handshake, source_digest(), self._most_chips)
             except FrameError as error:
                 problem = str(error)
+        if answer.lost:
+            self.unheard.add(answer.node)
         if problem:
             refused = self.refused[answer.node] = Rejected(who, printable(problem))
             log(WARNING, "%s (node %d) cannot take part: %s", who, answer.node, refused.reason)
@@ -174,19 +191,10 @@ class Cohort:
     def _too_few(self, able: int) -> str:
         federation = self.config.federation
         only = f" named {federation.only!r} (federation.only)" if federation.only else ""
-        alike: dict[str, list[str]] = {}
-        for one in self.refused.values():
-            alike.setdefault(one.reason, []).append(one.node)
-        reasons = "; ".join(f"{_listed(sorted(who))}: {why}" for why, who in alike.items())
         silent = f"{len(self._handshakes.open)} have not answered" if self._handshakes and self._handshakes.open else ""
+        found = [self._trouble, grouped(self.refused.values()), silent]
         clients = f"{able} client{only} is" if able == 1 else f"{able} clients{only} are"
         return (
             f"{clients} able to train after {federation.wait_s:g} s, federation.min_clients asks for "
-            f"{federation.min_clients}. {'; '.join(filter(None, [reasons, silent])) or 'No other node is connected'}"
+            f"{federation.min_clients}. {'; '.join(filter(None, found)) or 'No other node is connected'}"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return some of the names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from logging import DEBUG, WARNING
@@ -113,12 +113,15 @@ class Round:
     clients: int = 0
     """How many clients the round asks, as it tells each of them."""
     tasks: list[Message] = field(default_factory=list, repr=False)
+    """Still to be sent."""
     asked: dict[int, str] = field(default_factory=dict)
     """Node -> site, of those that were sent a task."""
     nonces: dict[int, bytes] = field(default_factory=dict, repr=False)
     """By node: the secret that its reply must repeat."""
     silent: set[int] = field(default_factory=set)
     """Nodes that have not answered yet."""
+    late: dict[int, str] = field(default_factory=dict)
+    """By node: why the round does not wait for it any longer, where that is not its deadline."""
     accepted: list[Accepted] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
@@ -145,8 +148,8 @@ class Round:
 
     def ask(self, node: int, site: str, acknowledged: int, frames: NDArray[np.uint8], attachments: Attachments) -> None:
         """Address the round's task to a site: with the last round of it that counted (0 none), the
-        frames that lead from what it has to the round's replica, and what side channels say to
-        it."""
+        frames that lead from what it has to the round's replica, and what side channels say to it.
+        One whose reply was accepted before the server was interrupted has been sent it."""
         expected, nonce = self.expected, new_nonce()
         task = TrainTask(
             run_id=expected.stream.run_id,
@@ -163,9 +166,11 @@ class Round:
             clients=self.clients,
         )
         ttl = expected.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
-        self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
-        self.asked[node], self.nonces[node] = site, nonce
-        self.silent.add(node)
+        self.asked[node] = site
+        if site not in self.sites:
+            self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
+            self.nonces[node] = nonce
+            self.silent.add(node)
         self.count("bytes_down", task.bytes_down)
         self._count_parts("bytes_down_parts", coded_bytes(frames, expected.stream.table))
 
@@ -188,15 +193,30 @@ class Round:
     def note(self, site: str, note: str) -> None:
         """Note what a person should know of a site, though the round goes on."""
         log(WARNING, "site %s: %s", site, note)
-        self.notes.append({"site": site, "note": note})
+        if (one := {"site": site, "note": note}) not in self.notes:
+            self.notes.append(one)
+
+    def reject_silent(self, awaited: Collection[int] = ()) -> None:
+        """Reject who has not answered, but for nodes that the round still waits for."""
+        for node in sorted(self.silent - {*awaited}):
+            deadline = f"no answer within {self.expected.config.federation.deadline_s:g} s (federation.deadline_s)"
+            self.reject(Rejected(self.site(node), self.late.pop(node, deadline)))
+            self.silent.discard(node)
+
+    def forgive(self) -> list[Rejected]:
+        """Return the rejections of clients that were asked, which are asked again, and leave of
+        them a note."""
+        asked = {*self.asked.values()}
+        again = [one for one in self.rejected if one.node in asked]
+        self.rejected = [one for one in self.rejected if one.node not in asked]
+        for one in again:
+            self.note(one.node, f"asked again: {one.reason}")
+        return again
 
     def close(self) -> None:
         """Reject who has not answered, and put the accepted in the order of their names: that in
         which they came changes nothing."""
-        federation = self.expected.config.federation
-        for node in sorted(self.silent):
-            why = f"no answer within {federation.deadline_s:g} s (federation.deadline_s)"
-            self.reject(Rejected(self.site(node), why))
+        self.reject_silent()
         self.accepted.sort(key=lambda one: one.site)
         codec, table = self.expected.codec, self.expected.stream.table
         scales, count = codec.scale_bytes(table), len(self.accepted)
@@ -204,14 +224,19 @@ class Round:
             parts = {"codes": count * (codec.payload_bytes(table) - scales), "scales": count * scales}
             self._count_parts("bytes_up_parts", parts)
         if not self.counts:
-            text = "round %d: %d accepted, quorum %d: nothing changes"
-            log(WARNING, text, self.number, len(self.accepted), federation.quorum)
+            log(WARNING, "%s: nothing changes", self.shortage)
 
     @property
     def counts(self) -> bool:
         """Whether enough replies were accepted, of clients that were needed."""
         config = self.expected.config
         return not config.asks_clients or len(self.accepted) >= config.federation.quorum
+
+    @property
+    def shortage(self) -> str:
+        """How many replies were accepted, of how many that are needed."""
+        quorum = self.expected.config.federation.quorum
+        return f"round {self.number}: {len(self.accepted)} accepted, federation.quorum asks for {quorum}"
 
     def count(self, name: str, more: int) -> None:
         """Add to a number of `measured`."""

@@ -79,7 +79,8 @@ def run_session(config: Config, grid: Grid) -> Path:
             "preset 'standalone' trains one site: name it in federation.only (`fedsense run` trains each in turn)"
         )
     folder = run_folder(config)
-    with naming_full_disk(folder, "run.folder (--out)"), only_one(folder):
+    spare = "checkpoints and cache of finished runs"
+    with naming_full_disk(folder, "run.folder (--out)", spare), only_one(folder):
         return _run(config, grid)
 
 
@@ -142,13 +143,12 @@ def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
         run = RunFolder.create(path, settings)
         return run, earlier.hand_over(run, checkpoints, config.run.rounds) if earlier else None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
+    run.write_config(settings)  # free ones may be new: the next command continues with them
     state = checkpoints.newest()
     if state is None and (earlier := FinishedRun.before(config)):
         state = earlier.hand_over(run, checkpoints, config.run.rounds)  # it was killed before it began
-    if state is not None and not state["aggregated"]:
-        state = None  # nothing has been learned yet: every round is still to do
     if state is None:
-        log(WARNING, "%s has no aggregated round yet: starting at round 1", path)
+        log(WARNING, "%s has no checkpoint yet: starting at round 1", path)
     else:
         log(INFO, "continuing %s after round %d", path, state["round"])
     run.truncate_after(state["round"] if state else -1)

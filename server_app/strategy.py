@@ -7,19 +7,19 @@ Derived from Flower's ``Strategy``, not from its FedAvg: there one inconsistent 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import INFO
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config
-from fedsense_core.errors import FedSenseError
+from fedsense_core.errors import Rejected
 from fedsense_core.models.pretraining import PretrainingModel
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.prediction import UpdatePrediction, prediction
@@ -32,17 +32,19 @@ from server_app.aggregation.rule import AggregationRule
 from server_app.callbacks.callback import RunCallback
 from server_app.clients import Clients
 from server_app.cohort import Cohort
+from server_app.conversation import Conversation, Voice
 from server_app.distillation.distiller import Distiller
 from server_app.drift_metrics import measured
+from server_app.flower_calls import FlowerCalls
 from server_app.method_summary import summary_lines
 from server_app.outer_optimiser.outer_optimiser import OuterOptimiser
 from server_app.radius import Radius
 from server_app.record import mean_metrics
 from server_app.round import Expected, Round
-from server_app.transport import Answer, Transport
+from server_app.transport import Answer
 
 
-class FedSense(Strategy):
+class FedSense(FlowerCalls):
     """Mutual guidance between a server and the clients that must not share their imagery.
 
     ``model`` is a scratch copy to decode into, whose parameters are w_1; frames wait in ``spool``.
@@ -73,7 +75,7 @@ class FedSense(Strategy):
         self.prediction = UpdatePrediction(config, self.table)
         self.rule = AggregationRule.of(config)
         self.outer = OuterOptimiser.of(config.outer)
-        self.round: Round | None = None  # what Flower's two calls, configure and aggregate, are about
+        self.conversation: Conversation | None = None  # with the grid of the last round
         self.parts: dict[str, Stateful] = {
             **{"broadcaster": self.broadcaster, "clients": self.clients, "admission": self.admission},
             **{"radius": self.radius, "prediction": self.prediction, "outer": self.outer},
@@ -97,7 +99,7 @@ class FedSense(Strategy):
         """Run the rounds that are still to do; Flower's own loop always starts at round 1.
 
         Number of rounds and deadline come from the configuration unless given; the model is the
-        strategy's own. Raises FedSenseError where no round was ever aggregated.
+        strategy's own. Raises RunPaused where too few clients take part in a round.
         """
         rounds = self.config.run.rounds if num_rounds is None else num_rounds
         deadline_s = self.config.federation.deadline_s if timeout is None else timeout
@@ -108,8 +110,6 @@ class FedSense(Strategy):
             callback.on_start(self)
         for number in range(self.rounds_done + 1, rounds + 1):
             result.train_metrics_clientapp[number] = self.run_round(number, grid, deadline_s)
-        if not self.aggregated:
-            raise FedSenseError("no round was aggregated: too few replies were accepted; the reasons are above")
         for callback in self.callbacks:
             callback.on_end(self)
         result.arrays = ArrayRecord({"weights": Array(self.weights.numpy())})
@@ -119,20 +119,20 @@ class FedSense(Strategy):
         """Run one round to its end; return the clients' mean metrics."""
         round = self.begin(number, grid)
         with round.timed("clients"):
-            for answer in Transport(grid).exchange(round.tasks, deadline_s):
-                self.admit(round, answer)
+            self._conversation(grid).hold(round, deadline_s)
         self.finish(round)
         self.rounds_done = number
         for callback in self.callbacks:
             callback.on_round_end(self, round)
-        for one in round.accepted:
-            one.path.unlink(missing_ok=True)
+        self.admission.spool.clear()
         return MetricRecord({**mean_metrics(round.accepted)})
 
     def begin(self, number: int, grid: Grid) -> Round:
         """c_t = encode(w_t - ŵ_{t-1}), ρ_l, γ_l; each chosen client gets the frames it lacks."""
         began = time.monotonic()
-        chosen, absent = self.cohort.choose(grid, number) if self.config.asks_clients else ([], [])
+        busy = self._conversation(grid).busy()
+        chosen, absent = self.cohort.choose(grid, number, busy) if self.config.asks_clients else ([], [])
+        absent += [Rejected(site, "still at work on an earlier round's task") for site in busy.values()]
         if self.moved or self.broadcaster.replica is None:
             self.broadcaster.advance(self.weights)
             self.moved = False
@@ -141,13 +141,18 @@ class FedSense(Strategy):
         predicted = prediction(gammas_L, replica.momentum, self.table)
         expected = Expected(self.config, self.stream, number, replica, replica.digest(), predicted)
         round = Round(number, expected, radii_L, gammas_L, len(chosen), rejected=absent, began=began)
+        self.admission.restore(round)
         for node, site in chosen:
-            has = self.clients.state_of(site)
-            draws = self.clients.draws(site, expected.digest)
-            frames = self.broadcaster.frames_for(has.version if has else None, draws)
-            round.ask(node, site, has.round if has else 0, frames, attachments_for(self.channels, site))
+            self.ask(round, node, site)
         round.seconds["down"] = time.monotonic() - began
         return round
+
+    def ask(self, round: Round, node: int, site: str) -> None:
+        """Address the round's task to a site, with the frames and attachments that it lacks."""
+        has = self.clients.state_of(site)
+        draws = self.clients.draws(site, round.expected.digest)
+        frames = self.broadcaster.frames_for(has.version if has else None, draws)
+        round.ask(node, site, has.round if has else 0, frames, attachments_for(self.channels, site))
 
     def admit(self, round: Round, answer: Answer) -> None:
         """Δ̂_i = γ m̂ + decode(q_i), accepted or rejected.
@@ -158,9 +163,13 @@ class FedSense(Strategy):
         with round.timed("admit"):
             round.take(self.admission.admit(answer, round.site(answer.node), round))
 
+    def settle(self, round: Round) -> bool:
+        """Leave out what is too large beside the others; return whether enough is left."""
+        self.admission.compare(round)
+        return round.counts
+
     def finish(self, round: Round) -> bool:
         """Move w; below the quorum nothing moves, and False is returned."""
-        self.admission.compare(round)
         round.close()
         self.clients.heed(round.rejected)
         residual = " and, with it, its error-feedback residual" if self.config.feedback_in_use else ""
@@ -209,6 +218,12 @@ class FedSense(Strategy):
         accept_all(self.channels, {one.site: one.said for one in round.accepted})
         self.aggregated += 1
 
+    def _conversation(self, grid: Grid) -> Conversation:
+        if self.conversation is None or self.conversation.grid is not grid:
+            voice = Voice(self.ask, self.admit, self.settle)
+            self.conversation = Conversation(grid, self.config.federation, self.cohort, self.clients, voice)
+        return self.conversation
+
     def state_dict(self) -> State:
         """Return all that survives a round: what a checkpoint saves."""
         own = {"run_id": self.stream.run_id, "round": self.rounds_done, "aggregated": self.aggregated}
@@ -221,30 +236,3 @@ class FedSense(Strategy):
         self.rounds_done, self.aggregated = state["round"], state["aggregated"]
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Begin a round for Flower; return its tasks, a list: deployments choke on a generator."""
-        self.round = self.begin(server_round, grid)
-        return self.round.tasks
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Admit replies as they come, then move w."""
-        assert self.round is not None
-        for message in replies:
-            self.admit(self.round, Answer(message.metadata.src_node_id, message))
-        moved, metrics = self.finish(self.round), MetricRecord({**mean_metrics(self.round.accepted)})
-        return (ArrayRecord({"weights": Array(self.weights.numpy())}), metrics) if moved else (None, None)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Send nothing: a message costs a client process, and probes run on the server."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return nothing: nobody was asked."""
-        return None

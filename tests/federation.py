@@ -36,6 +36,7 @@ TINY: dict[str, Any] = {
     "federation.labelled": "",
     "federation.min_clients": len(SITES),
     "federation.wait_s": 0.0,
+    "federation.pause_s": 0.0,
     "model.architecture": "resnet18",
     "model.args": {"layers": [1, 1, 1, 0], "channels": [32, 32, 32, 32], "norm_layer": "groupnorm1"},
     "model.projector": [32, 16],

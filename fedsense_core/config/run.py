@@ -49,7 +49,16 @@ class FederationSection(Section):
     min_clients: int = Field(1, ge=1, le=100_000)
     """Clients that must be connected before a round begins."""
     quorum: int = Field(1, ge=1, le=100_000)
-    """Accepted replies below which the round changes nothing."""
+    """Accepted replies that a round needs; with fewer it is repeated, and in the end pauses the
+    run."""
+    retries: int = Field(4, ge=0, le=100)
+    """How often a round below the quorum is repeated before the run is paused, and how often in a
+    round a client is asked again that was lost."""
+    pause_s: float = Field(30.0, ge=0, le=86_400)
+    """Seconds before a round is repeated; each further pause is twice as long."""
+    late_factor: float = Field(3.0, ge=0, le=1_000)
+    """Times the median answer time after which a round goes on without a client, once the quorum
+    and half of all have answered. For institutions with keys, not in simulations; 0 is never."""
     wait_s: float = Field(600.0, ge=0, le=LONGEST_S)
     """Seconds to wait for ``min_clients`` before giving up."""
     deadline_s: float = Field(3600.0, gt=0, le=LONGEST_S)

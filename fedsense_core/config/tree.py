@@ -31,6 +31,9 @@ FREE_KEYS = (
     "federation.quorum",
     "federation.wait_s",
     "federation.deadline_s",
+    "federation.retries",
+    "federation.pause_s",
+    "federation.late_factor",
 )
 """Settings that a continued run may change: where it is written, and whom it waits for."""
 LATER_KEYS = (

@@ -108,7 +108,7 @@ class RunFolder:
             raise CheckpointError(f"{path} is not an empty folder and holds no run: choose another run.folder.")
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         # Last, and whole or absent: a folder with config.json is a run.
-        write_json(run.config_file, config)
+        run.write_config(config)
         return run
 
     @classmethod
@@ -128,6 +128,10 @@ class RunFolder:
                 raise CheckpointError(f"{path} holds a finished run: choose another run.folder, or move it away.")
             run.check_settings(config, free)
         return run
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration, whole or not at all."""
+        write_json(self.config_file, config)
 
     def read_config(self) -> dict[str, Any]:
         """Return the resolved configuration. Raises CheckpointError when the file is damaged."""

@@ -164,6 +164,7 @@ def test_digest_follows_what_changes_numbers_and_nothing_else() -> None:
     values = {"run.folder": "/x", "run.resume": "never", "run.report": False, "run.keep_checkpoints": 9}
     values |= {"run.keep_models": False}
     values |= {"federation.min_clients": 2, "federation.quorum": 2, "federation.wait_s": 1, "federation.deadline_s": 2}
+    values |= {"federation.retries": 9, "federation.pause_s": 9, "federation.late_factor": 9}
     assert set(values) == set(FREE_KEYS)
     assert all(resolve({key: value}, {}).digest == base.digest for key, value in values.items())
     assert resolve({"train.learning_rate": 0.1}, {}).digest != base.digest

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import SITES, Federation, logged, write_site
+import torch
+from federation import SITES, Federation, logged, same_bits, write_site
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
@@ -53,6 +54,19 @@ def wrapped(cause: BaseException) -> SiteError:
 def test_want_of_space_is_named_however_it_is_said(error: Exception) -> None:
     with (
         pytest.raises(FullDisk, match=r"/srv/state: its disk is full.*--state"),
+        naming_full_disk(Path("/srv/state"), "--state"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EROFS, os.strerror(errno.EROFS)), SafetensorError("I/O error: Read-only file system (os error 30)")],
+    ids=["disk", "safetensors"],
+)
+def test_disk_that_can_only_be_read_is_named_as_such(error: Exception) -> None:
+    with (
+        pytest.raises(FullDisk, match=r"/srv/state: its disk can only be read\. .* mount it .*--state"),
         naming_full_disk(Path("/srv/state"), "--state"),
     ):
         raise error
@@ -130,7 +144,8 @@ def test_institution_without_room_for_its_chips_is_named_and_the_others_train(
     (refused,) = fed.lines()[0]["rejected"]
     its_folder = "state-dir of the SuperNode's --node-config (--state of `fedsense institution`)"
     option = its_folder if home else "run.folder (--out)"
-    words = f"its disk is full. Free some space, or choose another folder: {option}"
+    spare = "such as folders run-* of runs that are over"
+    words = f"its disk is full. Free some space, {spare}, or choose another folder: {option}"
     assert refused == {"node": "beta", "reason": f"beta: {words}"}
     assert f"{state}: {words}" in caplog.text, "whole in the institution's own log"
 
@@ -147,6 +162,14 @@ def test_institution_without_room_for_its_state_sits_the_round_out(
         assert "state-dir" in line["rejected"][0]["reason"]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    """Return the model of two rounds on a disk with room."""
+    fed = Federation(tmp_path_factory.mktemp("undisturbed"), changes={"run.rounds": 2})
+    fed.run()
+    return fed.state().weights
+
+
 FAILING: dict[str, Callable[[pytest.MonkeyPatch, Path], Any]] = {
     "checkpoint": lambda patch, run: patch.setattr(server_app.checkpoints, "save_file", failing_save(run)),
     "encoder": lambda patch, run: patch.setattr(
@@ -156,7 +179,9 @@ FAILING: dict[str, Callable[[pytest.MonkeyPatch, Path], Any]] = {
 
 
 @pytest.mark.parametrize("what", [*FAILING, "metrics.jsonl", "cache", "spool", "config.json"])
-def test_run_without_room_for_its_folder_names_it_and_goes_on_once_there_is_some(federation: Make, what: str) -> None:
+def test_run_without_room_for_its_folder_names_it_and_goes_on_to_the_same_bits_once_there_is_some(
+    federation: Make, what: str, undisturbed: torch.Tensor
+) -> None:
     fed = federation(changes={"run.rounds": 2})
     run = fed.folder.path
     with pytest.MonkeyPatch.context() as patch:
@@ -168,6 +193,7 @@ def test_run_without_room_for_its_folder_names_it_and_goes_on_once_there_is_some
     again = federation(changes={"run.rounds": 2}, first_node=500)
     again.run()
     assert [line["accepted"] for line in again.lines()] == [list(SITES)] * 2
+    assert same_bits(again.state().weights, undisturbed)
 
 
 def test_full_disk_does_not_end_a_run_for_want_of_its_report(federation: Make, capsys: Any) -> None:

@@ -19,23 +19,27 @@ from server_app import cohort
 Make = Callable[..., Federation]
 
 
-@pytest.mark.parametrize("lost", ["one", "all"])
-def test_task_that_the_superlink_did_not_take_is_named(federation: Make, lost: str) -> None:
-    fed = federation(changes={"run.rounds": 2})
-    honest = fed.grid.push_messages
+@pytest.mark.parametrize("for_good", [False, True])
+def test_task_that_the_superlink_did_not_take_is_sent_again_and_named_in_the_end(
+    federation: Make, for_good: bool
+) -> None:
+    fed = federation(changes={"run.rounds": 2, "federation.retries": 2})
+    honest, batches = fed.grid.push_messages, iter(["all"] + ["alpha" if for_good else "none"] * 9)
 
     def push(messages: list[Message]) -> list[str]:
         ids = list(honest(messages))
         if messages[0].metadata.group_id != "1":
             return ids
-        return ["", *ids[1:]] if lost == "one" else []
+        refused = next(batches)
+        # A refused batch comes back as an empty list.
+        return [] if refused == "all" else ["" if refused == "alpha" else ids[0], *ids[1:]]
 
     fed.grid.push_messages = push  # type: ignore[assignment, method-assign]
     fed.run()
     first, second = fed.lines()
-    expected = ["alpha"] if lost == "one" else list(SITES)
-    assert [one["node"] for one in first["rejected"]] == expected
-    assert all(one["reason"] == "the SuperLink did not take the message" for one in first["rejected"])
+    named = [{"node": "alpha", "reason": "the SuperLink did not take the message"}] if for_good else []
+    assert first["rejected"] == named
+    assert len(first["notes"]) == 3
     assert second["accepted"] == list(SITES)
 
 

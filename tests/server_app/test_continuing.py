@@ -12,7 +12,7 @@ from federation import SITES, Federation, same_bits
 from flwr.app import Message
 
 from fedsense_core.atomic_io import only_one
-from fedsense_core.errors import CheckpointError, FedSenseError
+from fedsense_core.errors import CheckpointError, RunPaused
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.tensors import TensorTable
 
@@ -53,6 +53,9 @@ def test_killed_run_continues_to_the_same_bits(federation: Make, changes: dict[s
     again.run()
     assert same_bits(again.state().weights, whole.state().weights)
     assert [line["round"] for line in again.lines()] == [1, 2, 3, 4]
+    asked = [SITES[node - 900] for number, node in again.grid.asked if number == 3]
+    accepted = [] if "federation.participation" in changes else ["alpha", "beta"]
+    assert asked == [site for site in again.lines()[2]["accepted"] if site not in accepted]
     timing = ("seconds", "server_memory", "clients")
     for a, b in zip(again.lines(), whole.lines(), strict=True):
         assert measured(a) == measured(b)
@@ -149,11 +152,15 @@ def _interrupt(task: Message, reply: Message | None) -> Message:
     raise KeyboardInterrupt
 
 
-def test_run_in_which_nothing_was_learned_starts_over(federation: Make) -> None:
-    nobody = {(1, node): (lambda task, reply: None) for node in range(100, 103)}
-    changes = {"run.rounds": 1, "federation.deadline_s": 0.2}
-    with pytest.raises(FedSenseError, match="no round was aggregated"):
+def test_run_that_was_paused_in_its_first_round_keeps_what_it_has(federation: Make) -> None:
+    nobody: dict[tuple[int, int], Any] = {(1, node): (lambda task, reply: None) for node in (101, 102)}
+    changes = FP32 | {"run.rounds": 1, "federation.deadline_s": 0.2, "federation.quorum": 2, "federation.retries": 0}
+    with pytest.raises(RunPaused, match=r"1 accepted, federation\.quorum asks for 2.*beta, gamma: no answer"):
         federation(changes=changes, faults=nobody).run()
     again = federation(changes=changes)
     again.run()
+    assert [node for number, node in again.grid.asked if number == 1] == [101, 102]
     assert [line["accepted"] for line in again.lines()] == [list(SITES)]
+    whole = federation("whole", changes=changes)
+    whole.run()
+    assert same_bits(again.state().weights, whole.state().weights)

@@ -16,7 +16,6 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.memory import ClientMemory
 from fedsense_core.codecs.codec import get_codec
-from fedsense_core.errors import FedSenseError
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.frame import unpack
 from fedsense_core.protocol.messages import TrainReply
@@ -78,39 +77,6 @@ def test_flowers_own_calls_make_the_same_round(federation: Make, tmp_path: Path)
     assert metrics is not None
     assert same_bits(torch.from_numpy(arrays["weights"].numpy()), whole.state().weights)
     assert metrics["num-examples"] == 3 * 8
-
-
-def test_below_the_quorum_nothing_moves_and_nothing_is_lost(federation: Make) -> None:
-    silent = {(2, node): (lambda task, reply: None) for node in (100, 101)}
-    changes = {"run.rounds": 3, "federation.quorum": 2, "federation.deadline_s": 0.3}
-    fed = federation(changes=changes, faults=silent)
-    fed.run()
-    lines = fed.lines()
-    assert lines[1]["accepted"] == ["gamma"]
-    assert lines[1]["update_norm"] == 0.0
-    assert lines[2]["accepted"] == list(SITES)
-    assert lines[2]["momentum_norm"] == lines[1]["momentum_norm"]
-    # The stream did not advance, so round 3 sends no frame to clients that took part in round 2.
-    assert fed.state().replica.version == 2
-
-
-def test_below_the_quorum_the_predictor_stays_as_it_is(federation: Make) -> None:
-    silent = {(3, node): (lambda task, reply: None) for node in (100, 101)}
-    changes = {"uplink.prediction": True, "federation.quorum": 2, "federation.deadline_s": 0.3}
-    fed = federation(changes=changes, faults=silent)
-    fed.run()
-    lines = fed.lines()
-    assert lines[2]["accepted"] == ["gamma"]
-    assert lines[3]["accepted"] == list(SITES)
-    assert lines[3]["prediction_norm"] == lines[2]["prediction_norm"] > 0
-
-
-def test_run_without_a_single_good_round_fails_and_says_so(federation: Make) -> None:
-    nobody = {(r, node): (lambda task, reply: None) for r in (1, 2) for node in range(100, 103)}
-    fed = federation(changes={"run.rounds": 2, "federation.deadline_s": 0.2}, faults=nobody)
-    with pytest.raises(FedSenseError, match="no round was aggregated"):
-        fed.run()
-    assert not fed.folder.is_finished
 
 
 def test_every_metric_of_a_client_and_every_phase_is_in_its_line(federation: Make) -> None:

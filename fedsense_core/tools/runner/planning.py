@@ -36,6 +36,8 @@ _WITHOUT_THE_BAND = (
 SIMULATED_WAIT_S = 10.0
 """All SuperNodes of a simulation are there from the start: one that cannot take part will not come
 later."""
+SIMULATED_PAUSE_S = 1.0
+"""What fails on one machine fails again at once, and somebody is watching."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def jobs_of(request: Request) -> list[Job]:
     names = _client_names(config, all_needed="federation.min_clients" not in settings)
     nodes = request.supernodes or (1 if config.federation.pooled else len(names))
     settings.setdefault("federation.wait_s", SIMULATED_WAIT_S)
+    settings.setdefault("federation.pause_s", SIMULATED_PAUSE_S)
     out = (request.out or Path("runs") / f"{config.preset}-seed{config.run.seed}").expanduser().absolute()
     alone = names if request.preset == "standalone" and not config.federation.only else [config.federation.only]
     jobs = []
