@@ -99,7 +99,8 @@ def serve(
     ] = None,
     state: State = HOME,
 ) -> None:
-    """Take part: keep the SuperNode connected, and its SuperExec ready.
+    """Take part: keep the SuperNode connected, its SuperExec ready, and end what runs that are over
+    left working.
 
     Ctrl-C or SIGTERM ends them in order.
     """
@@ -116,6 +117,17 @@ def serve(
     with clear_errors(FAILED):
         status = keep_running(parts, _say)
     raise typer.Exit(status)
+
+
+@institution_app.command()
+def policy() -> None:
+    """Print a policy file with every limit and its default: what a run may do on this machine.
+
+    Save it as policy.toml in the state folder, and change what you like.
+    """
+    from fedsense_core.policy import default_file
+
+    typer.echo(default_file(), nl=False)
 
 
 def _say(line: str) -> None:

@@ -144,11 +144,28 @@ def institutions_superexec(folder: InstitutionFolder) -> Part:
     return Part("superexec", command, folder.flower_home("superexec"))
 
 
+def watch(folder: InstitutionFolder) -> Part:
+    """Return what ends the work of runs that have ended: it asks the coordinator with the
+    institution's key."""
+    paths = map(str, (folder.authority_file, folder.key, folder.path))
+    command = (
+        sys.executable,
+        "-m",
+        "fedsense_core.tools.deployment.run_watch",
+        folder.read_invitation().address,
+        *paths,
+    )
+    return Part("watch", command, folder.flower_home("watch"), leaves_machine=True)
+
+
 INSTITUTION_PARTS: dict[str, Callable[[InstitutionFolder], Part]] = {
     "supernode": supernode,
     "superexec": institutions_superexec,
+    "watch": watch,
 }
 """In the order in which they start."""
+TOGETHER = {"supernode": ("supernode", "watch")}
+"""What ``--only`` starts besides: both need the key, which the app should not be able to read."""
 
 
 def institution_parts(folder: InstitutionFolder, only: str | None) -> list[Part]:
@@ -157,7 +174,8 @@ def institution_parts(folder: InstitutionFolder, only: str | None) -> list[Part]
     Raises DeploymentError.
     """
     names = list(INSTITUTION_PARTS)
-    return [INSTITUTION_PARTS[name](folder) for name in _chosen(names, names, only)]
+    chosen = [part for name in _chosen(names, names, only) for part in TOGETHER.get(name if only else "", (name,))]
+    return [INSTITUTION_PARTS[name](folder) for name in chosen]
 
 
 def write_node_file(folder: InstitutionFolder) -> None:

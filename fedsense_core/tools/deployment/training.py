@@ -18,8 +18,8 @@ from flwr.supercore.fab import Fab
 
 from fedsense_core.atomic_io import write_whole
 from fedsense_core.config import Config, resolve
-from fedsense_core.errors import ConfigError
-from fedsense_core.run_folder import RunFolder
+from fedsense_core.errors import CheckpointError, ConfigError
+from fedsense_core.run_folder import RunFolder, settings_of
 from fedsense_core.tools.app_bundle.bundle import APP_ID
 from fedsense_core.tools.app_bundle.signed_bundle import read_agreed
 from fedsense_core.tools.app_bundle.stored_runs import store_signed_bundle
@@ -79,11 +79,24 @@ def recall(path: Path) -> Training:
     try:
         tree = tomllib.loads((path / SETTINGS).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DeploymentError(f"{path / SETTINGS} is missing: {remedy}") from None
+        return Training(path, _begun(path, remedy))
     except (OSError, ValueError) as error:
         raise DeploymentError(f"{path / SETTINGS} cannot be read ({error}): {remedy}") from error
     own = path / FLOWER_TOML
     return Training(path, _flat(tree) | {"run.folder": str(path)}, own if own.exists() else None)
+
+
+def _begun(path: Path, remedy: str) -> dict[str, Scalar]:
+    """Return the settings of a run that another command began, by what the server wrote down.
+
+    Raises DeploymentError.
+    """
+    try:
+        return settings_of(path)
+    except CheckpointError as error:
+        raise DeploymentError(
+            f"{path / SETTINGS} is missing, and no run tells its settings ({error}): {remedy}"
+        ) from None
 
 
 def remember(training: Training) -> Training:
