@@ -8,6 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import round
+from client_app.journal import Journal
 from fedsense_core.protocol.messages import TrainTask, handshake_attachments, handshake_nonce, handshake_run_ids
 
 app = ClientApp()
@@ -16,7 +17,8 @@ app = ClientApp()
 @app.query("handshake")
 def handshake(message: Message, context: Context) -> Message:
     """Answer who this client is and what it has."""
-    said = round.handshake(context, handshake_run_ids(message), handshake_attachments(message))
+    run_ids, asked = handshake_run_ids(message), handshake_attachments(message)
+    said = Journal.of(context, run_ids[0]).greeted(asked, lambda: round.handshake(context, run_ids, asked))
     return Message(replace(said, nonce=handshake_nonce(message)).to_records(), reply_to=message)
 
 
@@ -24,5 +26,5 @@ def handshake(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Answer with this round's update or the reason why there is none."""
     task = TrainTask.from_records(message.content)
-    reply = replace(round.train(context, task), nonce=task.nonce)
-    return Message(reply.to_records(), reply_to=message)
+    reply = Journal.of(context, task.run_id).trained(task, lambda: round.train(context, task))
+    return Message(replace(reply, nonce=task.nonce).to_records(), reply_to=message)

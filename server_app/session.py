@@ -40,6 +40,7 @@ from server_app.callbacks.last_models import LastModels
 from server_app.callbacks.metrics_file import Record
 from server_app.callbacks.probing import Probes
 from server_app.callbacks.resources import Resources
+from server_app.callbacks.status_file import StatusFile
 from server_app.callbacks.terminal import Terminal
 from server_app.checkpoints import Checkpoints
 from server_app.continuing import FinishedRun, earlier_run_id
@@ -90,19 +91,21 @@ def _run(config: Config, grid: Grid) -> Path:
     model = None if goes_on else _first_model(config)
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
+    status = StatusFile(run)
     strategy = FedSense(
         config,
         build_model(config) if state else model or _first_model(config),
         run_id=state["run_id"] if state else secrets.randbits(62),
         spool=run.path / "spool",
         distiller=_distiller(config, material.public, device),
-        callbacks=_callbacks(config, run, checkpoints, material, device),
+        callbacks=[status, *_callbacks(config, run, checkpoints, material, device)],
         channels=[material.overlap],
     )
     strategy.cohort.earlier_run_id = earlier_run_id(run)
     if state:
         strategy.load_state_dict(state)
-    strategy.start(grid)
+    with status:
+        strategy.start(grid)
     log(INFO, "run folder: %s", run.path)
     return run.path
 
