@@ -43,7 +43,7 @@ from server_app.callbacks.resources import Resources
 from server_app.callbacks.status_file import StatusFile
 from server_app.callbacks.terminal import Terminal
 from server_app.checkpoints import Checkpoints
-from server_app.continuing import FinishedRun, earlier_run_id
+from server_app.continuing import EarlierRun, earlier_run_id
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
 from server_app.strategy import FedSense
@@ -141,12 +141,12 @@ def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
     checkpoints = Checkpoints(path / "checkpoints", config.digest, config.run.keep_checkpoints)
     settings = config.model_dump(mode="json")
     if config.run.resume == "never" or not RunFolder.exists(path):
-        earlier = FinishedRun.before(config)
+        earlier = EarlierRun.before(config)
         run = RunFolder.create(path, settings)
         return run, earlier.hand_over(run, checkpoints, config.run.rounds) if earlier else None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
     state = checkpoints.newest()
-    if state is None and (earlier := FinishedRun.before(config)):
+    if state is None and (earlier := EarlierRun.before(config)):
         state = earlier.hand_over(run, checkpoints, config.run.rounds)  # it was killed before it began
     if state is not None and not state["aggregated"]:
         state = None  # nothing has been learned yet: every round is still to do

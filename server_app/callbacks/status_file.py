@@ -76,7 +76,7 @@ class StatusFile(RunCallback):
         assert self._strategy is not None
         strategy, round = self._strategy, self._round
         cohort, clients = strategy.cohort, strategy.clients
-        connected, admitted = sorted(list(clients.sites.values())), set(list(cohort.admitted.values()))
+        connected, admitted = sorted(clients.sites.values()), set(cohort.admitted.values())
         refused = [{"node": one.node, "reason": one.reason} for one in list(cohort.refused.values())]
         said = {
             "rounds_done": strategy.rounds_done,
@@ -94,7 +94,7 @@ class StatusFile(RunCallback):
             "round": round.number,
             "round_began": _utc(time.time() - (time.monotonic() - round.began)),
             "deadline_s": strategy.config.federation.deadline_s,
-            "asked": sorted(list(round.asked.values())),
+            "asked": sorted(round.asked.values()),
             "accepted": sorted(one.site for one in list(round.accepted)),
             "rejected": [{"node": one.node, "reason": one.reason} for one in list(round.rejected)],
             "waiting_for": waiting_for,

@@ -110,7 +110,7 @@ def test_full_disk_leaves_the_log_as_it_was(log: AuditLog, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", little_space)
-        with pytest.raises(AuditError, match="No space left.*nothing leaves"):
+        with pytest.raises(AuditError, match=r"No space left.*nothing leaves"):
             log.append("sent", {"round": 6})
     assert log.path.read_bytes() == content
     assert json.loads(content.splitlines()[0])["line"] == 1
