@@ -92,7 +92,7 @@ def test_status_tells_a_run_that_does_not_go_on(run: RunFolder, phase: str, more
 def test_rounds_of_an_institution_are_named_and_how_to_go_on_without_them(run: RunFolder) -> None:
     (run.checkpoints / "round-000002").mkdir()
     result = status(run, "--rounds-of", "aerial")
-    assert "aerial counts in 1 rounds: 1" in result.output
+    assert "aerial counts in 1 round: 1" in result.output
     assert "round 2: left out: update norm 900 is above 45" in result.output
     assert "was there from round 1" in result.output
     result = status(run, "--rounds-of", "nobody")

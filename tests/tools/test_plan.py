@@ -12,7 +12,9 @@ from federation import SITES, TINY, Federation, write_site
 from typer.testing import CliRunner
 
 from fedsense_core.config import resolve
+from fedsense_core.errors import FedSenseError
 from fedsense_core.tools.cli import app
+from fedsense_core.tools.health.dry_round import dry_round
 from fedsense_core.tools.health.planning import Situation, plan_of
 from fedsense_core.tools.health.trial import STEPS, Trial, settings_of_trial
 
@@ -40,6 +42,20 @@ def test_bytes_of_a_run_are_those_that_were_planned(federation: Callable[..., Fe
     later = 8e-6 * (lines[1]["bytes_up"] + lines[1]["bytes_down"]) / 3
     assert plan.round_s["transfer"] == pytest.approx(max(later / 20, 3 * later / 100))
     assert plan.seconds == pytest.approx(4 * sum(plan.round_s.values()))
+
+
+@pytest.mark.slow
+def test_dry_step_trains_on_the_institutions_chips_and_leaves_nothing_but_them(tmp_path: Path) -> None:
+    site, state = write_site(tmp_path, "alpha", 0), tmp_path / "state"
+    settings = {key: value for key, value in TINY.items() if not isinstance(value, dict | list)}
+    settings["model.args"] = json.dumps(TINY["model.args"])
+    took = dry_round(settings, None, site, state)
+    assert took.bytes_up > 10_000
+    assert took.resident > 1e8
+    assert [path.name for path in state.iterdir()] == ["alpha"]
+    assert [path.name for path in (state / "alpha").iterdir()] == ["chips"]
+    with pytest.raises(FedSenseError, match="nir"):
+        dry_round(settings | {"data.bands": "red,nir"}, None, site, state)
 
 
 @pytest.mark.slow

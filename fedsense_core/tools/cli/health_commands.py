@@ -32,7 +32,7 @@ Settings = Annotated[
 ]
 Run = Annotated[
     Path | None,
-    typer.Option("--run", metavar="FOLDER", help="Run folder, whose settings are taken: settings.toml or config.json."),
+    typer.Option("--run", metavar="FOLDER", help="Run folder, or file like its settings.toml: the run's settings."),
 ]
 
 

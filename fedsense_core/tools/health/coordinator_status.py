@@ -20,6 +20,7 @@ from fedsense_core.tools.deployment.control import RunState as FlowerRun
 from fedsense_core.tools.deployment.coordinator_folder import CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError
 from fedsense_core.tools.health.run_state import RunState, Share
+from fedsense_core.tools.onboarding.wording import count
 
 PHASE_COLOURS = {"finished": "green", "stopped": "red", "dead": "red", "unknown": "yellow"}
 
@@ -108,9 +109,8 @@ def _run_lines(status: CoordinatorStatus, now: datetime) -> Iterator[RenderableT
     if status.flower_run is not None:
         details = f": {clean(status.flower_run.details)}" if status.flower_run.details else ""
         yield Text(f"Flower's run {status.flower_run.run_id} · {status.flower_run.status}{details}")
-    yield Text(
-        f"so far · {state.rounds_done} rounds, {human_bytes(state.bytes_up)} up, {human_bytes(state.bytes_down)} down"
-    )
+    sizes = f"{human_bytes(state.bytes_up)} up, {human_bytes(state.bytes_down)} down"
+    yield Text(f"so far · {count(state.rounds_done, 'round')}, {sizes}")
 
 
 def _table(status: CoordinatorStatus, now: datetime) -> Table:
@@ -126,9 +126,9 @@ def _table(status: CoordinatorStatus, now: datetime) -> Table:
     )
     table = Table(*columns, Column("last verdict", overflow="fold"), box=None, pad_edge=False, header_style="dim")
     for name in sorted({*names, *refused}):
-        counted = len(state.counted.get(name, ())) if state else 0
+        rounds = len(state.counted.get(name, ())) if state else 0
         here = _here(members.get(name), now) if status.members else _connected(state, name)
-        table.add_row(clean(name), here, str(counted), _verdict(state, name, refused, late))
+        table.add_row(clean(name), here, str(rounds), _verdict(state, name, refused, late))
     return table
 
 
@@ -166,7 +166,8 @@ def describe_share(share: Share, state: RunState) -> RenderableType:
     if not share.counted and not share.left_out:
         known = ", ".join(map(clean, state.institutions)) or "nobody"
         raise CheckpointError(f"{state.folder}: {share.name!r} was in no round of this run; {known} was.")
-    lines = [Text(f"{clean(share.name)} counts in {len(share.counted)} rounds: {ranges(share.counted) or 'none'}")]
+    rounds = f"{count(len(share.counted), 'round')}: {ranges(share.counted)}" if share.counted else "no round"
+    lines = [Text(f"{clean(share.name)} counts in {rounds}")]
     for number, reason in share.left_out.items():
         lines.append(Text(f"  round {number}: left out: {clean(reason)}", "yellow", overflow="fold"))
     if not share.counted:

@@ -59,7 +59,10 @@ def institution_findings(
     """Yield what is found at an institution: versions, keys, certificate, connection, policy, site
     file, machine, one dry step."""
     yield from _versions()
-    yield found("invitation", lambda: f"{folder.read_invitation().name}, at {folder.read_invitation().address}")
+    yield (joined := found("invitation", lambda: _joined(folder)))
+    if joined.level == "failure":
+        yield from _machine(folder.path)
+        return
     yield (authority := found("certificate", lambda: _institutions_certificate(folder, now)))
     yield (keyed := found("key", lambda: _key_pair(folder)))
     yield found("secret", lambda: _secret(folder.secret_file, JOIN))
@@ -77,22 +80,33 @@ def coordinator_findings(folder: CoordinatorFolder, run: RunSettings, now: datet
     """Yield what is found at a coordinator."""
     yield from _versions()
     yield (set_up := found("settings", lambda: f"{folder.read().name}, at {folder.read().address}"))
-    yield (authority := found("authority", lambda: _authority(folder, now)))
-    if set_up.level != "failure" and authority.level != "failure":
-        yield found("certificate", lambda: _servers_certificate(folder, now))
-    yield found("secret", lambda: _secret(folder.secret_file, "restore it from a backup, or make the folder anew"))
-    yield found("authority's key", lambda: _key_out_of_reach(folder))
-    if set_up.level != "failure" and authority.level != "failure":
-        yield found("SuperLink", lambda: _superlink(folder))
-        if not folder.read().public.is_loopback:
-            yield found("exposed", lambda: closed_control(folder.read().public, folder.authority_file))
+    if set_up.level != "failure":
+        yield from _served(folder, now)
     yield from _machine(folder.path)
     yield found("run's settings", lambda: _coordinators_run(run))
+
+
+def _served(folder: CoordinatorFolder, now: datetime) -> Iterator[Finding]:
+    yield (authority := found("authority", lambda: _authority(folder, now)))
+    yield found("secret", lambda: _secret(folder.secret_file, "restore it from a backup, or make the folder anew"))
+    yield found("authority's key", lambda: _key_out_of_reach(folder))
+    if authority.level == "failure":
+        return
+    yield found("certificate", lambda: _servers_certificate(folder, now))
+    yield found("SuperLink", lambda: _superlink(folder))
+    if not folder.read().public.is_loopback:
+        yield found("exposed", lambda: closed_control(folder.read().public, folder.authority_file))
 
 
 def _versions() -> Iterator[Finding]:
     yield found("Flower", lambda: check_flower(locked(), version("flwr")))
     yield found("packages", lambda: check_packages(locked()))
+
+
+def _joined(folder: InstitutionFolder) -> str:
+    folder.read()
+    invitation = folder.read_invitation()
+    return f"{invitation.name}, at {invitation.address}"
 
 
 def _institutions_certificate(folder: InstitutionFolder, now: datetime) -> str:
@@ -125,10 +139,7 @@ def _secret(path: Path, remedy: str) -> str:
 
 
 def _connection(folder: InstitutionFolder, key: ec.EllipticCurvePrivateKey | None, now: datetime) -> Iterator[Finding]:
-    try:
-        address = parse_address(folder.read_invitation().address, "address")
-    except FedSenseError:
-        return  # said under "invitation"
+    address = parse_address(folder.read_invitation().address, "address")
     yield from connection_findings(address, folder.authority_file, key, now)
 
 

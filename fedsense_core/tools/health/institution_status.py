@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fedsense_core.audit import FILE, AuditError, AuditLog, Entry, Verdict
 from fedsense_core.run_folder.formatting import clean, human_bytes
+from fedsense_core.tools.onboarding.wording import count
 
 SHOWN = 8
 """Entries that are listed unless more are asked for."""
@@ -139,15 +140,15 @@ def describe(path: Path, status: InstitutionStatus) -> RenderableType:
     parts: list[RenderableType] = []
     for share in status.runs.values():
         parts.append(Text.assemble("run ", (share.run, "bold"), f" · last {_short(share.last)}"))
+        facts = Table.grid(padding=(0, 2))
         if share.asked:
-            parts.append(Text(f"  asked   {clean(share.asked)}", overflow="fold"))
-        parts.append(
-            Text(
-                f"  so far  {share.rounds} tasks, {share.sent} updates sent, {share.refused} refused; of the updates "
-                f"{share.counted} counted, {share.dropped} did not"
-            )
-        )
-        parts.append(Text(f"  bytes   {human_bytes(share.bytes_up)} up, {human_bytes(share.bytes_down)} down"))
+            facts.add_row("  asked", Text(clean(share.asked), overflow="fold"))
+        told = f"{count(share.rounds, 'task')}, {count(share.sent, 'update')} sent, {share.refused} refused"
+        if share.counted or share.dropped:
+            told += f"; of the updates {share.counted} counted, {share.dropped} did not"
+        facts.add_row("  so far", told)
+        facts.add_row("  bytes", f"{human_bytes(share.bytes_up)} up, {human_bytes(share.bytes_down)} down")
+        parts.append(facts)
     if status.entries:
         parts += ["", entries_table(status.entries), ""]
     return Group(*parts, describe_verdict(path, status.verdict))

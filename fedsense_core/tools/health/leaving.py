@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedsense_core.audit import FILE, AuditLog
 from fedsense_core.errors import FedSenseError
-from fedsense_core.tools.health.trial import size_of
+from fedsense_core.tools.health.folder_size import size_of
 
 WRITTEN_BY_PEOPLE = ("site.toml", "policy.toml")
 MARKS = ("federation.toml", "institution.toml", "key.pub", FILE)

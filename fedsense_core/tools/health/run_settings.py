@@ -1,13 +1,15 @@
-"""The settings of a run that is to come, as a person has them: texts, a run's folder, or both."""
+"""The settings of a run that is to come, as a person has them: texts, a file or a run's folder, or
+both."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsense_core.config import resolve
+from fedsense_core.config import check_key, resolve
 from fedsense_core.errors import ConfigError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.tools.deployment.training import SETTINGS, recall, tables_of
@@ -20,11 +22,13 @@ NOT_ASKED = ("run.folder", "run.resume")
 
 
 def run_settings(pairs: Sequence[str], run: Path | None) -> RunSettings:
-    """Return the settings of a run's folder with ``KEY=VALUE`` texts on top. Raises ConfigError or
-    CheckpointError naming what is wrong."""
+    """Return the settings of a run's folder, or of a file like its settings.toml, with
+    ``KEY=VALUE`` texts on top. Raises ConfigError or CheckpointError naming what is wrong."""
     settings: dict[str, Scalar] = {}
     flower_toml: Path | None = None
-    if run is not None and (run / SETTINGS).exists():
+    if run is not None and run.is_file():
+        settings = {key: _single(run, key, value) for key, value in _leaves(_read(run))}
+    elif run is not None and (run / SETTINGS).exists():
         training = recall(run)
         settings, flower_toml = dict(training.settings), training.flower_toml
     elif run is not None:
@@ -32,6 +36,22 @@ def run_settings(pairs: Sequence[str], run: Path | None) -> RunSettings:
     settings = {key: value for key, value in settings.items() if key not in NOT_ASKED} | read_pairs(pairs)
     resolve(settings, tables_of(flower_toml) if flower_toml else None)
     return RunSettings(settings, flower_toml, are_given=bool(settings))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--run {path} cannot be read as TOML ({error})") from error
+
+
+def _single(path: Path, key: str, value: Any) -> Scalar:
+    check_key(key)
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    if not isinstance(value, bool | int | float | str):
+        raise ConfigError(f'{path}: {key} = {value!r} is no single value, such as {key} = 10 or {key} = "text"')
+    return value
 
 
 def flattened(tree: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -27,6 +27,7 @@ from fedsense_core.errors import FedSenseError, SiteError
 from fedsense_core.run_folder.folder import RunFolder
 from fedsense_core.tools.health.client_process import ClientProcess
 from fedsense_core.tools.health.dry_round import own_chips
+from fedsense_core.tools.health.folder_size import size_of
 from fedsense_core.tools.runner.app_folder import assemble, project_file
 from fedsense_core.tools.runner.child import do_or_tell, end_child, start_child
 from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE, InProcessGrid
@@ -161,11 +162,6 @@ def _measured(run: RunFolder, state: Path, distillation_steps: int) -> Trial:
         cache_bytes=size_of(run.path / "cache"),
         encoder_bytes=size_of(run.encoder),
     )
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of all files below a folder; 0 where there is none."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def main(job_file: str, reason_file: str) -> int:
