@@ -89,8 +89,9 @@ class StatusFile(RunCallback):
         if round is None:
             return said | {"phase": "waiting for institutions", "round": strategy.rounds_done + 1}
         waiting_for = sorted(round.site(node) for node in list(round.silent))
+        short = round.asked and len(round.accepted) < strategy.config.federation.quorum
         return said | {
-            "phase": "training" if waiting_for else "aggregating",
+            "phase": "training" if waiting_for else "below the quorum" if short else "aggregating",
             "round": round.number,
             "round_began": _utc(time.time() - (time.monotonic() - round.began)),
             "deadline_s": strategy.config.federation.deadline_s,

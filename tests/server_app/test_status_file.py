@@ -55,3 +55,4 @@ def test_file_that_cannot_be_written_does_not_hurt_the_run(
     fed = federation(changes={"run.rounds": 1})
     assert fed.run().is_finished
     assert not fed.folder.status_file.exists()
+    assert not list(fed.root.rglob("audit.jsonl")), "a simulation keeps no audit log"

@@ -154,7 +154,10 @@ def test_leaving_deletes_the_institutions_state_and_keeps_what_it_wrote_and_its_
     (state / "linked").symlink_to(outside)
     planned = what_leaving_deletes(state)
     assert planned.bytes >= 1000
-    leave(state)
+    refused = runner.invoke(app, ["institution", "leave", "--state", str(state)], input="n\n")
+    assert refused.exit_code == 1
+    assert (state / "key").exists()
+    assert runner.invoke(app, ["institution", "leave", "--state", str(state)], input="y\n").exit_code == 0
     assert sorted(path.name for path in state.iterdir()) == ["audit.jsonl", "site.toml"]
     assert (outside / "scene.tif").exists()
     last = list(AuditLog(state / "audit.jsonl").entries())[-1]

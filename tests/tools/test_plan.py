@@ -22,7 +22,7 @@ PLUS = {"preset": "fedsense-plus", "run.keep_models": True}
 
 
 def test_bytes_of_a_run_are_those_that_were_planned(federation: Callable[..., Federation]) -> None:
-    whole = federation("whole", changes={**PLUS, "run.rounds": 4})
+    whole = federation("whole", changes={**PLUS, "run.rounds": 3})
     mine = settings_of_trial({key: value for key, value in whole.run_config.items() if key != "model.projector"}, None)
     assert (mine["train.local_steps"], mine["run.rounds"], mine["federation.quorum"]) == (STEPS, 2, 1)
     small = federation("trial", changes={**PLUS, "run.rounds": 2, "federation.min_clients": 1})
@@ -41,7 +41,7 @@ def test_bytes_of_a_run_are_those_that_were_planned(federation: Callable[..., Fe
     assert plan.coordinator.disk == 2 * 30 + 3 * lines[0]["bytes_up"] // 3 + 5 * 4 * lines[0]["elements"] + 45
     later = 8e-6 * (lines[1]["bytes_up"] + lines[1]["bytes_down"]) / 3
     assert plan.round_s["transfer"] == pytest.approx(max(later / 20, 3 * later / 100))
-    assert plan.seconds == pytest.approx(4 * sum(plan.round_s.values()))
+    assert plan.seconds == pytest.approx(3 * sum(plan.round_s.values()))
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_dry_step_trains_on_the_institutions_chips_and_leaves_nothing_but_them(t
 @pytest.mark.slow
 def test_plan_measures_server_and_client_in_processes_of_their_own(tmp_path: Path) -> None:
     site = write_site(tmp_path, "alpha", 0)
-    settings = [f"{key}={value}" for key, value in TINY.items() if not isinstance(value, dict | list)]
+    settings = [f"{key}={json.dumps(value)}" for key, value in TINY.items() if not isinstance(value, dict | list)]
     settings += [
         f"model.args={json.dumps(TINY['model.args'])}",
         f"federation.public={write_site(tmp_path, 'public', 1)}",

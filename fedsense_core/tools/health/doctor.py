@@ -4,6 +4,7 @@ does."""
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ def institution_findings(
     if joined.level == "failure":
         yield from _machine(folder.path)
         return
+    yield (own := found("user", lambda: _own(folder.path)))
     yield (authority := found("certificate", lambda: _institutions_certificate(folder, now)))
     yield (keyed := found("key", lambda: _key_pair(folder)))
     yield found("secret", lambda: _secret(folder.secret_file, JOIN))
@@ -72,7 +74,7 @@ def institution_findings(
     yield found("policy", lambda: _policy(folder))
     yield from _machine(folder.path)
     yield (site := found("site file", lambda: _site(folder, run)))
-    if dry_step and site.level != "failure":
+    if dry_step and "failure" not in (site.level, own.level):
         yield found("dry step", lambda: _dry_step(folder, run))
 
 
@@ -107,6 +109,25 @@ def _joined(folder: InstitutionFolder) -> str:
     folder.read()
     invitation = folder.read_invitation()
     return f"{invitation.name}, at {invitation.address}"
+
+
+def _own(path: Path) -> str:
+    """Return that the folder is this user's: chips that another one cuts could not be used."""
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        name = _user(owner)
+        raise DeploymentError(
+            f"{path} belongs to user {name}, and this is {_user(os.geteuid())}: run this as the user that runs the "
+            f"SuperNode (`sudo -u {name} ...`)"
+        )
+    return f"{_user(owner)}, whose the folder is"
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _institutions_certificate(folder: InstitutionFolder, now: datetime) -> str:

@@ -30,7 +30,7 @@ from fedsense_core.errors import FedSenseError
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.models.pretraining import build_model
 from fedsense_core.protocol.broadcast import Broadcaster, Stream
-from fedsense_core.protocol.messages import NONCE_BYTES, TrainReply, TrainTask
+from fedsense_core.protocol.messages import NONCE_BYTES, Handshake, TrainReply, TrainTask, handshake_request
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tensors import TensorTable
 from fedsense_core.tools.runner.app_folder import assemble, project_file
@@ -71,7 +71,7 @@ def dry_round(
         result, reason = home / "result.json", home / "reason.txt"
         with own_chips(home / "state", site, state) as borrowed:
             job = {
-                "settings": dict(settings) | {"train.local_steps": 1},
+                "settings": dict(settings),
                 "node": {"site": str(site.expanduser().absolute()), "state-dir": str(borrowed)},
                 "result": str(result),
             }
@@ -139,12 +139,21 @@ def first_task(settings: Mapping[str, Scalar]) -> TrainTask:
 
 
 def train_once(settings: Mapping[str, Scalar], node: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Send a first task to the ClientApp, and return what a DryRound is made of. Raises
-    FedSenseError with the reason of a refusal."""
+    """Greet the ClientApp as the run will, send it a first task of one step, and return what a
+    DryRound is made of. Raises FedSenseError with the reason of a refusal."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
-    message = Message(first_task(settings).to_records(), FIRST_NODE, MessageType.TRAIN)
-    context = Context(RUN_ID, FIRST_NODE, dict(node), RecordDict(), dict(settings))
-    reply = TrainReply.from_message(client_app()(message, context))
+    app = client_app()
+
+    def asked(content: RecordDict, kind: str, chosen: Mapping[str, Scalar]) -> Message:
+        context = Context(RUN_ID, FIRST_NODE, dict(node), RecordDict(), dict(chosen))
+        return app(Message(content, FIRST_NODE, kind), context)
+
+    # With all steps of the run, which the institution's own limits are about.
+    greeting = Handshake.from_message(asked(handshake_request(DRY_RUN), "query.handshake", settings))
+    if greeting.problem:
+        raise FedSenseError(greeting.problem)
+    short = {**settings, "train.local_steps": 1}
+    reply = TrainReply.from_message(asked(first_task(short).to_records(), MessageType.TRAIN, short))
     if reply.status != "trained" or reply.frame is None:
         raise FedSenseError(reply.reason)
     return {
