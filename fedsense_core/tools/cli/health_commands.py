@@ -106,7 +106,7 @@ def institution_status(
 
 @doctor_app.command("institution")
 def doctor_institution(
-    settings: Settings = None,
+    pairs: Settings = None,
     run: Run = None,
     state: Annotated[Path, typer.Option("--state", help="The institution's folder.")] = INSTITUTION,
     dry_step: Annotated[bool, typer.Option("--dry-step/--no-dry-step", help="Train one step on your chips.")] = True,
@@ -123,14 +123,14 @@ def doctor_institution(
     from fedsense_core.tools.health.doctor import institution_findings
 
     with clear_errors():
-        given = _run_settings(settings, run)
+        given = _run_settings(pairs, run)
         folder = InstitutionFolder(_path(state))
         _tell(institution_findings(folder, given, utc_now(), dry_step=dry_step), as_json)
 
 
 @doctor_app.command("coordinator")
 def doctor_coordinator(
-    settings: Settings = None,
+    pairs: Settings = None,
     run: Run = None,
     state: Annotated[Path, typer.Option("--state", help="The coordinator's folder.")] = COORDINATOR,
     as_json: AsJson = False,
@@ -144,7 +144,7 @@ def doctor_coordinator(
     from fedsense_core.tools.health.doctor import coordinator_findings
 
     with clear_errors():
-        given = _run_settings(settings, run)
+        given = _run_settings(pairs, run)
         _tell(coordinator_findings(CoordinatorFolder(_path(state)), given, utc_now()), as_json)
 
 
@@ -181,7 +181,7 @@ def audit(
 
 
 def plan(
-    settings: Settings = None,
+    pairs: Settings = None,
     run: Run = None,
     institutions: Annotated[int, typer.Option("--institutions", "-n", min=1, help="How many take part.")] = 5,
     link: Annotated[float, typer.Option(min=0.001, help="Rate of an institution's link, Mbit/s.")] = 20.0,
@@ -205,7 +205,7 @@ def plan(
     from fedsense_core.tools.health.trial import plan_run
 
     with clear_errors():
-        given = _run_settings(settings, run)
+        given = _run_settings(pairs, run)
         situation = planning.Situation(institutions, link, coordinator_link or link)
         config, trial = plan_run(
             given.settings, given.flower_toml, _path(site) if site else None, _path(state) if state else None
