@@ -41,6 +41,10 @@ class AuditError(FedSenseError):
     """The audit log cannot be written, or is not what was written."""
 
 
+class BrokenChain(AuditError):
+    """A line of the log is not what was written."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line that holds."""
@@ -100,7 +104,7 @@ class AuditLog:
                 while line := file.readline(MAX_LINE + 1):
                     number += 1
                     if len(line) > MAX_LINE:
-                        raise self._bad(number, f"it has more than {MAX_LINE} bytes")
+                        raise self._bad(f"line {number}", f"it has more than {MAX_LINE} bytes")
                     if not line.endswith(b"\n"):
                         return
                     entry = self._read(line[:-1], number, previous)
@@ -153,7 +157,7 @@ class AuditLog:
     def _read(self, line: bytes, number: int | None = None, previous: str | None = None) -> Entry:
         """Return one line without its end; its number and the digest before are checked where they
         are given."""
-        at = number or "the last"
+        at = "its last line" if number is None else f"line {number}"
         found = DIGEST.search(line)
         if not found:
             raise self._bad(at, "it ends with no digest")
@@ -172,9 +176,9 @@ class AuditLog:
         del said["digest"]
         return Entry(own, digest, said)
 
-    def _bad(self, number: int | str, why: str) -> BrokenChain:
+    def _bad(self, where: str, why: str) -> BrokenChain:
         return BrokenChain(
-            f"{self.path}, line {number}: {why}. Keep the file, find out who could write to it, and move it away: the "
+            f"{self.path}, {where}: {why}. Keep the file, find out who could write to it, and move it away: the "
             "next round begins a new one"
         )
 
@@ -198,10 +202,6 @@ class AuditLog:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-class BrokenChain(AuditError):
-    """A line of the log is not what was written."""
 
 
 def _line(number: int, event: str, said: Mapping[str, Any], previous: str) -> tuple[bytes, str]:

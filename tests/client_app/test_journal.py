@@ -102,7 +102,7 @@ def test_nothing_leaves_an_institution_whose_log_cannot_be_written(institutions:
     assert first["accepted"] == ["alpha", "beta", "gamma"]
     assert second["accepted"] == ["alpha", "gamma"]
     assert [one["node"] for one in second["rejected"]] == ["beta"]
-    assert "audit.jsonl, line the last: it ends with no digest" in second["rejected"][0]["reason"]
+    assert "audit.jsonl, its last line: it ends with no digest" in second["rejected"][0]["reason"]
     assert str(made.root) not in json.dumps(second), "folders of an institution stay its own"
 
 

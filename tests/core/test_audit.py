@@ -93,7 +93,7 @@ def test_writers_that_are_killed_at_any_moment_leave_a_log_that_goes_on(tmp_path
 def test_damaged_last_line_is_never_built_upon(log: AuditLog) -> None:
     content = log.path.read_bytes()
     log.path.write_bytes(content.replace(b'"round":5', b'"round":7'))
-    with pytest.raises(AuditError, match="line the last: it does not have the digest at its end"):
+    with pytest.raises(AuditError, match="its last line: it does not have the digest at its end"):
         log.append("sent", {"round": 6})
     log.path.write_bytes(content[:-40] + b"\n")
     with pytest.raises(AuditError, match="it ends with no digest"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from fedsense_core.tools.cli.terminal import FAILED, clear_errors, console
@@ -235,7 +235,7 @@ def _show(look: Callable[[], Any], page: Callable[[Any], RenderableType], *, wat
     found = look()
     if watch and not as_json:
         try:
-            with Live(page(found), console=console, auto_refresh=False, screen=False) as live:
+            with Live(page(found), console=Console(highlight=False), auto_refresh=False, screen=False) as live:
                 while True:
                     time.sleep(WATCH_S)
                     live.update(page(look()), refresh=True)

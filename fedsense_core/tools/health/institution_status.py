@@ -132,7 +132,7 @@ def describe_verdict(path: Path, verdict: Verdict) -> RenderableType:
     if verdict.torn:
         text = f"\n{verdict.torn} bytes at the end are of a writer that was killed; the next one cuts them off"
         said.append(text, "yellow")
-    return said.append(f"\nlast digest {verdict.digest}: noted elsewhere, it proves later that all this stood here")
+    return said.append(f"\nlast digest {verdict.digest}\nNoted elsewhere, it shows later that all this stood here.")
 
 
 def describe(path: Path, status: InstitutionStatus) -> RenderableType:

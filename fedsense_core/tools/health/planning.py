@@ -135,9 +135,8 @@ def describe(plan: Plan, situation: Situation) -> RenderableType:
     whole = Text.assemble("whole run  ", (human_seconds(plan.seconds), "bold"))
     parts = ", ".join(f"{name} {human_seconds(value)}" for name, value in plan.round_s.items())
     whole.append(f"\na round    {human_seconds(sum(plan.round_s.values()))}: {parts}")
-    right = {"justify": "right", "no_wrap": True}
-    columns = (Column(), Column("each institution", **right), Column("coordinator", **right))  # type: ignore[arg-type]
-    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    roles = [Column(name, justify="right", no_wrap=True) for name in ("each institution", "coordinator")]
+    table = Table(Column(), *roles, box=None, pad_edge=False, header_style="dim")
     rows = {
         "sends": "sent",
         "receives": "received",

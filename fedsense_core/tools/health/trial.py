@@ -141,7 +141,7 @@ def run_with_one_client(settings: Mapping[str, Scalar], node: Mapping[str, Scala
     with ClientProcess() as client:
         server = getattr(importlib.import_module(module), name)
         assert isinstance(server, ServerApp)
-        grid = InProcessGrid(client, settings, [node])  # type: ignore[arg-type]  # answers as a ClientApp does
+        grid = InProcessGrid(client, settings, [node])
         server(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(settings)))
 
 
