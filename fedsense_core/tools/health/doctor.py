@@ -19,13 +19,14 @@ from fedsense_core.data.opening import load_site
 from fedsense_core.device import chosen_device
 from fedsense_core.errors import FedSenseError
 from fedsense_core.run_folder.formatting import human_bytes, human_seconds
+from fedsense_core.tools.app_bundle.trusted_signers import read_trusted
 from fedsense_core.tools.deployment.addresses import parse_address
 from fedsense_core.tools.deployment.certificate_checks import check_server, expiry_warning, read_certificate
 from fedsense_core.tools.deployment.control import connect
 from fedsense_core.tools.deployment.coordinator_folder import INIT, LOOPBACK, CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError
 from fedsense_core.tools.deployment.institution_folder import JOIN, InstitutionFolder
-from fedsense_core.tools.deployment.joining import RENEWED_BY, check_trusted
+from fedsense_core.tools.deployment.joining import RENEWED_BY
 from fedsense_core.tools.deployment.node_keys import read_private_key, read_public_key
 from fedsense_core.tools.deployment.private_files import read_private
 from fedsense_core.tools.deployment.setting_up import RENEW, RENEW_AUTHORITY
@@ -166,16 +167,16 @@ def _connection(folder: InstitutionFolder, key: ec.EllipticCurvePrivateKey | Non
 
 def _policy(folder: InstitutionFolder) -> str:
     """Return that policy and signed app are both there: each alone can be gone round."""
-    signed = bool(folder.read_invitation().signers)
+    signed = bool(folder.read_invitation().signers) or folder.trusted_file.exists()
     if signed:
-        check_trusted(folder.trusted_file)
+        read_trusted(folder.trusted_file)
     has_policy = (folder.path / POLICY).exists()
     if signed and has_policy:
         return f"{folder.path / POLICY}, and only signed apps run here"
     if signed:
         raise Doubt(f"{folder.path / POLICY} is missing, so the defaults hold. Write down what a run may ask of you")
     raise Doubt(
-        f"nobody is named in {folder.invitation_file} who signs the app: whatever the coordinator sends runs here, and "
+        f"nobody is named in {folder.trusted_file} who signs the app: whatever the coordinator sends runs here, and "
         f"it could go past {'your' if has_policy else 'any'} policy. Ask for an invitation that names signers"
     )
 
