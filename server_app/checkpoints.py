@@ -29,6 +29,8 @@ from fedsense_core.state import State
 FORMAT = 3
 """3 holds the state of each component by its name."""
 TENSORS, MANIFEST = "server.safetensors", "manifest.json"
+KEPT = "kept"
+"""Name of the empty file in a checkpoint that no newer one replaces."""
 TENSOR = "tensor"
 """Key of the object that stands in the manifest for a tensor, with the tensor's name as its
 value."""
@@ -75,7 +77,8 @@ class Checkpoints:
                 sha256=sha256(folder / TENSORS),
             )
             (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        for old in self._all()[: -self.keep]:
+        passing = [path for path in self._all() if not (path / KEPT).exists()]
+        for old in passing[: -self.keep]:
             shutil.rmtree(old)
         return self._path(server_round)
 
@@ -117,6 +120,15 @@ class Checkpoints:
         if _digest(manifest.state) != manifest.state_sha256 or sha256(path / TENSORS) != manifest.sha256:
             raise ValueError("its checksum is wrong")
         return _with_tensors(manifest.state, load_file(path / TENSORS))
+
+    def rounds(self) -> list[int]:
+        """Return the rounds whose checkpoints are there, oldest first."""
+        return [int(path.name.removeprefix("round-")) for path in self._all()]
+
+    def keep_for_good(self, server_round: int) -> None:
+        """Drop the checkpoint of a round never; nothing happens where it is gone already."""
+        if self._path(server_round).is_dir():
+            (self._path(server_round) / KEPT).touch()
 
     def of_round(self, server_round: int) -> State:
         """Return the state after one round, whose checkpoint must still be there."""

@@ -1,5 +1,8 @@
-"""Going on from a finished run: a new run folder that begins with all that the old one's last
-checkpoint holds, and leaves the old one as it is."""
+"""Going on from an earlier run: a new run folder that begins with all that a checkpoint of the old
+one holds, and leaves the old one as it is.
+
+That is the last checkpoint of a finished run, or one of any run that was kept, such as that of the
+round before an institution joined, which has left since."""
 
 from __future__ import annotations
 
@@ -21,18 +24,20 @@ RUN_ID = "earlier_run_id"
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class EarlierRun:
     """A run that another one goes on from."""
 
     run: RunFolder
     checkpoints: Checkpoints
+    round: int = 0
+    """The one whose checkpoint is taken over; 0: the newest that is intact."""
 
     @classmethod
-    def before(cls, config: Config) -> FinishedRun | None:
+    def before(cls, config: Config) -> EarlierRun | None:
         """Return the run that ``run.continued_from`` names, None where it names none.
 
-        Raises CheckpointError where it is not finished or had settings that cannot be continued,
-        ConfigError for a wrong path or number of rounds.
+        Raises CheckpointError where it has not come so far, or had settings that cannot be
+        continued, ConfigError for a wrong path or number of rounds.
         """
         if not config.run.continued_from:
             return None
@@ -40,18 +45,21 @@ class FinishedRun:
         if not path.is_absolute():
             raise ConfigError(f"run.continued_from = {config.run.continued_from!r} must be an absolute path")
         run = RunFolder.open(path)
-        if not run.is_finished:
-            raise CheckpointError(f"{path} is not finished: continue it by the command that began it.")
         try:
             earlier = Config.model_validate(run.read_config())
         except ValidationError:
             raise CheckpointError(f"{path} has settings of another release: continue it with that one.") from None
         run.check_settings(config.model_dump(mode="json"), free=LATER_KEYS)
-        if earlier.run.rounds != config.run.rounds_before:
+        taken, checkpoints = config.run.rounds_before, Checkpoints(run.checkpoints, earlier.digest)
+        if taken == earlier.run.rounds and not run.is_finished:
+            raise CheckpointError(f"{path} is not finished: continue it by the command that began it.")
+        if taken != earlier.run.rounds and taken not in checkpoints.rounds():
+            kept = ", ".join(map(str, checkpoints.rounds()))
             raise ConfigError(
-                f"run.rounds_before = {config.run.rounds_before}, but {path} has {earlier.run.rounds} rounds: set that"
+                f"run.rounds_before = {taken}, but {path} has {earlier.run.rounds} rounds, and keeps the checkpoints "
+                f"of rounds {kept}: set one of these"
             )
-        return cls(run, Checkpoints(run.checkpoints, earlier.digest))
+        return cls(run, checkpoints, 0 if taken == earlier.run.rounds else taken)
 
     def hand_over(self, run: RunFolder, checkpoints: Checkpoints, rounds: int) -> State:
         """Fill the new ``run`` of ``rounds`` rounds in all with what was before, and return the
@@ -59,7 +67,7 @@ class FinishedRun:
 
         It has an id of its own, so that frames and clients' states of the two are never mixed up.
         """
-        state = self.checkpoints.newest()
+        state = self.checkpoints.of_round(self.round) if self.round else self.checkpoints.newest()
         if state is None:
             raise CheckpointError(f"{self.run.path} has no checkpoint: it cannot be continued.")
         done, earlier_run_id = state["round"], state["run_id"]

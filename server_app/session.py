@@ -40,9 +40,10 @@ from server_app.callbacks.last_models import LastModels
 from server_app.callbacks.metrics_file import Record
 from server_app.callbacks.probing import Probes
 from server_app.callbacks.resources import Resources
+from server_app.callbacks.status_file import StatusFile
 from server_app.callbacks.terminal import Terminal
 from server_app.checkpoints import Checkpoints
-from server_app.continuing import FinishedRun, earlier_run_id
+from server_app.continuing import EarlierRun, earlier_run_id
 from server_app.distillation.distiller import Distiller
 from server_app.printer import RoundPrinter
 from server_app.strategy import FedSense
@@ -91,19 +92,21 @@ def _run(config: Config, grid: Grid) -> Path:
     model = None if goes_on else _first_model(config)
     run, state, checkpoints = _begin(config)
     material = Material.open(config, run.path / "cache")
+    status = StatusFile(run)
     strategy = FedSense(
         config,
         build_model(config) if state else model or _first_model(config),
         run_id=state["run_id"] if state else secrets.randbits(62),
         spool=run.path / "spool",
         distiller=_distiller(config, material.public, device),
-        callbacks=_callbacks(config, run, checkpoints, material, device),
+        callbacks=[status, *_callbacks(config, run, checkpoints, material, device)],
         channels=[material.overlap],
     )
     strategy.cohort.earlier_run_id = earlier_run_id(run)
     if state:
         strategy.load_state_dict(state)
-    strategy.start(grid)
+    with status:
+        strategy.start(grid)
     log(INFO, "run folder: %s", run.path)
     return run.path
 
@@ -139,13 +142,13 @@ def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
     checkpoints = Checkpoints(path / "checkpoints", config.digest, config.run.keep_checkpoints)
     settings = config.model_dump(mode="json")
     if config.run.resume == "never" or not RunFolder.exists(path):
-        earlier = FinishedRun.before(config)
+        earlier = EarlierRun.before(config)
         run = RunFolder.create(path, settings)
         return run, earlier.hand_over(run, checkpoints, config.run.rounds) if earlier else None, checkpoints
     run = RunFolder.open(path, settings, free=FREE_KEYS)
     run.write_config(settings)  # free ones may be new: the next command continues with them
     state = checkpoints.newest()
-    if state is None and (earlier := FinishedRun.before(config)):
+    if state is None and (earlier := EarlierRun.before(config)):
         state = earlier.hand_over(run, checkpoints, config.run.rounds)  # it was killed before it began
     if state is None:
         log(WARNING, "%s has no checkpoint yet: starting at round 1", path)

@@ -118,6 +118,8 @@ class FedSense(FlowerCalls):
     def run_round(self, number: int, grid: Grid, deadline_s: float) -> MetricRecord:
         """Run one round to its end; return the clients' mean metrics."""
         round = self.begin(number, grid)
+        for callback in self.callbacks:
+            callback.on_round_begin(self, round)
         with round.timed("clients"):
             self._conversation(grid).hold(round, deadline_s)
         self.finish(round)

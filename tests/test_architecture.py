@@ -30,6 +30,7 @@ TOOLS_IN_TEXT = re.compile(re.escape(".".join(TOOLS.parts)) + r"|from fedsense_c
 MAY_KNOW_FLOWER = (
     *("server_app/", "client_app/", "fedsense_core/protocol/messages.py"),
     *("fedsense_core/tools/runner/", "fedsense_core/tools/app_bundle/", "fedsense_core/tools/deployment/"),
+    "fedsense_core/tools/health/",
 )
 LONGEST_FILE = 400
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -25,15 +25,16 @@ class RunSection(Section):
     """``auto`` continues an unfinished run with the same configuration; ``never`` refuses an
     existing folder."""
     continued_from: str = ""
-    """Folder of a finished run that this one goes on from, on the server's disk; ``fedsense run
-    --continue`` sets it. Empty: begin anew."""
+    """Folder of a run that this one goes on from, on the server's disk: a finished one (``fedsense
+    run --continue`` sets it), or one that keeps the checkpoint after ``run.rounds_before`` rounds.
+    Empty: begin anew."""
     rounds_before: int = Field(0, ge=0, le=100_000)
-    """Rounds of that run. Their numbers and ``run.rounds`` count on; the learning rate begins a new
-    schedule after them."""
+    """Rounds of that run that are taken over. Their numbers and ``run.rounds`` count on; the
+    learning rate begins a new schedule after them."""
     evaluate_every: int = Field(2, ge=0, le=100_000)
     """Probe the encoder every E rounds and after the last; 0 never."""
     keep_checkpoints: int = Field(2, ge=1, le=100_000)
-    """Newest checkpoints that stay on disk."""
+    """Newest checkpoints that stay on disk, beside those before an institution's first update."""
     keep_models: bool = True
     """Keep the last round's global model and what each client made of it, for ``fedsense
     analyse``."""

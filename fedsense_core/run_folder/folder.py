@@ -73,6 +73,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def status_file(self) -> Path:
+        """What the run is doing while it goes on, JSON; for people."""
+        return self.path / "status.json"
+
+    @property
     def continued_file(self) -> Path:
         """Which finished run this one goes on from, JSON; where it goes on from none, there is no
         file."""

@@ -19,6 +19,9 @@ class RunCallback:
     def on_start(self, strategy: FedSense) -> None:
         """Be called once, before the first round that this process runs."""
 
+    def on_round_begin(self, strategy: FedSense, round: Round) -> None:
+        """Be called once a round's clients are chosen and their tasks are made."""
+
     def on_round_end(self, strategy: FedSense, round: Round) -> None:
         """Be called after every round, whether it counted or not."""
 

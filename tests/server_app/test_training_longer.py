@@ -163,7 +163,7 @@ def test_radius_does_not_rise_again(federation: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"run__rounds_before": 1}, r"rounds_before = 1, but .* has 2 rounds"),
+        ({"run__rounds_before": 3}, r"rounds_before = 3, but .* has 2 rounds, and keeps .* rounds 1, 2:"),
         ({"train__local_steps": 3}, r"train\.local_steps = 2 then, 3 now"),
         ({"run__continued_from": "elsewhere"}, "absolute path"),
     ],

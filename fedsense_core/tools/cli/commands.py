@@ -18,6 +18,7 @@ from fedsense_core.tools.cli.app_commands import app_app
 from fedsense_core.tools.cli.coordinator_commands import coordinator_app
 from fedsense_core.tools.cli.data_commands import data_app
 from fedsense_core.tools.cli.evaluate_command import evaluate
+from fedsense_core.tools.cli.health_commands import mount as mount_health
 from fedsense_core.tools.cli.institution_commands import institution_app
 from fedsense_core.tools.cli.terminal import clear_errors, console, errors, progress_bar, warn
 from fedsense_core.tools.extras import require
@@ -33,6 +34,7 @@ app.add_typer(data_app)
 app.add_typer(app_app)
 app.add_typer(coordinator_app)
 app.add_typer(institution_app)
+mount_health(app)
 app.command()(evaluate)
 
 

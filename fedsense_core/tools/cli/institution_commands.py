@@ -130,5 +130,32 @@ def policy() -> None:
     typer.echo(default_file(), nl=False)
 
 
+@institution_app.command()
+def leave(
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Your own files and the audit log in the folder, too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    state: State = HOME,
+) -> None:
+    """Delete what FedSense keeps of this institution: key, chips, state between rounds.
+
+    Site file, policy and audit log stay. Imagery is never touched.
+    """
+    from fedsense_core.run_folder.formatting import human_bytes
+    from fedsense_core.tools.health import leaving
+
+    with clear_errors():
+        folder = _folder(state).path
+        planned = leaving.what_leaving_deletes(folder, everything=everything)
+        console.print(f"{escape(str(folder))}: {human_bytes(planned.bytes)} are deleted")
+        for path in planned.deleted:
+            console.print(f"  {escape(path.name)}")
+        if not yes:
+            typer.confirm("delete them?", abort=True)
+        leaving.leave(folder, everything=everything)
+    console.print("left. The coordinator takes the key out by `fedsense coordinator remove NAME`")
+
+
 def _say(line: str) -> None:
     console.print(escape(line))

@@ -8,12 +8,11 @@ make it happen in a subclass.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import ERROR
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -26,11 +25,11 @@ RUN_ID, SERVER_NODE, FIRST_NODE = 1, 1, 2
 
 
 class InProcessGrid(Grid):
-    """One client for each entry of ``node_configs``."""
+    """One client for each entry of ``node_configs``; ``app`` is a ClientApp, or answers as one."""
 
     def __init__(
         self,
-        app: ClientApp,
+        app: Callable[[Message, Context], Message],
         run_config: Mapping[str, Any],
         node_configs: Sequence[Mapping[str, Scalar]],
         first_node: int = FIRST_NODE,
