@@ -10,6 +10,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fedsense_core.tools.app_bundle.building import build, write_bundle
+from fedsense_core.tools.app_bundle.signatures import add_signature, file_beside, sign
+from fedsense_core.tools.app_bundle.signer_keys import make_key, read_private_key
 from fedsense_core.tools.runner.processes import free_port
 
 
@@ -65,7 +68,10 @@ class Deployment:
 
     def start(self) -> None:
         """Do what docs/deployment.md says, in its order."""
-        self.call("coordinator", "init", "--address", f"127.0.0.1:{self.port}")
+        signer = f"releases={self.root / 'releases.pub'}"
+        make_key(self.root / "releases")
+        self.call("coordinator", "init", "--address", f"127.0.0.1:{self.port}", "--signer", signer)
+        self.put_app()
         invitation = str(self.root / "federation.toml")
         self.call("coordinator", "invitation", "--out", invitation)
         self.serve("coordinator")
@@ -75,6 +81,12 @@ class Deployment:
             self.call(name, "join", invitation, "--site", site, "--port", str(free_port()))
             self.call("coordinator", "admit", name, str(self.state(name) / "key.pub"))
             self.serve(name)
+
+    def put_app(self) -> None:
+        """Give the coordinator the signed bundle of the FedSense that runs."""
+        bundle = build().bundle
+        path = write_bundle(bundle, self.state("coordinator") / "app")
+        add_signature(bundle, file_beside(path), "releases", sign(bundle, read_private_key(self.root / "releases")))
 
     def log_file(self, who: str) -> Path:
         """Return where a role's programs write."""

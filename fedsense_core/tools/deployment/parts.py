@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from fedsense_core.tools.app_bundle.trusted_signers import read_trusted
 from fedsense_core.tools.deployment.addresses import parse_address
 from fedsense_core.tools.deployment.coordinator_folder import LOOPBACK, CoordinatorFolder
 from fedsense_core.tools.deployment.documents import DeploymentError, toml_of
@@ -36,6 +38,8 @@ class Part:
     """Port of 127.0.0.1 on which it listens; the next part starts once it does."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """What to say where its last words contain a text."""
+    check: Callable[[], object] | None = None
+    """What raises, before each start, where the program must not start."""
     leaves_machine: bool = False
     """Whether it connects to another machine, perhaps through a proxy that the environment
     names."""
@@ -130,11 +134,13 @@ def supernode(folder: InstitutionFolder) -> Part:
         *("--ssl-certfile", str(folder.loopback / "server.pem"), "--ssl-keyfile", str(folder.loopback / "server.key")),
         *("--ssl-ca-certfile", str(folder.loopback / "ca.crt"), "--node-config", str(folder.node_file)),
     ]
+    check = None
     if folder.trusted_file.exists():
         command += ["--trusted-entities", str(folder.trusted_file)]
+        check = partial(read_trusted, folder.trusted_file)  # Flower would take an empty one as leave for every app
     refused = REFUSED.format(key=folder.public_key)
     home = folder.flower_home("supernode")
-    return Part("supernode", tuple(command), home, settings.port, {"code: 2004": refused}, leaves_machine=True)
+    return Part("supernode", tuple(command), home, settings.port, {"code: 2004": refused}, check, leaves_machine=True)
 
 
 def institutions_superexec(folder: InstitutionFolder) -> Part:
@@ -187,7 +193,9 @@ def write_node_file(folder: InstitutionFolder) -> None:
 
 
 def prepare(part: Part) -> None:
-    """Make the folder that a part runs in."""
+    """Make the folder that a part runs in. Raises what its check raises."""
+    if part.check is not None:
+        part.check()
     private_folder(part.home)
 
 

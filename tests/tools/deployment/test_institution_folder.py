@@ -22,7 +22,7 @@ from fedsense_core.tools.deployment.institution_folder import InstitutionFolder
 from fedsense_core.tools.deployment.invitation import Invitation
 from fedsense_core.tools.deployment.joining import check_institution
 from fedsense_core.tools.deployment.node_keys import fingerprint_of, read_public_key
-from fedsense_core.tools.deployment.parts import institution_parts
+from fedsense_core.tools.deployment.parts import institution_parts, prepare
 
 SIGNER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGGpJjLFNuoMiWrISkJhiAEyk1nP2AZ1Dn0XWJZL8Z5j somebody"
 
@@ -116,6 +116,8 @@ def test_signer_that_was_taken_out_stays_out_and_no_signer_is_no_leave_for_all(
         folder.trusted_file.write_text(text)
         with pytest.raises(BundleError, match=r"trusted\.yaml"):
             check_institution(folder, utc_now())
+        with pytest.raises(BundleError, match=r"trusted\.yaml"):
+            prepare(institution_parts(folder, "supernode")[0])  # before each start, of one that died too
     folder.trusted_file.unlink()
     with pytest.raises(BundleError, match=r"trusted\.yaml"):
         check_institution(folder, utc_now())
