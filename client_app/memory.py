@@ -7,12 +7,15 @@ this silently above about 200 MB, and with every restart."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +28,8 @@ from fedsense_core.protocol.replica import Replica
 
 KEEP_DAYS = 30
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+SEAL = "seal"
+"""Key in the manifest of the checksum of all else in it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class ClientMemory:
         self._forget_old_runs()
         with whole_folder(self._path(slot.round)) as folder:
             save_file(_pack(slot), folder / STATE)
-            manifest = {"round": slot.round, "version": slot.replica.version, "sha256": sha256(folder / STATE)}
-            (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+            about = {"round": slot.round, "version": slot.replica.version, "sha256": sha256(folder / STATE)}
+            (folder / MANIFEST).write_text(json.dumps(about | {SEAL: _seal(about)}), encoding="utf-8")
 
     def inherit(self, earlier: ClientMemory) -> None:
         """Begin with the slots of the run that this one goes on from, unless there are some here.
@@ -100,16 +105,19 @@ class ClientMemory:
     def _load(self, number: int) -> Slot | None:
         path = self._path(number)
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            if sha256(path / STATE) != manifest["sha256"]:
+            about = dict(json.loads((path / MANIFEST).read_bytes()))
+            if about.pop(SEAL) != _seal(about) or about["round"] != number or about["sha256"] != sha256(path / STATE):
                 return None
-            tensors = load_file(path / STATE)
-        except (OSError, ValueError, KeyError, SafetensorError):
+            return _unpack(load_file(path / STATE), about)
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError):
             return None
-        return _unpack(tensors, manifest)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:06d}"
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _link(source: str, target: str) -> None:
@@ -133,11 +141,11 @@ def _pack(slot: Slot) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _unpack(tensors: dict[str, Tensor], manifest: dict[str, int]) -> Slot:
+def _unpack(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> Slot:
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    replica = Replica(manifest["version"], tensors["replica.weights"], tensors["replica.momentum"])
+    replica = Replica(about["version"], tensors["replica.weights"], tensors["replica.momentum"])
     scaler = float(tensors["scaler"]) if "scaler" in tensors else None
     personal = PersonalModels(tensors.get("trained"), scaler, under("teacher/"))
-    return Slot(manifest["round"], replica, under("uplink/"), under("optimiser/"), under("local/"), personal)
+    return Slot(about["round"], replica, under("uplink/"), under("optimiser/"), under("local/"), personal)

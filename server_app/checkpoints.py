@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common.logger import log
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -105,20 +105,18 @@ class Checkpoints:
     def load(self, path: Path) -> State:
         """Return the state in one checkpoint's folder. Raises CheckpointError, or ValueError where
         it is damaged."""
-        written = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if written.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{path} has format {written.get('format')}, this FedSense reads {FORMAT}. "
-                "Finish the run with the release that began it, or choose another run.folder"
-            )
-        manifest = Manifest.model_validate(written)
+        manifest = _manifest(path / MANIFEST)
         if manifest.config_digest != self.config_digest:
             raise CheckpointError(
-                f"{path} was written with another configuration ({manifest.config_digest}, now {self.config_digest}). "
-                "Use the same settings to continue it, or choose another run.folder"
+                f"{path / MANIFEST} was written with another configuration ({manifest.config_digest}, now "
+                f"{self.config_digest}). Use the same settings to continue it, or choose another run.folder"
             )
-        if _digest(manifest.state) != manifest.state_sha256 or sha256(path / TENSORS) != manifest.sha256:
-            raise ValueError("its checksum is wrong")
+        if _digest(manifest.state) != manifest.state_sha256:
+            raise ValueError(f"{MANIFEST}: its checksum is wrong")
+        if not self._path(manifest.round).name == self._path(manifest.state["round"]).name == path.name:
+            raise ValueError(f"{MANIFEST}: it is of round {manifest.state['round']}")
+        if sha256(path / TENSORS) != manifest.sha256:
+            raise ValueError(f"{TENSORS}: its checksum is wrong")
         return _with_tensors(manifest.state, load_file(path / TENSORS))
 
     def rounds(self) -> list[int]:
@@ -139,6 +137,25 @@ class Checkpoints:
 
     def _path(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round:06d}"
+
+
+def _manifest(path: Path) -> Manifest:
+    """Read a manifest. Raises CheckpointError for one of another release, ValueError for one that
+    is damaged."""
+    try:
+        written = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if isinstance(written.get("format"), int) and written["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {written['format']}, this FedSense reads {FORMAT}. "
+            "Finish the run with the release that began it, or choose another run.folder"
+        )
+    try:
+        return Manifest.model_validate(written)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _without_tensors(state: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]) -> State:

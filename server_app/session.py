@@ -25,7 +25,7 @@ from fedsense_core.data.sites.locations import labelled_folder, public_file
 from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.data.sites.side_masks import side_mask_warnings
 from fedsense_core.device import chosen_device
-from fedsense_core.errors import ConfigError
+from fedsense_core.errors import CheckpointError, ConfigError
 from fedsense_core.full_disk import naming_full_disk
 from fedsense_core.models.pretraining import PretrainingModel, build_model
 from fedsense_core.models.start import start_from_given
@@ -150,6 +150,11 @@ def _begin(config: Config) -> tuple[RunFolder, State | None, Checkpoints]:
     state = checkpoints.newest()
     if state is None and (earlier := EarlierRun.before(config)):
         state = earlier.hand_over(run, checkpoints, config.run.rounds)  # it was killed before it began
+    if state is None and any(line["round"] > 0 for line in run.read_metrics()):
+        raise CheckpointError(
+            f"{run.metrics_file} has trained rounds, but {checkpoints.folder} has no checkpoint: restore one, or "
+            "choose another run.folder"
+        )
     if state is None:
         log(WARNING, "%s has no checkpoint yet: starting at round 1", path)
     else:

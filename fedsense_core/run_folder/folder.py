@@ -164,14 +164,13 @@ class RunFolder:
     def read_metrics(self) -> list[Metrics]:
         """Return all whole lines, oldest first. Raises CheckpointError naming a line that is
         damaged."""
-        lines = self._whole_lines()
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError:
-            number = next(i for i, line in enumerate(lines, 1) if not _is_json(line))
+        lines = [_line(line) for line in self._whole_lines()]
+        if None in lines:
             raise CheckpointError(
-                f"line {number} of {self.metrics_file} is not JSON: restore the file, or delete that line."
-            ) from None
+                f"line {lines.index(None) + 1} of {self.metrics_file} is not JSON with a round: restore the file, or "
+                "delete that line."
+            )
+        return [line for line in lines if line is not None]
 
     def truncate_after(self, round: int) -> None:
         """Drop the lines of all rounds after ``round``: a resumed run writes them again."""
@@ -246,11 +245,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is_json(line: bytes) -> bool:
+def _line(line: bytes) -> Metrics | None:
+    """Return one line of the record, None where it is damaged."""
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        found = dict(json.loads(line))
+    except (ValueError, TypeError):
+        return None
+    return found if isinstance(found.get("round"), int) else None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
