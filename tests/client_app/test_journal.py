@@ -30,6 +30,8 @@ def institutions(federation: Callable[..., Federation], tmp_path: Path) -> Calla
             file.write_text("share_statistics = true\n" + file.read_text())
             context = made.grid.contexts[made.node(site)]
             state = made.root / "institutions" / site
+            state.mkdir(parents=True)
+            (state / "policy.toml").write_text("[sharing]\nsums = true\n")
             context.node_config.clear()
             context.node_config.update({"site": str(file), "state-dir": str(state)})
         return made
