@@ -27,6 +27,8 @@ MAX_TEXT = 500
 """Characters of a client's words that the server keeps."""
 MAX_ATTACHMENTS = 16
 """Attachments of one message, whoever sent it."""
+MOST_COUNT = 10**9
+"""Chips, files and warnings that a client may say it has."""
 NONCE_BYTES = 16
 """Of the secret that a message carries and its reply repeats: 128 bits nobody guesses."""
 REPLY = frozenset({"site", "status", "reason", "note", "nonce"})
@@ -218,9 +220,9 @@ class Handshake:
                 raise ValueError(f"{printable(site)!r} is no name of a site")
             return cls(
                 site=site,
-                chips=_int(answer, "chips"),
-                skipped=_int(answer, "skipped"),
-                warnings=_int(answer, "warnings") if "warnings" in answer else 0,
+                chips=_count(answer, "chips"),
+                skipped=_count(answer, "skipped"),
+                warnings=_count(answer, "warnings") if "warnings" in answer else 0,
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
@@ -362,6 +364,13 @@ def _int(record: ConfigRecord, key: str) -> int:
     value = record[key]
     if not isinstance(value, int):
         raise FrameError(f"{key} is {printable(str(value))!r}, not an integer")
+    return value
+
+
+def _count(record: ConfigRecord, key: str) -> int:
+    value = _int(record, key)
+    if not 0 <= value <= MOST_COUNT:
+        raise FrameError(f"{key} is {value}, not between 0 and {MOST_COUNT}")
     return value
 
 
