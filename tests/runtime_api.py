@@ -6,6 +6,7 @@ For what only HttpGrid does: objects, chunks, trees. What clients do is a functi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,15 +87,18 @@ class RuntimeApi:
         """Return the content of an object."""
         return (self.folder / name).read_bytes()
 
-    def content(self, task_id: str) -> Message:
-        """Return a message that the ServerApp sent, whole."""
-        return inflate_object_from_contents(task_id, dict(self._below(task_id)))  # type: ignore[return-value]
+    def content(self, task_id: str, leave_out: str = "") -> Message:
+        """Return a message that the ServerApp sent, without the record ``leave_out``."""
+        objects = dict(self._below(task_id, leave_out))
+        return inflate_object_from_contents(task_id, objects)  # type: ignore[return-value]
 
-    def _below(self, name: str) -> Iterator[tuple[str, bytes]]:
+    def _below(self, name: str, leave_out: str) -> Iterator[tuple[str, bytes]]:
         content = self.object(name)
+        if content.startswith(b"RecordDict ") and leave_out:
+            content = _without(content, leave_out)
         yield name, content
         for child in get_object_children_ids_from_object_content(content):
-            yield from self._below(child)
+            yield from self._below(child, leave_out)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -152,3 +156,14 @@ def _names(tree: message_proto.ObjectTree) -> Iterator[str]:
     yield tree.object_id
     for child in tree.children:
         yield from _names(child)
+
+
+def _without(records: bytes, name: str) -> bytes:
+    """Return the content of a RecordDict without one of its records."""
+    head, body = records.split(b"\x00", 1)
+    names = json.loads(body)
+    gone = names.pop(name, None)
+    kind, children, _ = head.decode().split(" ")
+    left = ",".join(child for child in children.split(",") if child != gone)
+    text = json.dumps(names)
+    return f"{kind} {left} {len(text)}\x00{text}".encode()

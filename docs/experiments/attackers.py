@@ -7,7 +7,7 @@ process.
 
     OMP_NUM_THREADS=1 python docs/experiments/attackers.py --out attackers --limit-minutes 60
 
-The same command goes on where it stopped; the shares of most interest come first. Writes
+The same command goes on where it stopped; what is promised comes first. Writes
 OUT/attackers.md: per cent by which the final self-supervised loss is above honest-only's, and
 points by which accuracies are, each paired by seed.
 """
@@ -87,6 +87,8 @@ RULES: dict[str, dict[str, Any]] = {
 }
 HONEST = "honest-only"
 """A mean without the attackers' replies."""
+PROMISED = ((2, HONEST), (2, "clip"), (2, "mean"), (0, HONEST), (0, "clip"))
+"""With a fifth of attackers, and what the default costs without any."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class Trial:
 class AttackedGrid(InProcessGrid):
     """A grid whose first clients attack, or say nothing."""
 
-    def __init__(self, settings: Mapping[str, Any], attackers: int, silent: bool) -> None:
-        nodes = [{"partition-id": i, "num-partitions": CLIENTS} for i in range(CLIENTS)]
+    def __init__(self, settings: Mapping[str, Any], attackers: int, silent: bool, clients: int = CLIENTS) -> None:
+        nodes = [{"partition-id": i, "num-partitions": clients} for i in range(clients)]
         super().__init__(app, settings, nodes, first_node=FIRST_NODE)
         self.attacking, self.silent = range(FIRST_NODE, FIRST_NODE + attackers), silent
 
@@ -139,10 +141,16 @@ def turned(reply: TrainReply) -> TrainReply:
 
 
 def trials(seeds: Sequence[int]) -> Iterator[Trial]:
-    """Yield all runs, the shares of most interest first."""
-    for attackers in (2, 0, 4, 1, 3):
-        rules = [rule for rule in RULES if attackers or rule != "mean"]  # without attackers the mean is honest-only
-        yield from (Trial(seed, attackers, rule) for seed in seeds for rule in [HONEST, *rules])
+    """Yield all runs once: those with a promise first, then the other rules, then other shares."""
+    promised = [Trial(seed, attackers, rule) for seed in seeds for attackers, rule in PROMISED]
+    others = [
+        Trial(seed, attackers, rule)
+        for attackers in (2, 0, 4, 1, 3)
+        for seed in seeds
+        for rule in (HONEST, *RULES)
+        if attackers or rule != "mean"  # without attackers that is honest-only
+    ]
+    yield from dict.fromkeys([*promised, *others])
 
 
 def keep_imagery_open() -> None:

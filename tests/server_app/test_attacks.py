@@ -7,17 +7,16 @@ for training: frames, admission, clip, mean, alarms.
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import attacks
 import numpy as np
 import pytest
 import torch
+from alarm_trials import alarmed
 from attacks import DRIVING, NUMEL, Attack, Cohort
 from federation import Federation, tiny
 from flwr.app import Message
@@ -30,7 +29,6 @@ from fedsense_core.tensors import TensorTable
 from server_app.admission import Admission
 from server_app.aggregation.clipping import clipped
 from server_app.aggregation.rule import AggregationRule
-from server_app.alarms import alarms_of
 from server_app.drift_metrics import measured
 from server_app.printer import describe_round
 from server_app.round import Round
@@ -179,29 +177,6 @@ def test_first_and_last_round_have_the_limit_of_their_own_replies(tmp_path: Path
     honest = cohort.round(norm)
     round, _ = server.round([attacks.flip()(honest, 1, min(900.0, server.most)), *honest[1:]])
     assert verdict(round) == {"rejected"}
-
-
-@dataclass(frozen=True)
-class Norm:
-    """What alarms look at in an accepted reply."""
-
-    site: str
-    norm: float
-    scale: float
-    metrics: dict[str, float]
-
-
-def alarmed(updates: list[Tensor], clip: str, metrics: Sequence[dict[str, float]] = ()) -> set[str]:
-    """Return the sites of a round's alarms, without a way through frames."""
-    said = metrics or [{}] * len(updates)
-    norms = [float(one.norm()) for one in updates]
-    most = statistics.median(norms) if clip == "median" else math.inf
-    replies: list[Any] = [Norm(f"site-{i:03d}", n, min(1.0, most / max(n, 1e-9)), said[i]) for i, n in enumerate(norms)]
-    counted = torch.stack([update * one.scale for update, one in zip(updates, replies, strict=True)])
-    mean = counted.mean(0)
-    cosines = torch.nn.functional.cosine_similarity(counted, mean[None]).tolist()
-    shares = [1 / len(updates)] * len(updates)
-    return {alarm["site"] for alarm in alarms_of(replies, cosines, float(mean.norm()), shares)}
 
 
 @pytest.mark.parametrize("clip", ["median", "none"])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from federation import Federation
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.proto import message_pb2 as message_proto
 from flwr.supercore.task_identity import TaskIdentity
@@ -20,8 +21,9 @@ from runtime_api import Reply, RuntimeApi
 
 from fedsense_core.protocol.messages import TrainReply, TrainTask, broadcast_record
 from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE
-from server_app.reply_limits import Limits
-from server_app.transport import Answer, Transport
+from server_app.bounded_pull import ReplyTooLarge, pull
+from server_app.reply_limits import SPARE, Limits
+from server_app.transport import Transport
 
 CHUNK = 5 << 20
 NODE = 7
@@ -42,8 +44,9 @@ def reply(frame: np.ndarray | Array = FRAME, **records: ConfigRecord) -> RecordD
 
 def exchange(
     folder: Path, content: RecordDict, change: Callable[[Reply], None] = lambda _: None
-) -> tuple[Answer, RuntimeApi]:
-    """Send a task whose reply is ``content`` as ``change`` has it."""
+) -> tuple[Message | None, str, RuntimeApi]:
+    """Send a task whose reply is ``content`` as ``change`` has it; return what came, or why
+    nothing did."""
 
     def answer(task_id: str, task: message_proto.Message) -> Reply:
         honest = Reply.of(Message(content, NODE, MessageType.TRAIN), task_id)
@@ -51,18 +54,39 @@ def exchange(
         return honest
 
     api = RuntimeApi(folder, {NODE: "alpha"}, answer)
-    (came,) = Transport(api.grid(), LIMITS).exchange([Message(RecordDict(), NODE, MessageType.TRAIN)], 5.0)
-    return came, api
+    grid = api.grid()
+    (task_id,) = grid.push_messages([task()])
+    try:
+        (came,) = pull(grid, task_id, LIMITS)
+    except ReplyTooLarge as error:
+        return None, str(error), api
+    return came, "", api
+
+
+def task() -> Message:
+    return Message(RecordDict(), NODE, MessageType.TRAIN)
 
 
 def test_honest_reply_arrives_whole(tmp_path: Path) -> None:
-    came, api = exchange(tmp_path, reply())
-    assert came.message is not None
-    frame = TrainReply.from_message(came.message).frame
+    came, _, api = exchange(tmp_path, reply())
+    assert came is not None
+    frame = TrainReply.from_message(came).frame
     assert frame is not None
     assert np.array_equal(frame, FRAME)
     assert len(api.confirmed) == 1
     assert len(api.pulled) == len(set(api.pulled)) == 7  # a message's: records, two configs, an Array, a chunk
+
+
+def test_honest_update_of_equal_chunks_arrives_whole(tmp_path: Path) -> None:
+    """Flower uploads 11 MB of zeros as two chunks."""
+    zeros = np.zeros(11 << 20, np.uint8)
+    api = RuntimeApi(tmp_path, {NODE: "a"}, lambda name, _: Reply.of(Message(reply(zeros), NODE, "train"), name))
+    grid = api.grid()
+    (task_id,) = grid.push_messages([task()])
+    (came,) = pull(grid, task_id, Limits(len(zeros) + SPARE, SPARE))
+    frame = TrainReply.from_message(came).frame
+    assert frame is not None
+    assert np.array_equal(frame, zeros)
 
 
 def repeated(times: int, claimed: int) -> tuple[RecordDict, Callable[[Reply], None]]:
@@ -103,11 +127,11 @@ def test_reply_of_repeated_chunks_is_refused_before_it_is_inflated(tmp_path: Pat
     """An Array of 80 equal chunks of 5 MiB, which says so, or says that it is small."""
     content, change = repeated(80, claimed)
     tracemalloc.start()
-    came, api = exchange(tmp_path, content, change)
+    came, problem, api = exchange(tmp_path, content, change)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert came.message is None
-    assert "too large" in came.problem
+    assert came is None
+    assert "too large" in problem
     assert len(api.confirmed) == 1, "the SuperLink may forget it"
     assert peak < 10 * CHUNK  # this process is the sender, too: of a chunk, not of 80
 
@@ -115,12 +139,12 @@ def test_reply_of_repeated_chunks_is_refused_before_it_is_inflated(tmp_path: Pat
 def test_many_small_arrays_of_one_chunk_are_counted_each(tmp_path: Path) -> None:
     data = np.zeros(100_000, np.uint8)
     heads = {f"a{i}": Array("uint8", (i + 1,), "numpy.ndarray", data.tobytes()) for i in range(11)}
-    came, _ = exchange(tmp_path, RecordDict({"update": ArrayRecord(heads)}))
-    assert "its Arrays have 1100" in came.problem
+    _, problem, _ = exchange(tmp_path, RecordDict({"update": ArrayRecord(heads)}))
+    assert "its Arrays have 1100" in problem
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("content", "expected"),
     [
         (reply(np.zeros(2 << 20, np.uint8)), "an Array announces 2097152 bytes, at most 1048576"),
         (reply(Array("uint8", (9,), "numpy.ndarray", bytes(2 << 20))), "one more of its objects has 2097"),
@@ -130,9 +154,9 @@ def test_many_small_arrays_of_one_chunk_are_counted_each(tmp_path: Path) -> None
     ],
     ids=["says-so", "lies", "record", "large-record", "many-keys"],
 )
-def test_too_large_reply_is_refused_with_what_it_has(tmp_path: Path, content: RecordDict, problem: str) -> None:
-    came, api = exchange(tmp_path, content)
-    assert problem in came.problem
+def test_too_large_reply_is_refused_with_what_it_has(tmp_path: Path, content: RecordDict, expected: str) -> None:
+    _, problem, api = exchange(tmp_path, content)
+    assert expected in problem
     chunks = [name for name in api.pulled if api.object(name).startswith(b"ArrayChunk ")]
     assert len(chunks) <= 1
     assert len(api.confirmed) == 1
@@ -143,22 +167,32 @@ def test_reply_of_too_many_objects_is_refused_before_any_is_pulled(tmp_path: Pat
         names = [hashlib.sha256(b"%d" % i).hexdigest() for i in range(5000)]
         honest.tree.children.extend(message_proto.ObjectTree(object_id=name) for name in names)
 
-    came, api = exchange(tmp_path, reply(), more)
-    assert came.problem == "its reply has more than 4096 objects"
+    _, problem, api = exchange(tmp_path, reply(), more)
+    assert problem == "its reply has more than 4096 objects"
     assert api.pulled == []
+
+
+def test_too_large_reply_is_an_answer_of_the_node_that_was_asked(tmp_path: Path) -> None:
+    large = reply(np.zeros(2 << 20, np.uint8))
+    api = RuntimeApi(tmp_path, {NODE: "alpha"}, lambda name, _: Reply.of(Message(large, NODE, MessageType.TRAIN), name))
+    transport = Transport(api.grid(), LIMITS)
+    assert transport.send([task()]) == []
+    (answer,) = transport.look()
+    assert (answer.node, answer.message) == (NODE, None)
+    assert answer.problem.startswith("its reply is too large: ")
+    assert transport.open == {}
 
 
 def test_message_that_replies_to_nothing_takes_no_clients_place(tmp_path: Path) -> None:
     """Any connected node can address the ServerApp; each pull hands such messages over."""
     stray = Reply.of(Message(reply(), 9, MessageType.TRAIN), "")
-    api = RuntimeApi(tmp_path, {NODE: "alpha"}, lambda task_id, _: None, unasked=[stray])
+    api = RuntimeApi(tmp_path, {NODE: "alpha"}, lambda *_: None, unasked=[stray])
     grid = api.grid()
-    transport = Transport(grid, LIMITS)
-    assert transport.send([Message(RecordDict(), NODE, MessageType.TRAIN)]) == []
-    assert list(transport.look()) == []
-    api.client = lambda task_id, _: Reply.of(Message(reply(), NODE, MessageType.TRAIN), task_id)
-    (came,) = transport.look()
-    assert came.message is not None
+    (task_id,) = grid.push_messages([task()])
+    assert pull(grid, task_id, LIMITS) == []
+    api.client = lambda name, _: Reply.of(Message(reply(), NODE, MessageType.TRAIN), name)
+    (came,) = pull(grid, task_id, LIMITS)
+    assert came.metadata.reply_to_message_id == task_id
 
 
 def test_frames_that_many_clients_are_sent_are_uploaded_and_kept_once(tmp_path: Path) -> None:
@@ -166,7 +200,7 @@ def test_frames_that_many_clients_are_sent_are_uploaded_and_kept_once(tmp_path: 
     numbers, broadcast = np.zeros(1, np.float32), broadcast_record(FRAME)
     tasks = [TrainTask(1, 1, 1, 0, "", "", numbers, numbers, FRAME, nonce=bytes([i])) for i in range(3)]
     messages = [Message(task.to_records(broadcast), i, MessageType.TRAIN) for i, task in enumerate(tasks)]
-    assert Transport(api.grid(), LIMITS).send(messages) == []
+    assert len(list(api.grid().push_messages(messages))) == 3
     assert len({id(message.content["broadcast"]) for message in messages}) == 1
     kinds = [api.object(name).split(b" ", 1)[0] for name in api.pushed]
     assert kinds.count(b"ArrayChunk") == kinds.count(b"Array") == kinds.count(b"ArrayRecord") == 1
@@ -175,3 +209,18 @@ def test_frames_that_many_clients_are_sent_are_uploaded_and_kept_once(tmp_path: 
         back = TrainTask.from_records(api.content(name).content)
         assert back.nonce == task.nonce
         assert np.array_equal(back.frames, FRAME)
+
+
+def test_clients_that_hold_the_same_are_sent_one_record(federation: Callable[..., Federation]) -> None:
+    fed, sent = federation(changes={"run.rounds": 2}), list[Message]()
+    push = fed.grid.push_messages
+
+    def watched(messages: list[Message]) -> Iterable[str]:
+        sent.extend(message for message in messages if message.metadata.message_type == "train")
+        return push(messages)
+
+    fed.grid.push_messages = watched  # type: ignore[assignment, method-assign]
+    fed.run()
+    records = [message.content["broadcast"] for message in sent]
+    assert len(records) == 6
+    assert [len({id(record) for record in records[start : start + 3]}) for start in (0, 3)] == [1, 1]
