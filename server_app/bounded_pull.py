@@ -144,7 +144,8 @@ class _Metered:
         length, path = int(response.headers.get("content-length", 0)), response.request.url.path
         if path.endswith("/pull-messages") and length > MOST_ANSWER:
             raise ReplyTooLarge(self._too_large("the names of its objects have", length, MOST_ANSWER))
-        left = self._limits.arrays + self._limits.records - sum(self._chunks.values()) - self._other_bytes
+        with self._lock:
+            left = self._limits.arrays + self._limits.records - sum(self._chunks.values()) - self._other_bytes
         if path.endswith("/pull-object") and length > left:
             raise ReplyTooLarge(self._too_large("one more of its objects has", length, left))
 

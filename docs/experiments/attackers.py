@@ -224,8 +224,8 @@ def _figure(values: Sequence[float | None], unit: str) -> str:
     found = [value for value in values if value is not None]
     if len(found) < len(values):
         return f"{len(values) - len(found)} of {len(values)} runs ended early"
-    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return f"{statistics.fmean(found):+.1f} ± {error:.1f}{unit}"
+    error = f" ± {statistics.stdev(found) / math.sqrt(len(found)):.1f}" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):+.1f}{error}{unit}"
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ def test_study_goes_on_where_it_stopped_and_writes_its_table(tmp_path: Path, att
     assert honest["loss"] > 0
     above = 100 * (2.2 / honest["loss"] - 1)
     table = (tmp_path / "attackers.md").read_text()
-    assert f"| 20 % | clip | {above:+.1f} ± nan % |" in table
+    assert f"| 20 % | clip | {above:+.1f} % |" in table
     assert table.count("\n") == 2 + 4 * 5 + 4
     assert not list(tmp_path.glob("*.run"))
 
