@@ -17,14 +17,16 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
+from fedsense_core.codecs.codec import codec_of
 from fedsense_core.config import Config
 from fedsense_core.errors import FrameError, Rejected
 from fedsense_core.protocol.frame import FrameHeader, FrameKind, unpack
 from fedsense_core.protocol.messages import TrainReply, bytes_up, check_sender, printable
 from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.state import State
-from fedsense_core.tensors import vector_norm
+from fedsense_core.tensors import TensorTable, vector_norm
 from server_app.clients import Clients
+from server_app.reply_limits import Limits, limits_of_round
 from server_app.round import Accepted, Expected, Round
 from server_app.spool import Spool
 from server_app.transport import Answer
@@ -41,6 +43,7 @@ class Admission:
         clients: Clients | None = None,
     ) -> None:
         self.settings, self.aggregation = config.admission, config.aggregation
+        self.codec = codec_of(config.uplink)
         # A count is a weight: nobody can have seen more than the round asks for.
         self.most_examples = min(config.admission.max_examples, config.train.local_steps * config.train.batch_size)
         self.spool = Spool(spool)
@@ -50,6 +53,10 @@ class Admission:
         """‖Δ̂‖ of what counted in the last aggregated rounds."""
         # What every reply is judged in (N,): a frame never makes the server allocate a vector.
         self._scratch: Tensor | None = None
+
+    def limits(self, table: TensorTable) -> Limits:
+        """Return how large a reply to a task may be; a larger one is not even pulled."""
+        return limits_of_round(self.codec, table, self.channels)
 
     def admit(self, answer: Answer, site: str, round: Round) -> Accepted | Rejected:
         """Judge what came of the round's task for ``site``."""

@@ -1,7 +1,8 @@
 """Alarms: updates that count, and that a person should look at, because they drive the mean.
 
 Nothing is left out for an alarm. Each reply is compared with the others of its round by two
-figures: its norm, as it came, and its cosine to the mean of the others. A figure is called odd by
+figures: its norm, as it came, and its cosine to the mean of the others. The loss that it says it
+has, which nobody can check, is compared by its ratio to the median, too. A figure is called odd by
 its robust z-score, the distance to the round's median in units of the median absolute deviation
 (Iglewicz and Hoaglin 1993). The least deviations below keep replies that agree closely from making
 small differences odd. docs/decisions/robust-default.md has the measured rates.
@@ -33,6 +34,8 @@ MIN_COSINE = 0.01
 MIN_COSINE_SHARE = 0.3
 """Of the median: with `ODD` a cosine is odd beyond 2.2 times the median, or 0.2 of it below zero.
 One of zero is not: a sensor of its own may share nothing with the others."""
+ODD_LOSS = 10.0
+"""Times the median of the round, or a tenth of it: losses of sensors in one method lie closer."""
 
 
 def alarms_of(
@@ -48,7 +51,7 @@ def alarms_of(
         cosine_to_others(cosine, length, size, share)
         for cosine, length, share in zip(cosines, lengths, shares, strict=True)
     ]
-    found = [*_odd_norms(accepted), *_odd_directions(accepted, others)]
+    found = [*_odd_norms(accepted), *_odd_directions(accepted, others), *_odd_losses(accepted)]
     for alarm in found:
         log(WARNING, "site %s: %s", alarm["site"], alarm["reason"])
     return found
@@ -95,6 +98,16 @@ def _odd_directions(accepted: Sequence[Accepted], cosines: Sequence[float]) -> l
         _alarm(one, f"its update has a cosine of {cosine:.3f} to the mean of the others, whose median is {median:.3f}")
         for one, cosine, score in zip(accepted, cosines, scores, strict=True)
         if abs(score) > ODD
+    ]
+
+
+def _odd_losses(accepted: Sequence[Accepted]) -> list[dict[str, str]]:
+    said = [(one, one.metrics["ssl-loss"]) for one in accepted if "ssl-loss" in one.metrics]
+    median = statistics.median(loss for _, loss in said) if len(said) >= LEAST_REPLIES else 0.0
+    return [
+        _alarm(one, f"it says that its loss is {loss:.4g}, where the median is {median:.4g}")
+        for one, loss in said
+        if median > 0 and not median / ODD_LOSS <= loss <= median * ODD_LOSS
     ]
 
 

@@ -20,6 +20,7 @@ from fedsense_core.protocol.side_channels import SideChannel, judge_all
 from fedsense_core.seeds import seed_of
 from server_app.clients import Clients
 from server_app.reasons import grouped
+from server_app.reply_limits import limits_of_handshake
 from server_app.transport import Answer, Transport
 
 PAUSE_S = 1.0
@@ -93,7 +94,7 @@ class Cohort:
 
     def _meet(self, grid: Grid) -> list[Rejected]:
         """Drop who left, greet who is new, and hear who has answered."""
-        self._handshakes = self._handshakes or Transport(grid)
+        self._handshakes = self._handshakes or Transport(grid, limits_of_handshake(self.channels))
         connected = self._handshakes.connected()
         if connected is None:
             return []

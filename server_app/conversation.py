@@ -23,6 +23,7 @@ from fedsense_core.errors import RunPaused
 from server_app.clients import Clients
 from server_app.cohort import Cohort
 from server_app.reasons import grouped
+from server_app.reply_limits import Limits
 from server_app.round import Round
 from server_app.transport import POLL_MAX_S, POLL_S, Answer, Transport
 
@@ -58,6 +59,8 @@ class Voice:
     """Judge what came."""
     settle: Callable[[Round], bool]
     """Compare the replies of a round; return whether enough are left."""
+    limits: Limits
+    """How large a reply may be: a larger one is not even pulled."""
 
 
 class Conversation:
@@ -67,7 +70,7 @@ class Conversation:
         self, grid: Grid, federation: FederationSection, cohort: Cohort, clients: Clients, voice: Voice
     ) -> None:
         self.grid, self.federation, self.cohort, self.clients, self.voice = grid, federation, cohort, clients, voice
-        self.transport = Transport(grid)
+        self.transport = Transport(grid, voice.limits)
         self.tasks: dict[int, Task] = {}
         """By node: the task that it has not answered."""
         self.again: Counter[str] = Counter()

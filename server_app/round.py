@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Message, MessageType
+from flwr.app import ArrayRecord, Message, MessageType
 from flwr.common.logger import log
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,7 +23,7 @@ from fedsense_core.errors import Rejected
 from fedsense_core.fingerprint import source_digest
 from fedsense_core.protocol.broadcast import Stream, coded_bytes
 from fedsense_core.protocol.frame import FrameKind, unpack
-from fedsense_core.protocol.messages import TrainTask, new_nonce
+from fedsense_core.protocol.messages import TrainTask, broadcast_record, new_nonce
 from fedsense_core.protocol.replica import Replica
 from fedsense_core.protocol.side_channels import Attachments
 from fedsense_core.protocol.uplink.pipeline import Uplink
@@ -118,6 +118,8 @@ class Round:
     """Node -> site, of those that were sent a task."""
     nonces: dict[int, bytes] = field(default_factory=dict, repr=False)
     """By node: the secret that its reply must repeat."""
+    _broadcasts: dict[int, tuple[NDArray[np.uint8], ArrayRecord]] = field(default_factory=dict, repr=False)
+    """By the identity of frames, which live as long as the record made of them."""
     silent: set[int] = field(default_factory=set)
     """Nodes that have not answered yet."""
     late: dict[int, str] = field(default_factory=dict)
@@ -168,11 +170,19 @@ class Round:
         ttl = expected.config.federation.deadline_s  # late work is worthless: do not let it delay the next task
         self.asked[node] = site
         if site not in self.sites:
-            self.tasks.append(Message(task.to_records(), node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
+            content = task.to_records(self._broadcast(frames))
+            self.tasks.append(Message(content, node, MessageType.TRAIN, group_id=str(self.number), ttl=ttl))
             self.nonces[node] = nonce
             self.silent.add(node)
         self.count("bytes_down", task.bytes_down)
         self._count_parts("bytes_down_parts", coded_bytes(frames, expected.stream.table))
+
+    def _broadcast(self, frames: NDArray[np.uint8]) -> ArrayRecord:
+        """Return the record of some frames, one for all clients that are sent the same: Flower
+        copies an Array when it is made, and keeps it with each message."""
+        if id(frames) not in self._broadcasts:
+            self._broadcasts[id(frames)] = (frames, broadcast_record(frames))
+        return self._broadcasts[id(frames)][1]
 
     def take(self, judged: Accepted | Rejected) -> None:
         """Enter what admission made of a reply."""

@@ -222,7 +222,7 @@ class FedSense(FlowerCalls):
 
     def _conversation(self, grid: Grid) -> Conversation:
         if self.conversation is None or self.conversation.grid is not grid:
-            voice = Voice(self.ask, self.admit, self.settle)
+            voice = Voice(self.ask, self.admit, self.settle, self.admission.limits(self.table))
             self.conversation = Conversation(grid, self.config.federation, self.cohort, self.clients, voice)
         return self.conversation
 

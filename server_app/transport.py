@@ -21,6 +21,8 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedsense_core.protocol.messages import printable
+from server_app.bounded_pull import Announced, ReplyTooLarge, pull
+from server_app.reply_limits import Limits
 
 POLL_S = 0.2
 """First pause between two looks; it grows to POLL_MAX_S, Flower's own pace, so a long round costs
@@ -58,10 +60,13 @@ class Answer:
 class Transport:
     """Messages under way; ``look`` may be called again later for those still open."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, limits: Limits) -> None:
         self.grid = grid
+        self.limits = limits
+        """How large a reply may be."""
         self.open: dict[str, int] = {}
         """Message id -> node, of messages that are not answered yet."""
+        self._announced: Announced = {}
         self.trouble = ""
         """Why the SuperLink cannot be reached; empty while it can."""
 
@@ -106,12 +111,18 @@ class Transport:
     def drop(self, nodes: Sequence[int]) -> None:
         """Stop waiting for some nodes."""
         self.open = {message_id: node for message_id, node in self.open.items() if node not in nodes}
+        self._announced = {
+            message_id: found for message_id, found in self._announced.items() if message_id in self.open
+        }
 
     def _pull(self, message_id: str, node: int) -> list[Answer]:
         try:
-            replies = list(self.grid.pull_messages([message_id]))
+            replies = pull(self.grid, message_id, self.limits, self._announced)
         except (*NETWORK, OSError):
             raise  # the SuperLink, or this machine, not a client
+        except ReplyTooLarge as error:
+            self.open.pop(message_id, None)
+            return [Answer(node, problem=str(error))]
         except Exception as error:
             self.open.pop(message_id, None)
             return [Answer(node, problem=f"its reply cannot be decoded ({type(error).__name__})")]

@@ -50,75 +50,114 @@ class Cohort:
 
 Attack = Callable[[list[Tensor], int, float], Tensor]
 """From the honest updates, the number of the round and the norm that would be let in."""
+LIMIT = 0.0
+"""As a length: the norm that is let in. Any other is in honest norms."""
 
 
 def _towards(direction: Tensor, norm: float) -> Tensor:
     return norm * direction / direction.norm()
 
 
-def flip(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """Push back along what the attacker learned itself, as hard as is let in."""
-    return _towards(-honest[0], most)
+def _long(direction: Tensor, length: float, honest: list[Tensor], most: float) -> Tensor:
+    return _towards(direction, length * float(honest[0].norm()) or most)
 
 
-def flip_mean(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """Push back along the mean of all, whom the attacker knows, with an honest norm."""
-    return _towards(-torch.stack(honest).mean(0), float(honest[0].norm()))
+def flip(length: float = LIMIT) -> Attack:
+    """Push back along what the attacker learned itself."""
+    return lambda honest, number, most: _long(-honest[0], length, honest, most)
 
 
-def scale(honest: list[Tensor], number: int, most: float) -> Tensor:
-    return _towards(honest[0], most)
+def flip_mean(length: float = 1.0) -> Attack:
+    """Push back along the mean of all, whom the attacker knows."""
+    return lambda honest, number, most: _long(-torch.stack(honest).mean(0), length, honest, most)
 
 
-def constant(honest: list[Tensor], number: int, most: float) -> Tensor:
-    return torch.full((NUMEL,), most / NUMEL**0.5)
+def scale(length: float = LIMIT) -> Attack:
+    return lambda honest, number, most: _long(honest[0], length, honest, most)
 
 
-def drip(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """A tenth of a constant, under an honest update."""
-    return honest[0] + 0.1 * _towards(torch.ones(NUMEL), float(honest[0].norm()))
+def constant(length: float = LIMIT, sign: int = 1) -> Attack:
+    return lambda honest, number, most: _long(sign * torch.ones(NUMEL), length, honest, most)
 
 
-def ratchet(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """Half as much again in each round, to raise the limit."""
-    return _towards(-honest[0], min(most, float(honest[0].norm()) * 1.5**number))
+def drip(share: float, coordinates: int = NUMEL) -> Attack:
+    """A little of a constant in some coordinates, under an honest update."""
+
+    def attack(honest: list[Tensor], number: int, most: float) -> Tensor:
+        drop = torch.zeros(NUMEL)
+        drop[:coordinates] = 1
+        return honest[0] + _long(drop, share, honest, most)
+
+    return attack
 
 
-def alternate(honest: list[Tensor], number: int, most: float) -> Tensor:
-    return flip(honest, number, most) if number % 2 else honest[0]
+def ratchet(growth: float) -> Attack:
+    """So much longer in each round, to raise the limit."""
+    return lambda honest, number, most: _towards(-honest[0], min(most, float(honest[0].norm()) * growth**number))
 
 
-def little_is_enough(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """Mean less one standard deviation of each coordinate (Baruch et al. 2019, arXiv
+def alternate(attack: Attack, every: int = 2) -> Attack:
+    """Attack in each so many-th round, beginning with the first, and be honest between."""
+    return lambda honest, number, most: attack(honest, number, most) if number % every == 1 else honest[0]
+
+
+def little_is_enough(deviations: float) -> Attack:
+    """Mean less some standard deviations of each coordinate (Baruch et al. 2019, arXiv
     1902.06156)."""
-    stacked = torch.stack(honest)
-    return stacked.mean(0) - stacked.std(0)
+
+    def attack(honest: list[Tensor], number: int, most: float) -> Tensor:
+        stacked = torch.stack(honest)
+        return stacked.mean(0) - deviations * stacked.std(0)
+
+    return attack
 
 
-def free_rider(honest: list[Tensor], number: int, most: float) -> Tensor:
-    return torch.zeros(NUMEL)
+def free_rider(noise: float = 0.0) -> Attack:
+    """No work at all: nothing, or noise of so many honest norms."""
+
+    def attack(honest: list[Tensor], number: int, most: float) -> Tensor:
+        drawn = torch.randn(NUMEL, generator=torch.Generator().manual_seed(number))
+        return noise * _towards(drawn, float(honest[0].norm()))
+
+    return attack
 
 
-def echo(honest: list[Tensor], number: int, most: float) -> Tensor:
-    """The mean of the others instead of work of its own."""
-    return _towards(torch.stack(honest[1:]).mean(0), float(honest[0].norm()))
+def echo(noise: float = 0.0) -> Attack:
+    """The mean of the others, and some noise, instead of work of its own."""
+
+    def attack(honest: list[Tensor], number: int, most: float) -> Tensor:
+        mean = _towards(torch.stack(honest[1:]).mean(0), float(honest[0].norm()))
+        return mean + free_rider(noise)(honest, number, most)
+
+    return attack
 
 
-def one_tensor(honest: list[Tensor], number: int, most: float) -> Tensor:
+def copy(honest: list[Tensor], number: int, most: float) -> Tensor:
+    """What another client sends in this round."""
+    return honest[1]
+
+
+def replay(every: int = 1) -> Attack:
+    """An update of rounds ago, honest then."""
+    return lambda honest, number, most: _towards(Cohort(seed=5 + number // every).round()[0], float(honest[0].norm()))
+
+
+def one_tensor(length: float = LIMIT) -> Attack:
     update = torch.zeros(NUMEL)
     update[:64] = 1
-    return _towards(update, most)
+    return lambda honest, number, most: _long(update, length, honest, most)
 
 
-def one_coordinate(honest: list[Tensor], number: int, most: float) -> Tensor:
-    return most * torch.nn.functional.one_hot(torch.tensor(7), NUMEL).float()
+def one_coordinate(length: float = LIMIT) -> Attack:
+    update = torch.nn.functional.one_hot(torch.tensor(7), NUMEL).float()
+    return lambda honest, number, most: _long(update, length, honest, most)
 
 
 DRIVING: dict[str, Attack] = {
-    "flip": flip,
-    "scale": scale,
-    "constant": constant,
-    "one-tensor": one_tensor,
-    "one-coordinate": one_coordinate,
+    "flip": flip(),
+    "scale": scale(),
+    "constant": constant(),
+    "one-tensor": one_tensor(),
+    "one-coordinate": one_coordinate(),
 }
 """Each at the norm limit: what a plain mean would follow."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hmac
 import io
-import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
@@ -20,6 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedsense_core.data.sites.site_file import SITE_NAME
 from fedsense_core.errors import FrameError
+from fedsense_core.protocol.client_metrics import believable
 from fedsense_core.protocol.side_channels import Attachments
 
 Status = Literal["trained", "needs-snapshot", "refused"]
@@ -27,10 +27,14 @@ MAX_TEXT = 500
 """Characters of a client's words that the server keeps."""
 MAX_ATTACHMENTS = 16
 """Attachments of one message, whoever sent it."""
-MOST_METRIC, MOST_BYTES = 1e6, 1e15
-"""What a client may say it measured: losses, norms, seconds and examples, and bytes of memory."""
+MOST_COUNT = 10**9
+"""Chips, files and warnings that a client may say it has."""
 NONCE_BYTES = 16
 """Of the secret that a message carries and its reply repeats: 128 bits nobody guesses."""
+REPLY = frozenset({"site", "status", "reason", "note", "nonce"})
+"""Keys of the record in which a client answers a task."""
+HANDSHAKE = frozenset({"site", "chips", "skipped", "warnings", "rounds", "code", "problem", "nonce", "drawn"})
+"""Keys of the record in which it answers a handshake."""
 MAX_NOTE = 200
 """Characters of a client's note, which stands in the record of every round that has one."""
 
@@ -68,8 +72,12 @@ class TrainTask:
         numbers = int(self.frames.nbytes + self.radii.nbytes + self.gammas.nbytes)
         return numbers + sum(map(len, self.attachments.values()))
 
-    def to_records(self) -> RecordDict:
-        """Pack into one Array and one ConfigRecord."""
+    def to_records(self, broadcast: ArrayRecord | None = None) -> RecordDict:
+        """Pack into one Array and one ConfigRecord.
+
+        ``broadcast`` is what `broadcast_record` made of the same frames, where several clients are
+        sent them.
+        """
         task = ConfigRecord(
             {
                 "run-id": self.run_id,
@@ -84,8 +92,8 @@ class TrainTask:
                 "clients": self.clients,
             }
         )
-        broadcast = ArrayRecord({"frames": Array(self.frames)})
-        return RecordDict({"broadcast": broadcast, "task": task, **_attached(self.attachments)})
+        frames = broadcast or broadcast_record(self.frames)
+        return RecordDict({"broadcast": frames, "task": task, **_attached(self.attachments)})
 
     @classmethod
     def from_records(cls, content: RecordDict) -> TrainTask:
@@ -142,8 +150,7 @@ class TrainReply:
     @classmethod
     def from_message(cls, message: Message) -> TrainReply:
         """Read a reply whoever sent it. Raises FrameError for anything that is not one."""
-        if message.has_error():
-            raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
+        _check_records(message, {"reply": REPLY, "metrics": None, "update": {"frame"}, "attachments": None})
         try:
             reply = message.content.config_records["reply"]
             metrics = dict(message.content.metric_records["metrics"])
@@ -157,7 +164,7 @@ class TrainReply:
             return cls(site, refused, printable(reason), nonce=nonce)
         frame = _array(message.content, "update", "frame")
         note = "" if note == "-" else note
-        return cls(site, "trained", printable(reason), _finite(metrics), frame, note, attachments, nonce)
+        return cls(site, "trained", printable(reason), believable(metrics), frame, note, attachments, nonce)
 
 
 @dataclass(frozen=True)
@@ -203,8 +210,7 @@ class Handshake:
     @classmethod
     def from_message(cls, message: Message) -> Handshake:
         """Read a handshake whoever sent it. Raises FrameError for anything that is not one."""
-        if message.has_error():
-            raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
+        _check_records(message, {"handshake": HANDSHAKE, "attachments": None})
         try:
             answer = message.content.config_records["handshake"]
             rounds, problem = str(answer["rounds"]), printable(str(answer["problem"]))
@@ -214,9 +220,9 @@ class Handshake:
                 raise ValueError(f"{printable(site)!r} is no name of a site")
             return cls(
                 site=site,
-                chips=_int(answer, "chips"),
-                skipped=_int(answer, "skipped"),
-                warnings=_int(answer, "warnings") if "warnings" in answer else 0,
+                chips=_count(answer, "chips"),
+                skipped=_count(answer, "skipped"),
+                warnings=_count(answer, "warnings") if "warnings" in answer else 0,
                 rounds=() if rounds == "-" else tuple(int(part) for part in rounds.split(",")[:64]),
                 code=printable(str(answer["code"])),
                 problem="" if problem == "-" else problem,
@@ -226,6 +232,11 @@ class Handshake:
             )
         except (KeyError, ValueError) as error:
             raise FrameError(f"not a handshake: {error}") from None
+
+
+def broadcast_record(frames: np.ndarray) -> ArrayRecord:
+    """Return the record that carries frames to clients; one may stand in the messages to many."""
+    return ArrayRecord({"frames": Array(frames)})
 
 
 def handshake_request(
@@ -297,6 +308,19 @@ def _attachments(content: RecordDict) -> dict[str, bytes]:
     return {printable(name): _bytes(record, name) for name in record}
 
 
+def _check_records(message: Message, known: Mapping[str, Set[str] | None]) -> None:
+    """Raise FrameError for an error in place of an answer, and for a record or a key that nobody
+    asked for; ``known`` has the keys by record, None where they are judged elsewhere."""
+    if message.has_error():
+        raise FrameError(f"error {message.error.code}: {printable(message.error.reason or 'no reason given')}")
+    for name, record in message.content.items():
+        if name not in known:
+            raise FrameError(f"it has a record {printable(name)[:60]!r}, which nobody asked for")
+        keys = known[name]
+        if keys is not None and (unknown := sorted(record.keys() - keys)):
+            raise FrameError(f"its record {name!r} has {printable(unknown[0])[:60]!r}, which nobody asked for")
+
+
 def _nonce(record: ConfigRecord) -> bytes:
     """Return the nonce of a record, whoever sent it; empty where there is none."""
     return _bytes(record, "nonce") if "nonce" in record else b""
@@ -324,18 +348,6 @@ def _npy_header(length: int) -> bytes:
     return file.getvalue()
 
 
-def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
-    clean: dict[str, float] = {}
-    for key, value in list(metrics.items())[:64]:
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise FrameError(f"metric {printable(key)[:60]!r} is {printable(str(value))[:60]!r}, not a finite number")
-        most = MOST_BYTES if key.endswith("-bytes") else MOST_METRIC
-        if abs(value) > most:
-            raise FrameError(f"metric {printable(key)[:60]!r} is {value:g}, beyond {most:g}")
-        clean[key] = float(value)
-    return clean
-
-
 def printable(text: str) -> str:
     """Return one printable line of at most MAX_TEXT characters of a stranger's words."""
     return "".join(c if c.isprintable() else " " for c in text[:MAX_TEXT])
@@ -352,6 +364,13 @@ def _int(record: ConfigRecord, key: str) -> int:
     value = record[key]
     if not isinstance(value, int):
         raise FrameError(f"{key} is {printable(str(value))!r}, not an integer")
+    return value
+
+
+def _count(record: ConfigRecord, key: str) -> int:
+    value = _int(record, key)
+    if not 0 <= value <= MOST_COUNT:
+        raise FrameError(f"{key} is {value}, not between 0 and {MOST_COUNT}")
     return value
 
 

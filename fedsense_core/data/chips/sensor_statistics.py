@@ -119,8 +119,8 @@ class SharedStatistics(SideChannel):
     def judge(self, attachment: bytes, examples: float) -> SensorStatistics:
         """Read the statistics of a site of so many chips (``examples``), whoever sent them.
 
-        Raises ValueError for anything else, and for more pixels than the chips have, or as many as
-        ``admission.max_chips`` have.
+        Raises ValueError for anything else, for more pixels than the chips have, or as many as
+        ``admission.max_chips`` have, and for a mean that the sensor does not measure.
         """
         said = SensorStatistics.from_bytes(attachment)
         chips = min(examples, self.most_chips) if self.speaks_for_itself else self.most_chips
@@ -131,6 +131,7 @@ class SharedStatistics(SideChannel):
                         f"statistics of {sensor} {band} are of {statistics.count} pixels; {chips:g} chips of "
                         f"{self.chip_pixels} pixels have fewer (admission.max_chips is {self.most_chips})"
                     )
+                _check_mean(sensor, band, float(statistics.mean[0]))
         return said
 
     def accept(self, judged: Mapping[str, SensorStatistics]) -> None:
@@ -164,6 +165,21 @@ def _bands_of(sensor: str, fields: Mapping[str, Any]) -> dict[str, Statistics]:
     if any(isinstance(one, dict) and (one.get("bands") != 1 or not one.get("count")) for one in fields.values()):
         raise ValueError(f"statistics of {sensor} must be of one band each, and of at least one pixel")
     return {band: Statistics.from_json(one) for band, one in fields.items()}
+
+
+def _check_mean(sensor: str, band: str, stored: float) -> None:
+    """Raise ValueError for a mean, in stored units, that lies farther outside of what the card
+    expects than this is wide."""
+    card = shipped_card(sensor, "statistics")
+    if card.expected is None:
+        return
+    low, high = card.expected
+    mean = stored * card.scale + card.offset
+    if not 2 * low - high <= mean <= 2 * high - low:
+        raise ValueError(
+            f"statistics of {sensor} {band} have a mean of {mean:.4g}; its values lie between {low:g} and {high:g}: "
+            "is the card of the site file right? `fedsense data check` shows it"
+        )
 
 
 def _has_own_units(source: Source) -> bool:

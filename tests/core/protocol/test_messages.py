@@ -129,6 +129,14 @@ SPOILERS: list[Callable[[RecordDict], None]] = [
     _lying_array,
     _pickled,
     _foreign,
+    lambda content: content.update(more=ConfigRecord({"a": 1})),
+    lambda content: content.update(more=ArrayRecord({"frame": Array(FRAME)})),
+    lambda content: content.config_records["reply"].update(more=1),
+    lambda content: content.array_records["update"].update(more=Array(FRAME)),
+    lambda content: content.metric_records["metrics"].update({"accuracy": 1.0}),
+    lambda content: content.metric_records["metrics"].update({"train-seconds": -1.0}),
+    lambda content: content.metric_records["metrics"].update({"personal-share": 1.5}),
+    lambda content: content.metric_records["metrics"].update({"ssl-loss": 1.7e308}),
 ]
 
 
@@ -136,6 +144,16 @@ SPOILERS: list[Callable[[RecordDict], None]] = [
 def test_anything_else_is_a_frame_error(change: Callable[[RecordDict], None]) -> None:
     with pytest.raises(FrameError):
         TrainReply.from_message(spoiled(change))
+
+
+def test_handshake_with_a_record_or_a_key_that_nobody_asked_for_is_a_frame_error() -> None:
+    for more in ({"more": ConfigRecord({"a": 1})}, {"update": ArrayRecord({"frame": Array(FRAME)})}):
+        with pytest.raises(FrameError, match="nobody asked for"):
+            Handshake.from_message(message(RecordDict({**Handshake("a").to_records(), **more})))
+    content = Handshake("a").to_records()
+    content.config_records["handshake"]["more"] = "x" * 10**6
+    with pytest.raises(FrameError, match="'handshake' has 'more', which nobody asked for"):
+        Handshake.from_message(message(content))
 
 
 def test_error_reply_is_a_frame_error_with_its_code_and_reason() -> None:
