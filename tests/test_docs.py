@@ -242,7 +242,7 @@ def test_what_is_installed_by_the_pages_exists_and_runs_in_continuous_integratio
     assert "fedsense run" in ci
     first, second = re.findall(r"^```bash\n(.*?)^```$", TEXT["README.md"], re.MULTILINE | re.DOTALL)[:2]
     assert first.endswith("&& fedsense run\n")
-    assert re.search(r"&& python -m pytest( -n 2)?\n$", second)
+    assert re.search(r"&& python -m pytest( -n 3)?\n$", second)
 
 
 def test_the_readme_stays_short_and_shows_a_picture() -> None:

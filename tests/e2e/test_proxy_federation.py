@@ -23,6 +23,7 @@ from fedsense_core.tools.runner.processes import free_port
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") is None,
         reason="no program nginx: install the system's package nginx-light",

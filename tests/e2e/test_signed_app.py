@@ -35,7 +35,7 @@ from fedsense_core.tools.app_bundle.trusted_signers import distrust, trust
 from fedsense_core.tools.runner.app_folder import project_file
 from fedsense_core.tools.runner.processes import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 SERVER = """
 import json, time
@@ -245,7 +245,6 @@ def test_only_the_signed_bundle_is_executed_and_no_hub_is_asked(
     assert asked[1] == ["/hub/fetch-fab"], "by name alone the hub is asked, and the count sees it"
 
 
-@pytest.mark.slow
 def test_bundle_of_a_signer_who_was_taken_out_is_executed_no_more_after_the_restart(
     federation: Federation, asked: tuple[str, list[str]]
 ) -> None:

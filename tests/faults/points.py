@@ -150,5 +150,5 @@ POINTS = (
     Point("clientapp", "beta keeps its state of round 1", keeping(FIRST), lost(FIRST)),
     Point("clientapp", "beta has trained round 2", kept(LAST), lost(LAST)),
 )
-IN_THE_USUAL_RUN = (POINTS[7], POINTS[1], POINTS[12])
+IN_CI = (POINTS[7], POINTS[1], POINTS[12])
 """One after the other in one run of one round."""

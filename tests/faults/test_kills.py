@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from faults.course import Course, hold, kills
-from faults.points import IN_THE_USUAL_RUN, POINTS, Point, chips
+from faults.points import IN_CI, POINTS, Point, chips
 from faults.processes import Deployed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,10 @@ def deployed(root: Path) -> Iterator[Deployed]:
 
 def test_three_kills_in_one_run(deployed: Deployed, root: Path, request: pytest.FixtureRequest) -> None:
     course = Course(deployed, root / "three", rounds=1)
-    course.to_the_end(kills(*((point.seen, point.pid) for point in IN_THE_USUAL_RUN)))
+    course.to_the_end(kills(*((point.seen, point.pid) for point in IN_CI)))
     hold(course, frozenset(), 3, request)
 
 
-@pytest.mark.slow
 def test_nothing_happens(deployed: Deployed, root: Path, request: pytest.FixtureRequest) -> None:
     """Real processes and the reference in this process agree in every bit."""
     course = Course(deployed, root / "nothing")
@@ -43,7 +42,6 @@ def test_nothing_happens(deployed: Deployed, root: Path, request: pytest.Fixture
     hold(course, frozenset(), 1, request)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=[point.label for point in POINTS])
 def test_killed(point: Point, deployed: Deployed, root: Path, request: pytest.FixtureRequest) -> None:
     if point.seen is chips:
