@@ -66,7 +66,7 @@ class DataSection(Section):
     """Side of the views the model trains on, pixels."""
     min_scale: float = Field(0.3, gt=0, le=1)
     """Smallest share of a chip's area that a view shows."""
-    jitter: float = Field(0.5, ge=0, le=10)
+    jitter: float = Field(0.5, ge=0, le=100)
     """Strength of gain and offset changes; 0 turns them off."""
     blur: float = Field(0.0, ge=0, le=1)
     """Probability that a view is blurred (all recipes but mae)."""

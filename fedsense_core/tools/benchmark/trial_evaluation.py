@@ -14,6 +14,7 @@ from fedsense_core.data.sites.sensors import Band, shipped_card
 from fedsense_core.encoder import export_encoder
 from fedsense_core.errors import FedSenseError
 from fedsense_core.models.pretraining import build_model, encoder_args
+from fedsense_core.run_folder import RunFolder
 from fedsense_core.run_folder.folder import read_json, write_json
 from fedsense_core.tools.benchmark.matrix import Task
 from fedsense_core.tools.downstream.result import TaskResult, load_results, save_results
@@ -117,3 +118,4 @@ def prune(trial: Path) -> None:
     for run in run_folders(trial):
         for name in PRUNED:
             shutil.rmtree(run / name, ignore_errors=True)
+        RunFolder(run).status_file.unlink(missing_ok=True)

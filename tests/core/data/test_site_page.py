@@ -17,7 +17,7 @@ from fedsense_core.data.sites.site_file import OVERRIDES, AlsoEntry, ChipsEntry,
 
 PAGE = (Path(__file__).parents[3] / "docs" / "institutions.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-INSIDES = [text for text in TOML if "name" not in tomllib.loads(text)]
+INSIDES = [text for text in TOML if not {"name", "required"} & set(tomllib.loads(text))]  # files and policies
 
 
 def source_of(text: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_what_cannot_go_together_is_refused(finished: RunFolder, request_: Reque
 def test_only_a_finished_simulation_goes_on(finished: RunFolder, tmp_path: Path) -> None:
     request = Request(settings={"run.rounds": 1})
     (finished.path / "clients").rmdir()
-    with pytest.raises(CheckpointError, match=r"coordinator\.sh run run\.continued_from=.*before=4"):
+    with pytest.raises(CheckpointError, match=r"fedsense coordinator run run\.continued_from=.*before=4"):
         going_on(finished.path, request).__enter__()
     finished.finished_file.unlink()
     with pytest.raises(CheckpointError, match="not finished"):
