@@ -135,6 +135,7 @@ def first_task(settings: Mapping[str, Scalar]) -> TrainTask:
         gammas=zeros,
         frames=broadcaster.frames_for(None, draws=True),
         nonce=bytes(NONCE_BYTES),
+        clients=max(config.federation.min_clients, config.federation.quorum),  # that a round waits for
     )
 
 
