@@ -95,7 +95,7 @@ def check(
 @institution_app.command()
 def serve(
     only: Annotated[
-        str | None, typer.Option(help="supernode or superexec: this one alone, for a unit of its own.")
+        str | None, typer.Option(help="For a unit of its own: supernode (with watch), superexec, or watch.")
     ] = None,
     state: State = HOME,
 ) -> None:

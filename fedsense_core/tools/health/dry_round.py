@@ -33,8 +33,9 @@ from fedsense_core.protocol.broadcast import Broadcaster, Stream
 from fedsense_core.protocol.messages import NONCE_BYTES, Handshake, TrainReply, TrainTask, handshake_request
 from fedsense_core.run_folder.paths import safe_name
 from fedsense_core.tensors import TensorTable
-from fedsense_core.tools.runner.app_folder import assemble, project_file
-from fedsense_core.tools.runner.child import do_or_tell, end_child, start_child
+from fedsense_core.tools.health.app_process import run_in_app
+from fedsense_core.tools.runner.app_folder import project_file
+from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process_grid import FIRST_NODE, RUN_ID, SERVER_NODE
 from fedsense_core.tools.runner.planning import Scalar
 
@@ -68,25 +69,14 @@ def dry_round(
     """
     with tempfile.TemporaryDirectory(prefix="fedsense-dry-") as temporary:
         home = Path(temporary)
-        result, reason = home / "result.json", home / "reason.txt"
+        result = home / "result.json"
         with own_chips(home / "state", site, state) as borrowed:
             job = {
                 "settings": dict(settings),
                 "node": {"site": str(site.expanduser().absolute()), "state-dir": str(borrowed)},
                 "result": str(result),
             }
-            (home / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            app = assemble(home / "app", flower_toml)
-            with (log or home / "dry.log").open("w", encoding="utf-8") as output:
-                arguments = [str(home / "job.json"), str(reason)]
-                child = start_child("fedsense_core.tools.health.dry_round", arguments, app, None, output=output)
-                try:
-                    child.wait()
-                finally:
-                    end_child(child)
-        if child.returncode:
-            told = reason.read_text(encoding="utf-8") if reason.exists() else ""
-            raise FedSenseError(told or f"its process ended with status {child.returncode}: is memory short?")
+            run_in_app("fedsense_core.tools.health.dry_round", job, home, flower_toml, log or home / "dry.log")
         return DryRound(**json.loads(result.read_text(encoding="utf-8")))
 
 

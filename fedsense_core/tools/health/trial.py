@@ -25,11 +25,12 @@ from fedsense_core.data.opening import load_site
 from fedsense_core.data.sites.locations import site_files
 from fedsense_core.errors import FedSenseError, SiteError
 from fedsense_core.run_folder.folder import RunFolder
+from fedsense_core.tools.health.app_process import run_in_app
 from fedsense_core.tools.health.client_process import ClientProcess
 from fedsense_core.tools.health.dry_round import own_chips
 from fedsense_core.tools.health.folder_size import size_of
-from fedsense_core.tools.runner.app_folder import assemble, project_file
-from fedsense_core.tools.runner.child import do_or_tell, end_child, start_child
+from fedsense_core.tools.runner.app_folder import project_file
+from fedsense_core.tools.runner.child import do_or_tell
 from fedsense_core.tools.runner.in_process_grid import RUN_ID, SERVER_NODE, InProcessGrid
 from fedsense_core.tools.runner.planning import Scalar
 
@@ -89,21 +90,10 @@ def run_trial(settings: Mapping[str, Scalar], flower_toml: Path | None, site: Pa
     with tempfile.TemporaryDirectory(prefix="fedsense-plan-") as temporary:
         home = Path(temporary)
         mine = settings_of_trial(settings, flower_toml) | {"run.folder": str(home / "run")}
-        reason, log = home / "reason.txt", home / "trial.log"
         with own_chips(home / "state", site, state or home / "own") as borrowed:
             node = {"site": str(site.expanduser().absolute()), "state-dir": str(borrowed)}
-            (home / "job.json").write_text(json.dumps({"settings": mine, "node": node}), encoding="utf-8")
-            app = assemble(home / "app", flower_toml)
-            with log.open("w", encoding="utf-8") as output:
-                arguments = [str(home / "job.json"), str(reason)]
-                child = start_child("fedsense_core.tools.health.trial", arguments, app, None, output=output)
-                try:
-                    child.wait()
-                finally:
-                    end_child(child)
-            if child.returncode:
-                told = reason.read_text(encoding="utf-8") if reason.exists() else ""
-                raise FedSenseError(told or f"its process ended with status {child.returncode}: is memory short?")
+            job = {"settings": mine, "node": node}
+            run_in_app("fedsense_core.tools.health.trial", job, home, flower_toml, home / "trial.log")
             return _measured(RunFolder(home / "run"), borrowed, int(mine.get("distillation.steps", 0)))
 
 
@@ -152,7 +142,7 @@ def _measured(run: RunFolder, state: Path, distillation_steps: int) -> Trial:
             reason = "; ".join(one["reason"] for one in line["rejected"])
             raise FedSenseError(f"the trial's client could not take part: {reason}")
     (checkpoint, *_) = sorted(run.checkpoints.glob("round-*"), reverse=True)
-    (own,) = (path for path in state.iterdir() if path.is_dir())
+    (own,) = (chips.parent for chips in state.glob("*/chips"))  # beside it: notes of the work at hand
     return Trial(
         lines=lines,
         distillation_steps=distillation_steps,
